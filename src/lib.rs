@@ -1,1 +1,5 @@
 //! stub
+
+pub mod clock;
+#[cfg(feature = "testing")]
+pub mod testing;
