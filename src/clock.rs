@@ -127,6 +127,23 @@ impl Moment {
         }
     }
 
+    /// This moment, `duration` earlier.
+    pub(crate) fn before(self, duration: Duration) -> Self {
+        let nanos = nanos(duration);
+        Self {
+            monotonic: self.monotonic.saturating_sub(nanos),
+            wall: self.wall.saturating_sub(nanos),
+        }
+    }
+
+    /// The later of both, on each clock.
+    pub(crate) fn max(self, other: Moment) -> Self {
+        Self {
+            monotonic: self.monotonic.max(other.monotonic),
+            wall: self.wall.max(other.wall),
+        }
+    }
+
     /// How long from now until `later`: zero as soon as *one* of the clocks has reached it.
     pub(crate) fn until(self, later: Moment) -> Duration {
         let monotonic = later.monotonic.saturating_sub(self.monotonic);
@@ -152,7 +169,9 @@ pub(crate) enum Sleep {
         sleep: Pin<Box<tokio::time::Sleep>>,
     },
     #[cfg(feature = "testing")]
-    Manual { sleep: crate::testing::ManualSleep },
+    Manual {
+        sleep: crate::testing::ManualSleep,
+    },
 }
 
 impl Future for Sleep {

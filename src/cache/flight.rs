@@ -1,0 +1,223 @@
+//! A flight: one token request, shared by everybody who waits for it.
+//!
+//! It runs in a task of its own, so that no caller's cancellation is the flight's. Its result goes
+//! through a `watch` channel: the sender lives in the task, every waiter has a receiver. If the
+//! task goes without a result (a panic in the source, a runtime shut down), a guard takes the
+//! flight out of the cache, and the closed channel wakes the waiters.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
+
+use super::{Shared, backoff};
+use crate::{
+    AccessToken, Error, ErrorKind, TokenRequest,
+    clock::{Clock, Moment},
+    error::Retry,
+    source::Arrived,
+};
+
+/// How long a waiter waits past the flight's own limit: only when nothing drives the flight's
+/// runtime does it come to that.
+const GRACE: Duration = Duration::from_secs(1);
+
+pub(super) struct Flight {
+    id: u64,
+    started_at: Moment,
+    limit: Duration,
+    /// Somebody waits: worth more than one attempt.
+    awaited: AtomicBool,
+    /// Wakes a flight that waits for its spacing.
+    hurry: Notify,
+    outcome: watch::Receiver<Option<Outcome>>,
+    runtime: Handle,
+}
+
+pub(super) type Outcome = Result<Landed, Error>;
+
+/// A token that a flight brought.
+#[derive(Clone)]
+pub(super) struct Landed {
+    pub(super) token: AccessToken,
+    /// Its end had passed when it came. It serves those who waited for it, once.
+    pub(super) over_on_arrival: bool,
+}
+
+/// How waiting for a flight ended.
+pub(super) enum WaitEnd {
+    Outcome(Outcome),
+    /// The flight's task is gone, and left no result.
+    Interrupted,
+    /// The waiter's own time is over.
+    TimeUp,
+}
+
+/// A flight, and what its task needs.
+pub(super) struct Departure {
+    pub(super) flight: Arc<Flight>,
+    sender: watch::Sender<Option<Outcome>>,
+    request: TokenRequest,
+    delay: Duration,
+}
+
+impl Flight {
+    /// `delay`: how long until the flight may ask; `starts_at` is when that will be.
+    pub(super) fn prepare(
+        id: u64,
+        starts_at: Moment,
+        delay: Duration,
+        limit: Duration,
+        runtime: Handle,
+        request: TokenRequest,
+    ) -> Departure {
+        let (sender, outcome) = watch::channel(None);
+        let flight = Arc::new(Flight {
+            id,
+            started_at: starts_at,
+            limit: limit + delay + GRACE,
+            awaited: AtomicBool::new(false),
+            hurry: Notify::new(),
+            outcome,
+            runtime,
+        });
+        Departure {
+            flight,
+            sender,
+            request,
+            delay,
+        }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn started_at(&self) -> Moment {
+        self.started_at
+    }
+
+    /// A flight that still waits for its spacing asks now.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Waits until the flight is over, without asking for more attempts.
+    pub(super) async fn done(&self) {
+        let _ = self.outcome.clone().wait_for(Option::is_some).await;
+    }
+
+    /// Waits for the result, at most for `longest` if given, else until the flight is overdue.
+    pub(super) async fn wait(&self, clock: &Clock, longest: Option<Duration>) -> WaitEnd {
+        self.awaited.store(true, Ordering::Relaxed);
+        let mut outcome = self.outcome.clone();
+        // The waiter's timer is its own runtime's: the flight's may have stopped.
+        let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
+        let longest = longest.unwrap_or(self.limit);
+        let landed = async {
+            match outcome.wait_for(Option::is_some).await {
+                Ok(landed) => landed
+                    .clone()
+                    .map_or(WaitEnd::Interrupted, WaitEnd::Outcome),
+                Err(_) => WaitEnd::Interrupted,
+            }
+        };
+        clock
+            .timeout(longest, &runtime, landed)
+            .await
+            .unwrap_or(WaitEnd::TimeUp)
+    }
+}
+
+impl Departure {
+    /// Spawns the task. On a runtime that is shut down the task is dropped on the spot, which
+    /// takes the cache's lock: the caller must not hold it.
+    pub(super) fn take_off(self, shared: Arc<Shared>) {
+        let runtime = self.flight.runtime.clone();
+        let guard = Guard {
+            shared,
+            flight: self.flight,
+            sender: Some(self.sender),
+        };
+        runtime.spawn(fly(guard, self.request, self.delay));
+    }
+}
+
+async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
+    let (shared, flight) = (&guard.shared, &guard.flight);
+    let clock = &shared.settings.clock;
+    if !delay.is_zero() {
+        let _ = clock
+            .timeout(delay, &flight.runtime, flight.hurry.notified())
+            .await;
+    }
+    let limit = shared.settings.flight_timeout;
+    let result = clock
+        .timeout(limit, &flight.runtime, ask(shared, flight, request))
+        .await
+        .unwrap_or_else(|| {
+            let message = "the token request took too long";
+            Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
+        });
+    guard.land(result);
+}
+
+/// Asks the source, again if the error allows and somebody waits.
+async fn ask(shared: &Shared, flight: &Flight, request: TokenRequest) -> Result<Arrived, Error> {
+    let settings = &shared.settings;
+    let mut attempt = 1;
+    loop {
+        let asked_at = settings.clock.now();
+        let error = match shared.source.fetch_boxed(request.clone()).await {
+            Ok(response) => {
+                let now = settings.clock.now();
+                return Ok(response.arrive(asked_at, now, settings.default_lifetime));
+            }
+            Err(error) => error,
+        };
+        if !flight.awaited.load(Ordering::Relaxed) {
+            return Err(error);
+        }
+        let Some(pause) = backoff::between_attempts(&error, attempt) else {
+            return Err(error);
+        };
+        settings.clock.sleep(pause, &flight.runtime).await;
+        attempt += 1;
+    }
+}
+
+/// Ends the flight whatever happens to its task.
+struct Guard {
+    shared: Arc<Shared>,
+    flight: Arc<Flight>,
+    sender: Option<watch::Sender<Option<Outcome>>>,
+}
+
+impl Guard {
+    fn land(mut self, result: Result<Arrived, Error>) {
+        let outcome = self.shared.land(&self.flight, result);
+        if let Some(sender) = self.sender.take() {
+            // Without an outcome the channel closes: the flight was superseded.
+            if let Some(outcome) = outcome {
+                sender.send_replace(Some(outcome));
+            }
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // `land` has taken it unless the task was dropped.
+        if self.sender.is_some() {
+            self.shared.crashed(&self.flight, std::thread::panicking());
+        }
+    }
+}

@@ -1,0 +1,513 @@
+//! [`TokenCache`]: one token, kept alive.
+//!
+//! The way of a request reads one [`Snapshot`] through an `ArcSwap` and lets
+//! [`lifecycle::classify`] decide. Only when that asks for something to be done is the lock taken,
+//! the decision made again under it (somebody may have been faster), and a [`flight`] started.
+//!
+//! Invariants: no lock and no `ArcSwap` guard is held across an await, or while a task is spawned.
+//! The snapshot is published before the lock is released, so readers see transitions in order.
+//! Dropping any caller at any point loses nothing: what matters runs in the flight's own task.
+
+mod backoff;
+mod control;
+mod flight;
+mod keeper;
+mod lifecycle;
+mod status;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use self::{
+    control::{Control, Rejection, Snapshot},
+    flight::{Departure, Flight, Outcome, WaitEnd},
+    lifecycle::{Verdict, classify},
+};
+pub use self::{keeper::KeepFresh, status::TokenStatus};
+use crate::{
+    AccessToken, Clock, Error, ErrorKind, FetchReason, TokenSource,
+    clock::Moment,
+    error::Retry,
+    source::{Arrived, ErasedSource},
+};
+
+/// Holds the current token of one [`TokenSource`] and keeps it alive.
+///
+/// Clones share one state. Nothing is fetched, and no runtime needed, until somebody asks for a
+/// token; token requests then run in a task of their own, at most one at a time, however many
+/// callers wait.
+///
+/// Tokens are renewed ahead of their end while requests go on with the one in hand; nobody waits
+/// for that. If it fails, the token serves until it really ends, and failures are spaced by a
+/// backoff. The details are in the [crate's documentation](crate#the-life-of-a-token).
+///
+/// ```
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use bearer_auth::{ClientCredentials, TokenCache};
+///
+/// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "secret").build()?;
+/// let cache = TokenCache::new(source);
+/// let token = cache.token().await?;
+/// println!("valid until {:?}", token.expires_at());
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct TokenCache(Arc<Shared>);
+
+struct Shared {
+    snapshot: ArcSwap<Snapshot>,
+    control: Mutex<Control>,
+    keeper: Mutex<keeper::Keeper>,
+    source: Arc<dyn ErasedSource>,
+    settings: Settings,
+}
+
+#[derive(Debug)]
+struct Settings {
+    clock: Clock,
+    runtime: Option<Handle>,
+    default_lifetime: Option<Duration>,
+    safety_margin: Duration,
+    flight_timeout: Duration,
+}
+
+/// How a request gets its token.
+pub(crate) enum Acquire {
+    Now(AccessToken),
+    Wait(Waiting),
+    Fail(Error),
+}
+
+/// A flight to wait for.
+pub(crate) struct Waiting {
+    flight: Arc<Flight>,
+    /// There is a valid token: wait this long at most.
+    fallback: Option<Duration>,
+}
+
+impl TokenCache {
+    /// A cache with the default settings.
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::builder(source).build()
+    }
+
+    /// A cache with settings of your own.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder {
+            source: Arc::new(source),
+            settings: Settings {
+                clock: Clock::default(),
+                runtime: None,
+                default_lifetime: None,
+                safety_margin: TokenCacheBuilder::SAFETY_MARGIN,
+                flight_timeout: TokenCacheBuilder::FLIGHT_TIMEOUT,
+            },
+        }
+    }
+
+    /// The token, fetched if need be.
+    ///
+    /// Returns at once with a token that is good. Waits only when there is none, or briefly when
+    /// the one there is ends within the safety margin. Dropping the future cancels nothing.
+    ///
+    /// # Errors
+    ///
+    /// There is no valid token, and the server gave none: all callers that waited for the same
+    /// token request get the same error, and so do those who come before the next attempt is due
+    /// ([`Error::retry_after`]), at once. [`ErrorKind::NoRuntime`] outside a tokio runtime.
+    pub async fn token(&self) -> Result<AccessToken, Error> {
+        match self.acquire(false) {
+            Acquire::Now(token) => Ok(token),
+            Acquire::Wait(waiting) => self.wait(waiting, false).await,
+            Acquire::Fail(error) => Err(error),
+        }
+    }
+
+    /// The token in hand if it is valid, without waiting. Starts a token request in the background
+    /// when one is due.
+    pub fn try_token(&self) -> Option<AccessToken> {
+        match self.acquire(false) {
+            Acquire::Now(token) => Some(token),
+            Acquire::Wait(_) | Acquire::Fail(_) => self.in_hand(),
+        }
+    }
+
+    /// The API refused this token: it is replaced, unless a newer one has come already.
+    ///
+    /// Compares by value, so a late answer about an old token leaves the new one alone. The next
+    /// token is fetched in the background. If that fails, or is not allowed yet because tokens
+    /// were refused again and again, the refused token goes on serving: the fault may be one
+    /// route's.
+    pub fn reject(&self, token: &AccessToken) {
+        let _ = self.rejected(token);
+    }
+
+    /// A new token, whatever the state of the one in hand, and whatever the backoff says. Joins a
+    /// token request that is under way.
+    ///
+    /// # Errors
+    ///
+    /// As [`token`](Self::token), but of this token request: the token in hand stays as it is.
+    pub async fn refresh(&self) -> Result<AccessToken, Error> {
+        let runtime = self.runtime().ok_or_else(Error::no_runtime)?;
+        let (flight, departure) = self.transition(|control, now| {
+            if let Some(flight) = control.flight() {
+                flight.hurry();
+                return (Arc::clone(flight), None);
+            }
+            let departure = self.depart(control, FetchReason::Manual, now, now, runtime);
+            (Arc::clone(&departure.flight), Some(departure))
+        });
+        self.take_off(departure);
+        match flight.wait(&self.0.settings.clock, None).await {
+            WaitEnd::Outcome(outcome) => outcome.map(|landed| landed.token),
+            WaitEnd::Interrupted => Err(interrupted()),
+            WaitEnd::TimeUp => {
+                self.supersede(&flight);
+                Err(overdue())
+            }
+        }
+    }
+
+    /// Starts a token request if one is due, and returns at once: for start-up, so that the first
+    /// request need not wait. Without a tokio runtime it does nothing.
+    pub fn prefetch(&self) {
+        let _ = self.acquire(true);
+    }
+
+    /// What the cache has: for readiness probes and status pages. No I/O, no waiting.
+    pub fn status(&self) -> TokenStatus {
+        status::status(&self.0.snapshot.load(), self.0.settings.clock.now())
+    }
+
+    /// Renews the token ahead of its end even when nobody asks for it, for as long as the guard
+    /// lives. Without it, a cache that nobody asks does nothing.
+    ///
+    /// Outside a tokio runtime it starts with the first token request.
+    pub fn keep_fresh(&self) -> KeepFresh {
+        KeepFresh::new(self.clone())
+    }
+
+    /// The way of a request, up to where it has to wait. `can_resend`: see [`classify`].
+    #[inline]
+    pub(crate) fn acquire(&self, can_resend: bool) -> Acquire {
+        let now = self.0.settings.clock.now();
+        let snapshot = self.0.snapshot.load();
+        if let (Verdict::Fresh, Some(token)) =
+            (classify(&snapshot.state, now, can_resend), &snapshot.token)
+        {
+            return Acquire::Now(token.clone());
+        }
+        drop(snapshot);
+        self.acquire_slowly(can_resend)
+    }
+
+    fn acquire_slowly(&self, can_resend: bool) -> Acquire {
+        let runtime = self.runtime();
+        let (answer, departure) = self.transition(|control, now| {
+            let token = control.token().cloned();
+            match (classify(&control.state(), now, can_resend), token) {
+                (Verdict::Ageing, Some(token)) => {
+                    let departure = runtime.map(|runtime| {
+                        self.depart(control, FetchReason::Ageing, now, now, runtime)
+                    });
+                    (Acquire::Now(token), departure)
+                }
+                (Verdict::Fresh | Verdict::BackingOff { fallback: true, .. }, Some(token)) => {
+                    (Acquire::Now(token), None)
+                }
+                (Verdict::BackingOff { until, .. }, _) => {
+                    let wait = now.until(until);
+                    let error = control.snapshot().error.unwrap_or_else(interrupted);
+                    (Acquire::Fail(error.with_retry_after(wait)), None)
+                }
+                (Verdict::Due { fallback }, token) => {
+                    if let Some(flight) = control.flight() {
+                        let flight = Arc::clone(flight);
+                        return (Acquire::Wait(Waiting { flight, fallback }), None);
+                    }
+                    let Some(runtime) = runtime else {
+                        let answer = match (fallback, token) {
+                            (Some(_), Some(token)) => Acquire::Now(token),
+                            _ => Acquire::Fail(Error::no_runtime()),
+                        };
+                        return (answer, None);
+                    };
+                    let starts_at = control.not_before().map_or(now, |until| now.max(until));
+                    let departure =
+                        self.depart(control, FetchReason::Expired, now, starts_at, runtime);
+                    let flight = Arc::clone(&departure.flight);
+                    (Acquire::Wait(Waiting { flight, fallback }), Some(departure))
+                }
+                // `classify` says neither without a token.
+                (Verdict::Fresh | Verdict::Ageing, None) => (Acquire::Fail(interrupted()), None),
+            }
+        });
+        self.take_off(departure);
+        answer
+    }
+
+    /// Waits, and classifies again.
+    pub(crate) async fn wait(
+        &self,
+        mut waiting: Waiting,
+        can_resend: bool,
+    ) -> Result<AccessToken, Error> {
+        /// A token may be over again when its waiter wakes: how often to start anew.
+        const ROUNDS: usize = 3;
+
+        for _ in 0..ROUNDS {
+            let Waiting { flight, fallback } = waiting;
+            let end = flight.wait(&self.0.settings.clock, fallback).await;
+            if let Some(token) = self.in_hand() {
+                return Ok(token);
+            }
+            match end {
+                WaitEnd::Outcome(Ok(landed)) if landed.over_on_arrival => return Ok(landed.token),
+                WaitEnd::Outcome(Ok(_)) => {}
+                WaitEnd::Outcome(Err(error)) => return Err(error),
+                WaitEnd::Interrupted => return Err(interrupted()),
+                WaitEnd::TimeUp if fallback.is_none() => self.supersede(&flight),
+                WaitEnd::TimeUp => {}
+            }
+            waiting = match self.acquire(can_resend) {
+                Acquire::Now(token) => return Ok(token),
+                Acquire::Fail(error) => return Err(error),
+                Acquire::Wait(waiting) => waiting,
+            };
+        }
+        Err(overdue())
+    }
+
+    /// The API refused `rejected`: another token, if there is or will be one.
+    pub(crate) async fn renew(&self, rejected: &AccessToken) -> Option<AccessToken> {
+        let other = |token: &AccessToken| !token.same_value(rejected);
+        let flight = match self.rejected(rejected) {
+            Rejected::Superseded => return self.token().await.ok().filter(other),
+            Rejected::TooSoon => return None,
+            Rejected::Flight(flight) => flight,
+        };
+        let landed = match flight.wait(&self.0.settings.clock, None).await {
+            WaitEnd::Outcome(outcome) => outcome.ok().map(|landed| landed.token),
+            WaitEnd::Interrupted => None,
+            WaitEnd::TimeUp => {
+                self.supersede(&flight);
+                None
+            }
+        };
+        self.in_hand().filter(other).or(landed.filter(other))
+    }
+
+    fn rejected(&self, rejected: &AccessToken) -> Rejected {
+        let runtime = self.runtime();
+        let (answer, departure) =
+            self.transition(
+                |control, now| match (control.reject(rejected, now), runtime) {
+                    (Rejection::Superseded, _) => (Rejected::Superseded, None),
+                    (Rejection::Join(flight), _) => {
+                        flight.hurry();
+                        (Rejected::Flight(flight), None)
+                    }
+                    (Rejection::TooSoon, _) | (Rejection::Start, None) => (Rejected::TooSoon, None),
+                    (Rejection::Start, Some(runtime)) => {
+                        let departure =
+                            self.depart(control, FetchReason::Rejected, now, now, runtime);
+                        control.rejection_flight(now);
+                        (
+                            Rejected::Flight(Arc::clone(&departure.flight)),
+                            Some(departure),
+                        )
+                    }
+                },
+            );
+        self.take_off(departure);
+        answer
+    }
+
+    /// The token in hand, if it has not ended.
+    fn in_hand(&self) -> Option<AccessToken> {
+        let now = self.0.settings.clock.now();
+        let snapshot = self.0.snapshot.load();
+        match classify(&snapshot.state, now, true) {
+            Verdict::Due { fallback: None }
+            | Verdict::BackingOff {
+                fallback: false, ..
+            } => None,
+            _ => snapshot.token.clone(),
+        }
+    }
+
+    /// A flight for `reason`, put in its place; it has yet to take off.
+    fn depart(
+        &self,
+        control: &mut Control,
+        reason: FetchReason,
+        now: Moment,
+        starts_at: Moment,
+        runtime: Handle,
+    ) -> Departure {
+        let request = control.request(reason);
+        let id = control.next_flight();
+        let delay = now.until(starts_at);
+        let limit = self.0.settings.flight_timeout;
+        let departure = Flight::prepare(id, starts_at, delay, limit, runtime, request);
+        control.begin(&departure.flight);
+        departure
+    }
+
+    fn take_off(&self, departure: Option<Departure>) {
+        if let Some(departure) = departure {
+            departure.take_off(Arc::clone(&self.0));
+            self.ensure_keeper();
+        }
+    }
+
+    /// The flight is overdue: its runtime stands still. Another may start.
+    fn supersede(&self, flight: &Flight) {
+        self.transition(|control, _| control.clear(flight));
+    }
+
+    fn transition<T>(&self, change: impl FnOnce(&mut Control, Moment) -> T) -> T {
+        self.0.transition(change)
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        let own = self.0.settings.runtime.clone();
+        own.or_else(|| Handle::try_current().ok())
+    }
+}
+
+/// See [`TokenCache::rejected`].
+enum Rejected {
+    Superseded,
+    Flight(Arc<Flight>),
+    TooSoon,
+}
+
+impl Shared {
+    /// Changes the state, and publishes it.
+    fn transition<T>(&self, change: impl FnOnce(&mut Control, Moment) -> T) -> T {
+        let mut control = self.lock();
+        let answer = change(&mut control, self.settings.clock.now());
+        self.snapshot.store(Arc::new(control.snapshot()));
+        answer
+    }
+
+    fn land(&self, flight: &Flight, result: Result<Arrived, Error>) -> Option<Outcome> {
+        let margin = self.settings.safety_margin;
+        let jitter = jitter();
+        self.transition(|control, now| control.land(flight, now, result, margin, jitter))
+    }
+
+    /// The flight's task was dropped before it had a result. A source that panics is not asked
+    /// again at once; for a runtime that was shut down, the next caller's may serve.
+    fn crashed(&self, flight: &Flight, panicked: bool) {
+        self.transition(|control, now| {
+            if control.clear(flight) && panicked {
+                control.fail(now, interrupted(), jitter());
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Control> {
+        // Nothing under the lock leaves the state half changed.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T: TokenSource> From<T> for TokenCache {
+    fn from(source: T) -> Self {
+        Self::new(source)
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("status", &self.status())
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// See [`TokenCache::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct TokenCacheBuilder {
+    source: Arc<dyn ErasedSource>,
+    settings: Settings,
+}
+
+impl TokenCacheBuilder {
+    /// The default of [`safety_margin`](Self::safety_margin).
+    pub const SAFETY_MARGIN: Duration = lifecycle::SAFETY_MARGIN;
+    /// The default of [`flight_timeout`](Self::flight_timeout).
+    pub const FLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// The runtime that token requests run on, with its timer enabled. Default: the runtime of the
+    /// caller that needs the token.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.settings.runtime = Some(runtime);
+        self
+    }
+
+    /// Where the time is read. Default: the system's clocks.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.settings.clock = clock.into();
+        self
+    }
+
+    /// The lifetime of tokens whose server does not say (no `expires_in`, RFC 6749 §5.1). Default:
+    /// they are used until the API refuses them.
+    pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.default_lifetime = Some(lifetime);
+        self
+    }
+
+    /// From this long before a token's end, callers wait for a new one (briefly: the old one still
+    /// serves). At most a tenth of the lifetime. Default: [`SAFETY_MARGIN`](Self::SAFETY_MARGIN).
+    pub fn safety_margin(mut self, margin: Duration) -> Self {
+        self.settings.safety_margin = margin;
+        self
+    }
+
+    /// How long a token request may take, all its attempts together. Default:
+    /// [`FLIGHT_TIMEOUT`](Self::FLIGHT_TIMEOUT).
+    pub fn flight_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.flight_timeout = timeout;
+        self
+    }
+
+    /// The cache. Does no I/O.
+    pub fn build(self) -> TokenCache {
+        TokenCache(Arc::new(Shared {
+            snapshot: ArcSwap::default(),
+            control: Mutex::default(),
+            keeper: Mutex::default(),
+            source: self.source,
+            settings: self.settings,
+        }))
+    }
+}
+
+fn interrupted() -> Error {
+    let message = "the token request was interrupted: its runtime was shut down, or it panicked";
+    Error::build(ErrorKind::Interrupted, Retry::Later, message).done()
+}
+
+fn overdue() -> Error {
+    let message = "no token in time: the runtime of the token request stands still";
+    Error::build(ErrorKind::Timeout, Retry::Later, message).done()
+}
+
+/// From 0 to 1. Without a random source there is none, which costs a little spreading.
+fn jitter() -> f64 {
+    let random = getrandom::u32().unwrap_or(u32::MAX);
+    f64::from(random) / f64::from(u32::MAX)
+}

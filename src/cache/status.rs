@@ -1,0 +1,45 @@
+//! [`TokenStatus`]: what a cache knows, for whoever asks.
+
+use std::time::{Duration, SystemTime};
+
+use super::{
+    control::Snapshot,
+    lifecycle::{Verdict, classify},
+};
+use crate::{Error, clock::Moment};
+
+/// What a [`TokenCache`](crate::TokenCache) has: see [`TokenCache::status`](crate::TokenCache::status).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TokenStatus {
+    /// There is a token, and it has not ended: requests go out. This is the readiness probe's
+    /// question.
+    pub ready: bool,
+    /// When the token ends, if there is one and its end is known.
+    pub expires_at: Option<SystemTime>,
+    /// A token request is under way.
+    pub fetching: bool,
+    /// Why the last token request failed, if it did.
+    pub last_error: Option<Error>,
+    /// After a failure: how long until the server is asked again, if somebody wants a token then.
+    pub retry_after: Option<Duration>,
+}
+
+pub(super) fn status(snapshot: &Snapshot, now: Moment) -> TokenStatus {
+    let over = matches!(
+        classify(&snapshot.state, now, true),
+        Verdict::Due { fallback: None }
+            | Verdict::BackingOff {
+                fallback: false,
+                ..
+            }
+    );
+    let blocked = snapshot.state.not_before.filter(|_| snapshot.state.failed);
+    TokenStatus {
+        ready: !over,
+        expires_at: snapshot.token.as_ref().and_then(|t| t.expires_at()),
+        fetching: snapshot.flight.is_some(),
+        last_error: snapshot.error.clone(),
+        retry_after: blocked.map(|until| now.until(until)),
+    }
+}
