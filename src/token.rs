@@ -70,6 +70,14 @@ impl AccessToken {
         self.0.scope.as_deref()
     }
 
+    /// The scheme in front of the token; empty if there is none.
+    pub(crate) fn scheme(&self) -> &str {
+        let value = self.0.header_value.as_bytes();
+        let end = self.0.secret_at.saturating_sub(1);
+        let scheme = value.get(..end).unwrap_or_default();
+        std::str::from_utf8(scheme).unwrap_or_default()
+    }
+
     /// Whether both carry the same token on the wire.
     pub(crate) fn same_value(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

@@ -1,12 +1,14 @@
 //! Where tokens come from: [`TokenSource`], and one file for each grant.
 
+mod client_credentials;
 mod fixed;
 mod response;
 
 use std::{fmt, future::Future, pin::Pin};
 
-pub(crate) use self::response::Arrived;
+pub(crate) use self::{client_credentials::Required, response::Arrived};
 pub use self::{
+    client_credentials::{ClientCredentials, ClientCredentialsBuilder},
     fixed::{SourceFn, StaticToken, source_fn},
     response::{TokenResponse, TokenResponseBuilder},
 };

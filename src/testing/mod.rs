@@ -2,6 +2,10 @@
 //! clock that a test moves by hand. (Feature `testing`.)
 
 mod clock;
+mod mock_idp;
 
-pub use self::clock::ManualClock;
 pub(crate) use self::clock::ManualSleep;
+pub use self::{
+    clock::ManualClock,
+    mock_idp::{Answer, Dialect, Hold, MockIdp, MockIdpBuilder, Recorded},
+};

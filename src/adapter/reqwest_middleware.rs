@@ -1,0 +1,69 @@
+//! [`BearerAuthLayer`] as a [`Middleware`]: the way of a request, told a second time for an async
+//! function. The decisions are the same ones.
+
+use http::Extensions;
+use reqwest::{Request, Response};
+use reqwest_middleware::{Error, Middleware, Next, Result};
+
+use crate::{
+    BearerAuthLayer,
+    api::Admission,
+    attempt::{Judgement, authorize},
+    cache::Acquire,
+    resend::{Preparation, Prepared, Replay},
+};
+
+#[async_trait::async_trait]
+impl<P> Middleware for BearerAuthLayer<P>
+where
+    P: Replay<Request> + Send + Sync + 'static,
+    P::Prepare: Send,
+{
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        match self.rules().admit(&request) {
+            Admission::Allowed => {}
+            Admission::Elsewhere => return next.run(request, extensions).await,
+            Admission::Refused(error) => return Err(Error::middleware(error)),
+        }
+        if request.headers().contains_key(http::header::AUTHORIZATION) {
+            return next.run(request, extensions).await;
+        }
+        let Prepared { mut request, again } = match self.policy().prepare(request) {
+            Preparation::Done(prepared) => prepared,
+            Preparation::Pending(prepare) => prepare.await.map_err(Error::middleware)?,
+        };
+        let cache = self.cache();
+        let token = match cache.acquire(again.is_some()) {
+            Acquire::Now(token) => token,
+            Acquire::Fail(error) => return Err(Error::middleware(error)),
+            Acquire::Wait(waiting) => cache
+                .wait(waiting, again.is_some())
+                .await
+                .map_err(Error::middleware)?,
+        };
+        let ours = authorize(request.headers_mut(), &token).map_err(Error::middleware)?;
+        let refused = next.clone().run(request, extensions).await?;
+        if !ours || self.rules().judge(&refused, &token) == Judgement::Pass {
+            return Ok(refused);
+        }
+        let Some(mut again) = again else {
+            cache.reject(&token);
+            return Ok(refused);
+        };
+        let Some(token) = cache.renew(&token).await else {
+            return Ok(refused);
+        };
+        drop(refused);
+        authorize(again.headers_mut(), &token).map_err(Error::middleware)?;
+        let response = next.run(again, extensions).await?;
+        if self.rules().judge(&response, &token) == Judgement::Renew {
+            cache.reject(&token);
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,356 @@
+//! Who may receive the token.
+//!
+//! A token goes to the configured APIs and nowhere else (RFC 9700 §4.9.1): scheme, host and port
+//! are those of a base URL, and the base URL's path is a segment-wise prefix of the request's.
+//! `Host` headers are never looked at. A request to anybody else is passed on untouched; one whose
+//! target cannot be told, or that would carry the token in clear text, is refused.
+
+use crate::{ConfigError, Error, ErrorKind, address, error::Retry, message::Target};
+
+/// The APIs that get the token.
+#[derive(Clone, Debug)]
+pub(crate) struct Apis {
+    /// `None`: any.
+    only: Option<Vec<Base>>,
+    /// What requests without a host are relative to.
+    relative_to: Option<Base>,
+    /// Under any: plain http too.
+    plaintext: bool,
+}
+
+/// Whether a request gets the token.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    Allowed,
+    /// Not ours: passed on untouched.
+    Elsewhere,
+    Refused(Error),
+}
+
+#[derive(Clone, Debug)]
+struct Base {
+    scheme: Scheme,
+    host: Box<str>,
+    port: u16,
+    /// Without a slash at the end: empty for a whole origin.
+    path: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Apis {
+    pub(crate) fn any() -> Self {
+        Self {
+            only: None,
+            relative_to: None,
+            plaintext: false,
+        }
+    }
+
+    pub(crate) fn none() -> Self {
+        Self {
+            only: Some(Vec::new()),
+            ..Self::any()
+        }
+    }
+
+    /// Under any, this changes nothing but the check of the URL.
+    pub(crate) fn allow(&mut self, base: &str, plaintext: bool) -> Result<(), ConfigError> {
+        let base = Base::parse(base, plaintext)?;
+        if let Some(only) = &mut self.only {
+            only.push(base);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn relative_to(&mut self, base: &str) -> Result<(), ConfigError> {
+        self.relative_to = Some(Base::parse(base, self.plaintext)?);
+        Ok(())
+    }
+
+    pub(crate) fn allow_plaintext(&mut self) {
+        self.plaintext = true;
+    }
+
+    #[inline]
+    pub(crate) fn admit(&self, target: Target<'_>) -> Admission {
+        let (scheme, host, port) = match (target.host, &self.relative_to) {
+            (Some(host), _) => {
+                let Some(scheme) = target.scheme.and_then(Scheme::parse) else {
+                    return self.other_scheme();
+                };
+                (scheme, host, target.port.unwrap_or(scheme.port()))
+            }
+            (None, Some(base)) => (base.scheme, &*base.host, base.port),
+            (None, None) => return Admission::Refused(no_host()),
+        };
+        match &self.only {
+            Some(only) => {
+                let allowed = only.iter().any(|base| {
+                    base.scheme == scheme
+                        && base.port == port
+                        && base.host.eq_ignore_ascii_case(host)
+                        && base.contains(target.path)
+                });
+                if allowed {
+                    Admission::Allowed
+                } else {
+                    Admission::Elsewhere
+                }
+            }
+            None if scheme == Scheme::Https
+                || self.plaintext
+                || address::is_loopback_host(host) =>
+            {
+                Admission::Allowed
+            }
+            None => Admission::Refused(plaintext()),
+        }
+    }
+
+    fn other_scheme(&self) -> Admission {
+        match self.only {
+            Some(_) => Admission::Elsewhere,
+            None => Admission::Refused(plaintext()),
+        }
+    }
+}
+
+impl Base {
+    fn parse(base: &str, plaintext: bool) -> Result<Self, ConfigError> {
+        const FIELD: &str = "base_url";
+        let url = if plaintext {
+            address::parse_plaintext(FIELD, base)?
+        } else {
+            address::parse(FIELD, base)?
+        };
+        if url.query().is_some() {
+            let problem = "a base URL has no query; take it out";
+            return Err(ConfigError::new(FIELD, problem));
+        }
+        let path = url.path().trim_end_matches('/');
+        if is_evasive(path) {
+            let problem = "an encoded `/` or `.`, or a backslash, in a base path never matches";
+            return Err(ConfigError::new(FIELD, problem));
+        }
+        match (
+            Scheme::parse(url.scheme()),
+            url.host_str(),
+            url.port_or_known_default(),
+        ) {
+            (Some(scheme), Some(host), Some(port)) => Ok(Self {
+                scheme,
+                host: host.into(),
+                port,
+                path: path.into(),
+            }),
+            _ => Err(ConfigError::new(FIELD, "names no host")),
+        }
+    }
+
+    /// Whether `path` is this base's or below it, however a server may read it.
+    #[inline]
+    fn contains(&self, path: &str) -> bool {
+        if self.path.is_empty() {
+            return true;
+        }
+        match path.strip_prefix(&*self.path) {
+            Some(rest) => (rest.is_empty() || rest.starts_with('/')) && !is_evasive(path),
+            None => false,
+        }
+    }
+}
+
+/// Whether servers may disagree on where a path leads: a `..` segment, an encoded `/`, `\` or `.`,
+/// or a backslash.
+fn is_evasive(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    bytes.iter().enumerate().any(|(at, byte)| match byte {
+        b'\\' => true,
+        b'%' => matches!(
+            bytes.get(at + 1..at + 3),
+            Some([b'2', b'e' | b'E' | b'f' | b'F'] | [b'5', b'c' | b'C'])
+        ),
+        b'.' => {
+            bytes.get(at + 1) == Some(&b'.')
+                && matches!(at.checked_sub(1).map(|at| bytes[at]), None | Some(b'/'))
+                && matches!(bytes.get(at + 2), None | Some(b'/' | b';'))
+        }
+        _ => false,
+    })
+}
+
+impl Scheme {
+    #[inline]
+    fn parse(scheme: &str) -> Option<Self> {
+        if scheme.eq_ignore_ascii_case("https") {
+            Some(Self::Https)
+        } else if scheme.eq_ignore_ascii_case("http") {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+#[cold]
+fn no_host() -> Error {
+    let message = "the request's URI names no host, so whether the token may go there cannot be \
+                   told: say what it is relative to with `BearerAuthLayer::relative_to(base_url)`";
+    Error::build(ErrorKind::Target, Retry::Never, message).done()
+}
+
+#[cold]
+fn plaintext() -> Error {
+    let message =
+        "the token is not sent over plain http; use https, or a method named `insecure_…`";
+    Error::build(ErrorKind::Target, Retry::Never, message).done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::sealed::Request as _;
+
+    fn admit(apis: &Apis, uri: &str) -> Option<bool> {
+        let request = http::Request::builder().uri(uri).body(()).unwrap();
+        match apis.admit(request.target()) {
+            Admission::Allowed => Some(true),
+            Admission::Elsewhere => Some(false),
+            Admission::Refused(error) => {
+                assert_eq!(error.kind(), ErrorKind::Target);
+                None
+            }
+        }
+    }
+
+    fn only(base: &str) -> Apis {
+        let mut apis = Apis::none();
+        apis.allow(base, false).unwrap();
+        apis
+    }
+
+    #[test]
+    fn p207_same_scheme_host_and_port() {
+        let apis = only("https://api.example.com/");
+        for good in [
+            "https://api.example.com/",
+            "https://api.example.com/a/b?c=d",
+            "https://api.example.com:443/x",
+            "HTTPS://API.Example.COM/x",
+            "https://user@api.example.com/x",
+            // A whole origin: no path leads out of it.
+            "https://api.example.com/a%2Fb/../c",
+        ] {
+            assert_eq!(admit(&apis, good), Some(true), "{good}");
+        }
+        for elsewhere in [
+            "http://api.example.com/",
+            "https://api.example.com:8443/",
+            "https://api.example.com./",
+            "https://evil.example/api.example.com/",
+            "https://api.example.com@evil.example/",
+            "https://api.example.com.evil.example/",
+            "https://xn--api-example-com/",
+            "ftp://api.example.com/",
+        ] {
+            assert_eq!(admit(&apis, elsewhere), Some(false), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn s4_17_the_path_is_a_prefix_by_segments() {
+        for base in ["https://h:8000/ADOXX/rest", "https://h:8000/ADOXX/rest/"] {
+            let apis = only(base);
+            for good in [
+                "https://h:8000/ADOXX/rest",
+                "https://h:8000/ADOXX/rest/",
+                "https://h:8000/ADOXX/rest/myEndpoint?x=%2F..",
+                "https://h:8000/ADOXX/rest/a.b/..c/d..",
+                "https://h:8000/ADOXX/rest/a%20b",
+            ] {
+                assert_eq!(admit(&apis, good), Some(true), "{good}");
+            }
+            for bad in [
+                "https://h:8000/ADOXX/oauth2/token",
+                "https://h:8000/ADOXX/restful",
+                "https://h:8000/adoxx/rest/",
+                "https://h:8000/",
+                "https://h:8000/ADOXX/rest/../oauth2/token",
+                "https://h:8000/ADOXX/rest/..",
+                "https://h:8000/ADOXX/rest/..;/oauth2/token",
+                "https://h:8000/ADOXX/rest/%2e%2e/oauth2/token",
+                "https://h:8000/ADOXX/rest/.%2E/oauth2/token",
+                "https://h:8000/ADOXX/rest%2F..%2Foauth2/token",
+                "https://h:8000/ADOXX/rest/x%5c..%5Coauth2",
+            ] {
+                assert_eq!(admit(&apis, bad), Some(false), "{bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_apis_and_ip_addresses() {
+        let mut apis = only("https://a.example/v1");
+        apis.allow("http://[::1]:8080/", false).unwrap();
+        apis.allow("http://127.0.0.1:9/x", false).unwrap();
+        assert_eq!(admit(&apis, "https://a.example/v1/x"), Some(true));
+        assert_eq!(admit(&apis, "http://[::1]:8080/x"), Some(true));
+        assert_eq!(admit(&apis, "http://127.0.0.1:9/x/y"), Some(true));
+        assert_eq!(admit(&apis, "http://[::1]/x"), Some(false));
+    }
+
+    #[test]
+    fn p70_any_api_refuses_plain_http_except_to_loopback() {
+        let mut apis = Apis::any();
+        assert_eq!(admit(&apis, "https://anything.example/"), Some(true));
+        assert_eq!(admit(&apis, "http://127.0.0.1:1/"), Some(true));
+        assert_eq!(admit(&apis, "http://localhost/"), Some(true));
+        assert_eq!(admit(&apis, "http://anything.example/"), None);
+        assert_eq!(admit(&apis, "ws://anything.example/"), None);
+        apis.allow_plaintext();
+        assert_eq!(admit(&apis, "http://anything.example/"), Some(true));
+    }
+
+    #[test]
+    fn a_uri_without_a_host_is_refused_unless_told_what_it_is_relative_to() {
+        for mut apis in [only("https://h/svc"), Apis::any()] {
+            assert_eq!(admit(&apis, "/svc/method"), None);
+            apis.relative_to("https://h").unwrap();
+            assert_eq!(admit(&apis, "/svc/method"), Some(true));
+        }
+        let mut apis = only("https://h/svc");
+        apis.relative_to("https://other").unwrap();
+        assert_eq!(admit(&apis, "/svc/method"), Some(false));
+        apis.relative_to("https://h").unwrap();
+        assert_eq!(admit(&apis, "/elsewhere"), Some(false));
+    }
+
+    #[test]
+    fn bad_base_urls_are_configuration_errors() {
+        for bad in [
+            "http://api.example.com/",
+            "api.example.com",
+            "https://api.example.com/?x",
+            "https://api.example.com/#f",
+            "https://u:p@api.example.com/",
+            "https://api.example.com/a%2Fb",
+            "",
+        ] {
+            let error = Apis::none().allow(bad, false).unwrap_err();
+            assert_eq!(error.field(), "base_url", "{bad}");
+        }
+        assert!(Apis::none().allow("http://mesh.internal/", true).is_ok());
+    }
+}

@@ -1,0 +1,255 @@
+//! What is done to a request, and what an answer means: pure, and shared by the service and the
+//! adapters.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, StatusCode, header::Entry};
+
+use crate::{
+    AccessToken, Error, ErrorKind,
+    api::{Admission, Apis},
+    challenge::challenges,
+    error::Retry,
+    message::sealed,
+};
+
+/// How requests are authorized and answers judged: the configuration of a layer.
+#[derive(Clone)]
+pub(crate) struct Rules {
+    pub(crate) apis: Apis,
+    /// In place of the judgement of 401 answers.
+    pub(crate) renew_on: Option<Arc<RenewOn>>,
+}
+
+pub(crate) type RenewOn = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
+
+/// What an answer says about the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    Pass,
+    /// The token is not good any more.
+    Renew,
+}
+
+impl Rules {
+    #[inline]
+    pub(crate) fn admit(&self, request: &impl sealed::Request) -> Admission {
+        self.apis.admit(request.target())
+    }
+
+    /// What `response` says about `token`, which its request carried.
+    #[inline]
+    pub(crate) fn judge(&self, response: &impl sealed::Response, token: &AccessToken) -> Judgement {
+        let renew = match &self.renew_on {
+            Some(renew_on) => renew_on(response.status(), response.headers()),
+            None => {
+                response.status() == StatusCode::UNAUTHORIZED
+                    && renewal_helps(response.headers(), token.scheme())
+            }
+        };
+        if renew && self.is_from_api(response) {
+            Judgement::Renew
+        } else {
+            Judgement::Pass
+        }
+    }
+
+    /// A client below us may have followed a redirect: another host's word says nothing about our
+    /// token, which it has not seen.
+    fn is_from_api(&self, response: &impl sealed::Response) -> bool {
+        match response.answered_by() {
+            Some(target) => matches!(self.apis.admit(target), Admission::Allowed),
+            None => true,
+        }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules")
+            .field("apis", &self.apis)
+            .field("renew_on", &self.renew_on.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+/// Puts the token on a request. `false`: the caller has set that header, which is respected.
+#[inline]
+pub(crate) fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
+    match headers.try_entry(token.header_name()) {
+        Ok(Entry::Vacant(entry)) => match entry.try_insert(token.header_value().clone()) {
+            Ok(_) => Ok(true),
+            Err(_) => Err(too_many_headers()),
+        },
+        Ok(Entry::Occupied(_)) => Ok(false),
+        Err(_) => Err(too_many_headers()),
+    }
+}
+
+#[cold]
+fn too_many_headers() -> Error {
+    let message = "the request has so many headers that no token fits in";
+    Error::build(ErrorKind::Target, Retry::Never, message).done()
+}
+
+/// Whether a new token of the same kind can help against a 401 (RFC 9110 §15.5.2).
+///
+/// Yes without any challenge (many servers send none) and with one for our scheme, unless its
+/// error says that the token is not what is wrong. No if all challenges are for other schemes.
+fn renewal_helps(headers: &HeaderMap, scheme: &str) -> bool {
+    /// Errors (RFC 6750 §3.1, RFC 9470 §3, Entra ID) that a token of the same kind meets again.
+    const HOPELESS: [&str; 4] = [
+        "insufficient_claims",
+        "insufficient_scope",
+        "insufficient_user_authentication",
+        "invalid_request",
+    ];
+
+    let (mut ours, mut others) = (false, false);
+    for challenge in challenges(headers) {
+        if !challenge.is(scheme) && !challenge.is("Bearer") {
+            others = true;
+            continue;
+        }
+        ours = true;
+        if let Some(error) = challenge.param("error")
+            && HOPELESS.contains(&error)
+        {
+            return false;
+        }
+    }
+    ours || !others
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{
+        HeaderName, HeaderValue, Response,
+        header::{AUTHORIZATION, WWW_AUTHENTICATE},
+    };
+
+    use super::*;
+    use crate::token::Header;
+
+    fn token(name: HeaderName, scheme: &str) -> AccessToken {
+        let header = Header::new(name, scheme, "a-token").unwrap();
+        AccessToken::new(header, None, None)
+    }
+
+    fn bearer() -> AccessToken {
+        token(AUTHORIZATION, "Bearer")
+    }
+
+    fn judge(status: u16, challenges: &[&str]) -> Judgement {
+        let rules = Rules {
+            apis: Apis::any(),
+            renew_on: None,
+        };
+        let mut response = Response::builder().status(status);
+        for challenge in challenges {
+            response = response.header(WWW_AUTHENTICATE, *challenge);
+        }
+        rules.judge(&response.body(()).unwrap(), &bearer())
+    }
+
+    #[test]
+    fn p65_p69_c25_a_401_renews_with_our_challenge_or_none() {
+        for challenges in [
+            &[][..],
+            &["Bearer"],
+            &[r#"Bearer realm="api", error="invalid_token""#],
+            &[r#"BEARER ERROR=invalid_token"#],
+            &["Negotiate", r#"Bearer error="invalid_token""#],
+            &[r#"Basic realm="x", Bearer error="expired_token""#],
+            &["error=invalid_request,error_description=nonsense"],
+        ] {
+            assert_eq!(judge(401, challenges), Judgement::Renew, "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn p231_a_401_for_another_scheme_passes() {
+        for challenges in [
+            &[r#"Basic realm="x""#][..],
+            &["Negotiate", "NTLM"],
+            &[r#"DPoP algs="ES256""#],
+        ] {
+            assert_eq!(judge(401, challenges), Judgement::Pass, "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn p249_a_401_that_no_new_token_mends_passes() {
+        for error in [
+            "insufficient_user_authentication",
+            "insufficient_claims",
+            "insufficient_scope",
+            "invalid_request",
+        ] {
+            let challenge = format!(r#"Bearer error="{error}", claims="eyJ9""#);
+            assert_eq!(judge(401, &[&challenge]), Judgement::Pass, "{error}");
+        }
+    }
+
+    #[test]
+    fn p67_p68_p233_p234_p235_other_statuses_pass_whatever_they_say() {
+        let challenge = r#"Bearer error="invalid_token""#;
+        for status in [200, 400, 403, 407, 419, 500, 503] {
+            assert_eq!(judge(status, &[challenge]), Judgement::Pass, "{status}");
+        }
+        let insufficient = r#"Bearer error="insufficient_scope", scope="w""#;
+        assert_eq!(judge(403, &[insufficient]), Judgement::Pass);
+    }
+
+    #[test]
+    fn the_trigger_can_be_replaced() {
+        let rules = Rules {
+            apis: Apis::any(),
+            renew_on: Some(Arc::new(|status, _| status == 419)),
+        };
+        let judge = |status: u16| {
+            let response = Response::builder().status(status).body(()).unwrap();
+            rules.judge(&response, &bearer())
+        };
+        assert_eq!(judge(419), Judgement::Renew);
+        assert_eq!(judge(401), Judgement::Pass);
+    }
+
+    #[test]
+    fn p58_p59_one_header_and_the_caller_s_wins() {
+        let mut headers = HeaderMap::new();
+        assert!(authorize(&mut headers, &bearer()).unwrap());
+        assert_eq!(headers[AUTHORIZATION], "Bearer a-token");
+        assert!(headers[AUTHORIZATION].is_sensitive());
+
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic own"));
+        assert!(!authorize(&mut headers, &bearer()).unwrap());
+        assert_eq!(headers.get_all(AUTHORIZATION).iter().count(), 1);
+        assert_eq!(headers[AUTHORIZATION], "Basic own");
+    }
+
+    #[test]
+    fn another_header_and_no_scheme() {
+        let name = HeaderName::from_static("x-amz-access-token");
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("AWS4 own"));
+        let token = token(name.clone(), "");
+        assert!(authorize(&mut headers, &token).unwrap());
+        assert_eq!(headers[name], "a-token");
+    }
+
+    #[test]
+    fn a_full_header_map_is_an_error_not_a_panic() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_static("v");
+        for n in 0.. {
+            let name = HeaderName::try_from(format!("x-{n}")).unwrap();
+            if headers.try_insert(name, value.clone()).is_err() {
+                break;
+            }
+        }
+        let error = authorize(&mut headers, &bearer()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Target);
+    }
+}

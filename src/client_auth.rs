@@ -1,0 +1,327 @@
+//! How a client proves itself to the token endpoint (RFC 6749 §2.3).
+//!
+//! One method for each request, never two, and none is tried after another has failed: a failed
+//! attempt can lock an account.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use secrecy::{ExposeSecret, SecretString};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::{ConfigError, endpoint::Form};
+
+/// How a client proves itself to the token endpoint (RFC 6749 §2.3).
+///
+/// ```
+/// use bearer_auth::{ClientAuth, ClientCredentials};
+///
+/// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "secret")
+///     .client_auth(ClientAuth::post())
+///     .build()?;
+/// # Ok::<(), bearer_auth::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientAuth {
+    method: Method,
+    /// The spelling of `Basic`.
+    scheme: Option<Cow<'static, str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Method {
+    Basic,
+    BasicRaw,
+    Post,
+    None,
+}
+
+impl ClientAuth {
+    /// `client_secret_basic`, the default: id and secret in an `Authorization: Basic` header, each
+    /// form-encoded first (RFC 6749 §2.3.1), with a space as `%20`.
+    pub fn basic() -> Self {
+        Self::new(Method::Basic)
+    }
+
+    /// As [`basic`](Self::basic), without the form-encoding: for servers that skip the decoding, so
+    /// that special characters in the secret fail. The id may not have a `:` in it.
+    pub fn basic_raw() -> Self {
+        Self::new(Method::BasicRaw)
+    }
+
+    /// `client_secret_post`: `client_id` and `client_secret` in the request body (RFC 6749 §2.3.1).
+    pub fn post() -> Self {
+        Self::new(Method::Post)
+    }
+
+    /// A public client: `client_id` in the body, and no proof. Not for client credentials (RFC 6749
+    /// §4.4).
+    pub fn none() -> Self {
+        Self::new(Method::None)
+    }
+
+    /// Another spelling of the scheme `Basic`, for servers that compare it to the letter although
+    /// it is case-insensitive (RFC 9110 §11.1).
+    pub fn scheme(mut self, spelling: impl Into<Cow<'static, str>>) -> Self {
+        self.scheme = Some(spelling.into());
+        self
+    }
+
+    fn new(method: Method) -> Self {
+        Self {
+            method,
+            scheme: None,
+        }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.method == Method::None
+    }
+
+    /// Whether the secret goes into the parameters.
+    pub(crate) fn is_in_body(&self) -> bool {
+        matches!(self.method, Method::Post | Method::None)
+    }
+
+    pub(crate) fn check(&self, client_id: &str, secret: &SecretString) -> Result<(), ConfigError> {
+        if client_id.is_empty() {
+            return Err(ConfigError::new(
+                "client_id",
+                "empty; give the id that the client is registered with",
+            ));
+        }
+        if client_id.chars().any(char::is_control) {
+            return Err(ConfigError::new(
+                "client_id",
+                "has a control character in it: a stray line break?",
+            ));
+        }
+        if secret.expose_secret().chars().any(char::is_control) {
+            return Err(ConfigError::new(
+                "client_secret",
+                "has a control character in it: a stray line break at the end of a file?",
+            ));
+        }
+        if self.method == Method::BasicRaw && client_id.contains(':') {
+            return Err(ConfigError::new(
+                "client_id",
+                "a `:` cannot be told from the separator in raw Basic; use `ClientAuth::basic()`",
+            ));
+        }
+        if let Some(scheme) = &self.scheme {
+            if !matches!(self.method, Method::Basic | Method::BasicRaw) {
+                return Err(ConfigError::new(
+                    "client_auth",
+                    "a scheme is spelled in an Authorization header, which this method has not",
+                ));
+            }
+            if !scheme.eq_ignore_ascii_case("basic") {
+                return Err(ConfigError::new(
+                    "client_auth",
+                    "another spelling of `Basic` differs in its case alone",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the proof to a request.
+    pub(crate) fn apply(
+        &self,
+        client_id: &str,
+        secret: &SecretString,
+        headers: &mut HeaderMap,
+        form: &mut Form,
+    ) {
+        match self.method {
+            Method::Basic | Method::BasicRaw => {
+                let scheme = self.scheme.as_deref().unwrap_or("Basic");
+                let raw = self.method == Method::BasicRaw;
+                if let Some(value) = basic(scheme, raw, client_id, secret.expose_secret()) {
+                    headers.insert(AUTHORIZATION, value);
+                }
+            }
+            Method::Post => {
+                form.push("client_id", client_id);
+                form.push("client_secret", secret.expose_secret());
+            }
+            Method::None => form.push("client_id", client_id),
+        }
+    }
+}
+
+impl Default for ClientAuth {
+    fn default() -> Self {
+        Self::basic()
+    }
+}
+
+/// `None` never happens: Base64 and a checked scheme are valid in a header.
+fn basic(scheme: &str, raw: bool, client_id: &str, secret: &str) -> Option<HeaderValue> {
+    // Each byte becomes three at most; never growing, no copy is left behind.
+    let longest = 3 * (client_id.len() + secret.len()) + 1;
+    let mut pair = Zeroizing::new(String::with_capacity(longest));
+    if raw {
+        let _ = write!(pair, "{client_id}:{secret}");
+    } else {
+        form_encode_with_percent(client_id, &mut pair);
+        pair.push(':');
+        form_encode_with_percent(secret, &mut pair);
+    }
+    let encoded = base64::encoded_len(pair.len(), true)?;
+    let mut value = Zeroizing::new(vec![0; scheme.len() + 1 + encoded]);
+    let (prefix, rest) = value.split_at_mut(scheme.len() + 1);
+    prefix[..scheme.len()].copy_from_slice(scheme.as_bytes());
+    prefix[scheme.len()] = b' ';
+    STANDARD.encode_slice(pair.as_bytes(), rest).ok()?;
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Form encoding (RFC 6749 Appendix B), with `%20` for a space: every form decoder reads it, and
+/// servers that decode only `%XX` do so as well.
+fn form_encode_with_percent(text: &str, to: &mut String) {
+    for piece in form_urlencoded::byte_serialize(text.as_bytes()) {
+        to.push_str(if piece == "+" { "%20" } else { piece });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(auth: ClientAuth, id: &str, secret: &str) -> String {
+        let secret = SecretString::from(secret);
+        auth.check(id, &secret).unwrap();
+        let (mut headers, mut form) = (HeaderMap::new(), Form::default());
+        auth.apply(id, &secret, &mut headers, &mut form);
+        assert!(headers[AUTHORIZATION].is_sensitive());
+        assert_eq!(form.encode().as_str(), "", "one method only");
+        headers[AUTHORIZATION].to_str().unwrap().to_owned()
+    }
+
+    fn decoded(auth: ClientAuth, id: &str, secret: &str) -> String {
+        let header = header(auth, id, secret);
+        let pair = STANDARD.decode(&header["Basic ".len()..]).unwrap();
+        String::from_utf8(pair).unwrap()
+    }
+
+    #[test]
+    fn p8_basic_form_encodes_both_parts() {
+        assert_eq!(
+            header(
+                ClientAuth::basic(),
+                "1PpG/Q 1",
+                "z/tZ9VwFZqApmIQ+ZH1I5pLk/uB4ud:X2/8bL+wfFTt1rFw="
+            ),
+            // The well-known vector, but for the space: `%20` instead of `+`.
+            format!(
+                "Basic {}",
+                STANDARD.encode(
+                    "1PpG%2FQ%201:z%2FtZ9VwFZqApmIQ%2BZH1I5pLk%2FuB4ud%3AX2%2F8bL%2BwfFTt1rFw%3D"
+                )
+            )
+        );
+    }
+
+    #[test]
+    fn p9_s4_7_c8_unreserved_credentials_are_unchanged() {
+        let basic = |id, secret| header(ClientAuth::basic(), id, secret);
+        assert_eq!(
+            basic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"),
+            "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3"
+        );
+        assert_eq!(basic("client", "secret"), "Basic Y2xpZW50OnNlY3JldA==");
+        assert_eq!(
+            basic("s6BhdRkqt3", "gX1fBat3bV"),
+            "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"
+        );
+        assert_eq!(decoded(ClientAuth::basic(), "id", ""), "id:");
+    }
+
+    #[test]
+    fn c7_question_marks() {
+        assert_eq!(
+            header(ClientAuth::basic(), "CLIENT_ID??", "CLIENT_SECRET??"),
+            "Basic Q0xJRU5UX0lEJTNGJTNGOkNMSUVOVF9TRUNSRVQlM0YlM0Y="
+        );
+    }
+
+    #[test]
+    fn p10_a_colon_cannot_shift_the_boundary() {
+        assert_eq!(
+            header(ClientAuth::basic(), "a:b", "p+q r"),
+            "Basic YSUzQWI6cCUyQnElMjBy"
+        );
+    }
+
+    #[test]
+    fn p11_utf8_then_form_escapes_in_upper_case() {
+        assert_eq!(
+            decoded(ClientAuth::basic(), "ünï", " %&+£€"),
+            "%C3%BCn%C3%AF:%20%25%26%2B%C2%A3%E2%82%AC"
+        );
+    }
+
+    #[test]
+    fn p12_exactly_the_unreserved_stay() {
+        let plain = "ABCXYZabcxyz019*-._";
+        assert_eq!(
+            decoded(ClientAuth::basic(), plain, "0jQKm_heHj4Ba7-IP~"),
+            format!("{plain}:0jQKm_heHj4Ba7-IP%7E")
+        );
+    }
+
+    #[test]
+    fn p13_s0_6_s4_8_raw_basic_skips_the_encoding() {
+        let raw = ClientAuth::basic_raw;
+        assert_eq!(decoded(ClientAuth::basic(), "id", "p%5^g"), "id:p%255%5Eg");
+        assert_eq!(decoded(raw(), "id", "p%5^g"), "id:p%5^g");
+        assert_eq!(decoded(ClientAuth::basic(), "id", "p+q"), "id:p%2Bq");
+        assert_eq!(decoded(raw(), "id", "p+q"), "id:p+q");
+        assert_eq!(decoded(raw(), "id", "pä€"), "id:pä€");
+        let error = raw().check("a:b", &"s".into()).unwrap_err();
+        assert_eq!(error.field(), "client_id");
+    }
+
+    #[test]
+    fn s0_5_the_scheme_can_be_spelled_otherwise() {
+        let lower = ClientAuth::basic().scheme("basic");
+        assert_eq!(
+            header(lower, "client", "secret"),
+            "basic Y2xpZW50OnNlY3JldA=="
+        );
+        for wrong in [
+            ClientAuth::basic().scheme("Bearer"),
+            ClientAuth::post().scheme("basic"),
+        ] {
+            let error = wrong.check("id", &"s".into()).unwrap_err();
+            assert_eq!(error.field(), "client_auth");
+        }
+    }
+
+    #[test]
+    fn p16_an_empty_secret_is_left_out_of_the_body() {
+        let (mut headers, mut form) = (HeaderMap::new(), Form::default());
+        ClientAuth::post().apply("id", &"".into(), &mut headers, &mut form);
+        assert_eq!(form.encode().as_str(), "client_id=id");
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn bad_credentials_are_named_and_not_shown() {
+        for (id, secret, field) in [
+            ("", "s", "client_id"),
+            ("i\nd", "s", "client_id"),
+            ("id", "canary\n", "client_secret"),
+        ] {
+            let error = ClientAuth::basic().check(id, &secret.into()).unwrap_err();
+            assert_eq!(error.field(), field);
+            assert!(!error.to_string().contains("canary"));
+        }
+    }
+}

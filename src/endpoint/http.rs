@@ -1,0 +1,219 @@
+//! [`HttpClient`]: how token requests travel.
+//!
+//! Whatever the client, an answer is at most [`MAX_BODY`] long, and no redirect is followed: a
+//! token request carries credentials, and a redirect would send them elsewhere, or turn the POST
+//! into a GET (RFC 9110 §15.4).
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+};
+
+use bytes::{Buf, Bytes};
+use http::{Request, Response};
+use http_body::Body;
+use http_body_util::{BodyExt as _, Full, Limited};
+use tower_service::Service;
+use zeroize::Zeroizing;
+
+use crate::BoxError;
+
+/// The longest answer that is read: 1 MiB.
+pub const MAX_BODY: usize = 1024 * 1024;
+
+/// What an [`HttpClient`] returns.
+pub type HttpFuture<'a> =
+    Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+
+/// Sends token requests.
+///
+/// The default is [`ReqwestClient`](super::ReqwestClient) (feature `reqwest`); [`TowerClient`]
+/// makes one of any HTTP service, and you can write your own. An implementation sends the request
+/// once, **follows no redirect**, verifies the server's certificate, and stops reading at
+/// [`MAX_BODY`] bytes.
+pub trait HttpClient: Send + Sync + 'static {
+    /// Sends one request. Its URI is absolute.
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_>;
+}
+
+/// Why there was no answer.
+///
+/// `cause` is shown by `Debug` and by `source()` of the error that callers see: it must not show
+/// secrets, nor URLs with a query.
+pub struct HttpError {
+    pub(crate) failure: Failure,
+    pub(crate) cause: BoxError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Connect,
+    Timeout,
+    Oversized,
+    Other,
+}
+
+impl HttpError {
+    /// No connection: nothing was sent, so that the request may be sent again at once.
+    pub fn connect(cause: impl Into<BoxError>) -> Self {
+        Self::new(Failure::Connect, cause)
+    }
+
+    /// No answer in time.
+    pub fn timeout(cause: impl Into<BoxError>) -> Self {
+        Self::new(Failure::Timeout, cause)
+    }
+
+    /// The answer is longer than [`MAX_BODY`].
+    pub fn oversized() -> Self {
+        Self::new(Failure::Oversized, "the answer is longer than 1 MiB")
+    }
+
+    /// Anything else: the request may have reached the server.
+    pub fn other(cause: impl Into<BoxError>) -> Self {
+        Self::new(Failure::Other, cause)
+    }
+
+    fn new(failure: Failure, cause: impl Into<BoxError>) -> Self {
+        Self {
+            failure,
+            cause: cause.into(),
+        }
+    }
+}
+
+impl fmt::Debug for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpError")
+            .field("failure", &self.failure)
+            .field("cause", &self.cause)
+            .finish()
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.failure {
+            Failure::Connect => "could not connect",
+            Failure::Timeout => "no answer in time",
+            Failure::Oversized => "the answer is too long",
+            Failure::Other => "the connection failed",
+        })
+    }
+}
+
+impl StdError for HttpError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.cause)
+    }
+}
+
+/// An [`HttpClient`] made of a tower service: hyper-util's client, a stack with your own
+/// timeouts, anything.
+///
+/// The service must not follow redirects. Token requests end after the cache's
+/// [`flight_timeout`](crate::TokenCacheBuilder::flight_timeout) in any case.
+///
+/// ```
+/// use bearer_auth::endpoint::TowerClient;
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+///
+/// // For https, with hyper-rustls' connector in place of `build_http`.
+/// let client = TowerClient::new(Client::builder(TokioExecutor::new()).build_http());
+/// ```
+#[derive(Clone)]
+pub struct TowerClient<S>(S);
+
+impl<S> TowerClient<S> {
+    /// Wraps `service`, which is cloned for each request.
+    pub fn new(service: S) -> Self {
+        Self(service)
+    }
+}
+
+impl<S> fmt::Debug for TowerClient<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TowerClient")
+    }
+}
+
+impl<S, B> HttpClient for TowerClient<S>
+where
+    S: Service<Request<Full<Bytes>>, Response = Response<B>> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body + Send,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        let mut service = self.0.clone();
+        Box::pin(async move {
+            let failed = |error: S::Error| by_cause(error.into());
+            poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
+            let response = service.call(request.map(Full::new)).await.map_err(failed)?;
+            let (parts, body) = response.into_parts();
+            Ok(Response::from_parts(parts, read(body).await?))
+        })
+    }
+}
+
+/// Reads a body up to the cap, into memory that is wiped: it may hold tokens.
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, HttpError>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let mut body = std::pin::pin!(Limited::new(body, MAX_BODY));
+    let mut read = Zeroizing::new(Vec::new());
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                HttpError::oversized()
+            } else {
+                by_cause(error)
+            }
+        })?;
+        if let Ok(mut data) = frame.into_data() {
+            while data.has_remaining() {
+                let chunk = data.chunk();
+                extend(&mut read, chunk);
+                let length = chunk.len();
+                data.advance(length);
+            }
+        }
+    }
+    Ok(Bytes::from_owner(read))
+}
+
+/// Grows by copying into fresh memory, so that the old is wiped too.
+fn extend(read: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    if read.capacity() - read.len() < chunk.len() {
+        let capacity = (read.len() + chunk.len()).next_power_of_two();
+        let mut larger = Zeroizing::new(Vec::with_capacity(capacity));
+        larger.extend_from_slice(read);
+        *read = larger;
+    }
+    read.extend_from_slice(chunk);
+}
+
+/// A refused connection is found however deep the error wraps it.
+fn by_cause(error: BoxError) -> HttpError {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
+    while let Some(error_) = cause {
+        if let Some(io) = error_.downcast_ref::<io::Error>() {
+            match io.kind() {
+                io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable => return HttpError::connect(error),
+                io::ErrorKind::TimedOut => return HttpError::timeout(error),
+                _ => {}
+            }
+        }
+        cause = error_.source();
+    }
+    HttpError::other(error)
+}

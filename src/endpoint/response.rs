@@ -1,0 +1,415 @@
+//! Reads the token endpoint's answer (RFC 6749 §5): strict in what becomes a token, lenient in how
+//! it is wrapped.
+//!
+//! Accepted, because servers in use send it: any `Content-Type` around a JSON object, a byte order
+//! mark, form encoding, numbers in strings, an error with status 200, an error in response headers.
+//! Not accepted: a member twice, a token that is no string, a type that we cannot use.
+//!
+//! Invariant: nothing of the body goes into an error but the checked error code. (serde_json's own
+//! errors quote the input, so they are dropped.)
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode, header};
+use secrecy::SecretString;
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::{Error, ErrorKind, OAuthError, OAuthErrorCode, TokenResponse, error::Retry};
+
+/// The lifetime of a token whose `expires_in` cannot be read: not for ever, and not zero.
+const UNREADABLE_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// How answers are read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    /// An answer without `token_type` is an error, not `Bearer`.
+    pub(crate) strict_token_type: bool,
+    /// Further values of `token_type` that mean `Bearer`.
+    pub(crate) bearer_aliases: Vec<String>,
+    /// How the scheme is spelled on requests; `Bearer` if nothing else is said.
+    pub(crate) scheme: Option<String>,
+}
+
+impl Reading {
+    pub(crate) fn read(
+        &self,
+        response: Response<Bytes>,
+        now: Option<SystemTime>,
+    ) -> Result<TokenResponse, Error> {
+        let (parts, body) = response.into_parts();
+        let answer = Answer::parse(&parts.headers, &body);
+        if let Some(oauth) = error_of(&parts.headers, &answer, parts.status) {
+            let retry = retry_of_code(oauth.code(), parts.status);
+            let message = "the token endpoint answered with an error";
+            return Err(Error::build(ErrorKind::OAuth, retry, message)
+                .oauth(oauth)
+                .status(parts.status)
+                .server_wait(retry_after(&parts.headers, now))
+                .done());
+        }
+        if !parts.status.is_success() {
+            let message = if parts.status.is_redirection() {
+                "the token endpoint redirects; redirects are not followed, give its final URL"
+            } else {
+                "the token endpoint answered with an unexpected status"
+            };
+            return Err(
+                Error::build(ErrorKind::Status, retry_of_status(parts.status), message)
+                    .status(parts.status)
+                    .server_wait(retry_after(&parts.headers, now))
+                    .done(),
+            );
+        }
+        match answer {
+            Answer::Members(members) => self.token(members),
+            Answer::Twice => Err(invalid("the token response has the same member twice")),
+            Answer::Unreadable => Err(invalid(
+                "the token response is neither a JSON object nor form-encoded",
+            )),
+        }
+    }
+
+    fn token(&self, members: Members) -> Result<TokenResponse, Error> {
+        let token = match members.access_token {
+            Some(Value::Text(token)) if !token.is_empty() => token,
+            Some(_) => return Err(invalid("`access_token` is not a string, or empty")),
+            None => return Err(invalid("the token response has no `access_token`")),
+        };
+        let mut builder = TokenResponse::builder(SecretString::from(token.as_str()));
+        if let Some(scheme) = self.scheme(members.token_type)? {
+            builder = builder.scheme(scheme);
+        }
+        match members.expires_in {
+            Lifetime::Unknown => {}
+            Lifetime::Unreadable => builder = builder.expires_in(UNREADABLE_LIFETIME),
+            Lifetime::Known(lifetime) => builder = builder.expires_in(lifetime),
+        }
+        if let Some(scope) = members.scope {
+            builder = builder.scope(scope);
+        }
+        if let Some(Value::Text(refresh_token)) = members.refresh_token
+            && !refresh_token.is_empty()
+        {
+            builder = builder.refresh_token(refresh_token.as_str());
+        }
+        builder.build()
+    }
+
+    /// The scheme to use on requests, if it is not the default (RFC 6749 §7.1).
+    fn scheme(&self, token_type: Option<Value>) -> Result<Option<String>, Error> {
+        let unsupported = |message: &'static str| {
+            Err(Error::build(ErrorKind::UnsupportedTokenType, Retry::Never, message).done())
+        };
+        match token_type {
+            None if self.strict_token_type => unsupported("the token response has no `token_type`"),
+            None => Ok(self.scheme.clone()),
+            Some(Value::Text(given)) => {
+                let bearer = given.eq_ignore_ascii_case("bearer")
+                    || self
+                        .bearer_aliases
+                        .iter()
+                        .any(|alias| alias.eq_ignore_ascii_case(&given));
+                if bearer {
+                    Ok(self.scheme.clone())
+                } else {
+                    unsupported("the token's `token_type` is not `Bearer`")
+                }
+            }
+            Some(Value::Other) => unsupported("the token's `token_type` is not a string"),
+        }
+    }
+}
+
+/// The error of an answer: of its body, or else, when there is no token either, of its headers.
+fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<OAuthError> {
+    if let Answer::Members(members) = answer {
+        match &members.error {
+            Some(Value::Text(code)) => {
+                let text = |value: &Option<Value>| match value {
+                    Some(Value::Text(text)) => Some(text.as_str().to_owned()),
+                    _ => None,
+                };
+                let description = text(&members.error_description);
+                let uri = text(&members.error_uri);
+                return Some(OAuthError::new(
+                    code,
+                    description.as_deref(),
+                    uri.as_deref(),
+                ));
+            }
+            Some(Value::Other) => return Some(OAuthError::new("", None, None)),
+            None if members.access_token.is_some() && status.is_success() => return None,
+            None => {}
+        }
+    }
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let code = header("error")?;
+    Some(OAuthError::new(
+        code,
+        header("error_description"),
+        header("error_uri"),
+    ))
+}
+
+fn retry_of_code(code: &OAuthErrorCode, status: StatusCode) -> Retry {
+    match code {
+        OAuthErrorCode::TemporarilyUnavailable | OAuthErrorCode::ServerError => Retry::Soon,
+        // Google's name for it.
+        OAuthErrorCode::Other(code) if code == "internal_failure" => Retry::Soon,
+        OAuthErrorCode::Other(_) | OAuthErrorCode::Malformed => retry_of_status(status),
+        _ => Retry::Never,
+    }
+}
+
+fn retry_of_status(status: StatusCode) -> Retry {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Retry::Soon,
+        status if status.is_server_error() => Retry::Soon,
+        _ => Retry::Never,
+    }
+}
+
+/// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date. Anything else is none.
+fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        // More digits than fit are a long time.
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now?).unwrap_or_default())
+}
+
+fn invalid(message: &'static str) -> Error {
+    Error::build(ErrorKind::InvalidResponse, Retry::Later, message).done()
+}
+
+/// A body, taken apart.
+enum Answer {
+    Members(Members),
+    Twice,
+    Unreadable,
+}
+
+#[derive(Default)]
+struct Members {
+    access_token: Option<Value>,
+    token_type: Option<Value>,
+    expires_in: Lifetime,
+    scope: Option<String>,
+    refresh_token: Option<Value>,
+    error: Option<Value>,
+    error_description: Option<Value>,
+    error_uri: Option<Value>,
+}
+
+/// A member that should be a string.
+enum Value {
+    Text(Zeroizing<String>),
+    Other,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Lifetime {
+    #[default]
+    Unknown,
+    Unreadable,
+    Known(Duration),
+}
+
+impl Answer {
+    fn parse(headers: &HeaderMap, body: &[u8]) -> Self {
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        let Ok(text) = std::str::from_utf8(body) else {
+            return Self::Unreadable;
+        };
+        let text = text.trim();
+        if text.starts_with('{') {
+            return match serde_json::from_str::<Fields<'_>>(text) {
+                Ok(fields) if fields.twice => Self::Twice,
+                Ok(fields) => Self::Members(fields.members()),
+                Err(_) => Self::Unreadable,
+            };
+        }
+        let content_type = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("application/x-www-form-urlencoded");
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        let form = kind.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            || kind.eq_ignore_ascii_case("text/plain");
+        if form {
+            Self::form(text)
+        } else {
+            Self::Unreadable
+        }
+    }
+
+    fn form(text: &str) -> Self {
+        let mut members = Members::default();
+        let mut seen = Vec::new();
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            let known = KNOWN.iter().find(|known| **known == name);
+            let Some(name) = known else { continue };
+            if seen.contains(name) {
+                return Self::Twice;
+            }
+            seen.push(*name);
+            let value = Zeroizing::new(value.into_owned());
+            match *name {
+                "expires_in" => members.expires_in = Lifetime::of_text(&value),
+                "scope" => members.scope = Some(value.as_str().to_owned()),
+                name => {
+                    if let Some(slot) = members.slot(name) {
+                        *slot = Some(Value::Text(value));
+                    }
+                }
+            }
+        }
+        // A page of prose is a form of one odd name.
+        if members.access_token.is_none() && members.error.is_none() {
+            return Self::Unreadable;
+        }
+        Self::Members(members)
+    }
+}
+
+const KNOWN: [&str; 8] = [
+    "access_token",
+    "token_type",
+    "expires_in",
+    "scope",
+    "refresh_token",
+    "error",
+    "error_description",
+    "error_uri",
+];
+
+impl Members {
+    fn slot(&mut self, name: &str) -> Option<&mut Option<Value>> {
+        Some(match name {
+            "access_token" => &mut self.access_token,
+            "token_type" => &mut self.token_type,
+            "refresh_token" => &mut self.refresh_token,
+            "error" => &mut self.error,
+            "error_description" => &mut self.error_description,
+            "error_uri" => &mut self.error_uri,
+            _ => return None,
+        })
+    }
+}
+
+/// The members that we know, as they stand in the JSON text: so a number out of range, or a
+/// surprise in a member that we don't need, spoils nothing.
+#[derive(Default)]
+struct Fields<'a> {
+    raw: [Option<&'a RawValue>; KNOWN.len()],
+    twice: bool,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    let Some(at) = KNOWN.iter().position(|known| *known == name) else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let Some(slot) = fields.raw.get_mut(at) else {
+                        return Err(A::Error::custom("unreachable"));
+                    };
+                    fields.twice |= slot.is_some();
+                    *slot = Some(map.next_value::<&RawValue>()?);
+                }
+                Ok(fields)
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+impl Fields<'_> {
+    fn members(&self) -> Members {
+        let mut members = Members::default();
+        for (name, raw) in KNOWN.iter().zip(self.raw) {
+            // `null` is the same as absent.
+            let Some(raw) = raw.map(RawValue::get).filter(|raw| *raw != "null") else {
+                continue;
+            };
+            match *name {
+                "expires_in" => members.expires_in = Lifetime::of_json(raw),
+                "scope" => members.scope = scope_of_json(raw),
+                name => {
+                    if let Some(slot) = members.slot(name) {
+                        *slot = Some(match serde_json::from_str(raw) {
+                            Ok(text) => Value::Text(Zeroizing::new(text)),
+                            Err(_) => Value::Other,
+                        });
+                    }
+                }
+            }
+        }
+        members
+    }
+}
+
+/// A string, or (Twitch) a list of strings.
+fn scope_of_json(raw: &str) -> Option<String> {
+    let list = || serde_json::from_str::<Vec<String>>(raw).map(|list| list.join(" "));
+    serde_json::from_str(raw).or_else(|_| list()).ok()
+}
+
+impl Lifetime {
+    fn of_json(raw: &str) -> Self {
+        if raw.starts_with('"') {
+            return match serde_json::from_str::<String>(raw) {
+                Ok(text) => Self::of_text(&text),
+                Err(_) => Self::Unreadable,
+            };
+        }
+        // A JSON number is one for Rust as well; what is out of its range becomes infinite.
+        match raw.parse::<f64>() {
+            Ok(seconds) if seconds >= 0.0 => Self::of_seconds(seconds),
+            _ => Self::Unreadable,
+        }
+    }
+
+    /// Digits, and maybe a fraction: nothing else that Rust takes for a number.
+    fn of_text(text: &str) -> Self {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        match text.parse::<f64>() {
+            Ok(seconds) if digits(whole) && digits(fraction) => Self::of_seconds(seconds),
+            _ => Self::Unreadable,
+        }
+    }
+
+    /// Floored; `as` saturates. The cache caps it again.
+    fn of_seconds(seconds: f64) -> Self {
+        Self::Known(Duration::from_secs(seconds as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! The requests and responses that the layer reads: those of `http`, and those of reqwest.
+
+use http::{HeaderMap, StatusCode};
+
+/// A request that a token can be put on: `http::Request<B>` for any `B`, and `reqwest::Request`.
+///
+/// Sealed: it says what [`BearerAuth`](crate::BearerAuth) wraps.
+pub trait HttpRequest: sealed::Request {}
+
+/// The answer to an [`HttpRequest`].
+///
+/// Sealed: it says what [`BearerAuth`](crate::BearerAuth) wraps.
+pub trait HttpResponse: sealed::Response {}
+
+impl<R: sealed::Request> HttpRequest for R {}
+impl<R: sealed::Response> HttpResponse for R {}
+
+/// Where a request goes, as far as it says.
+#[allow(unnameable_types, reason = "part of sealed traits")]
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub(crate) scheme: Option<&'a str>,
+    /// With the brackets of an IPv6 address, without userinfo.
+    pub(crate) host: Option<&'a str>,
+    pub(crate) port: Option<u16>,
+    pub(crate) path: &'a str,
+}
+
+pub(crate) mod sealed {
+    use super::{HeaderMap, StatusCode, Target};
+
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Request: Sized {
+        fn target(&self) -> Target<'_>;
+        fn headers(&self) -> &HeaderMap;
+        fn headers_mut(&mut self) -> &mut HeaderMap;
+    }
+
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Response {
+        fn status(&self) -> StatusCode;
+        fn headers(&self) -> &HeaderMap;
+        /// Who answered, if the client below follows redirects and says so.
+        fn answered_by(&self) -> Option<Target<'_>>;
+    }
+}
+
+impl<B> sealed::Request for http::Request<B> {
+    #[inline]
+    fn target(&self) -> Target<'_> {
+        let uri = self.uri();
+        Target {
+            scheme: uri.scheme_str(),
+            host: uri.host(),
+            port: uri.port_u16(),
+            path: uri.path(),
+        }
+    }
+
+    #[inline]
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    #[inline]
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+}
+
+impl<B> sealed::Response for http::Response<B> {
+    #[inline]
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    fn answered_by(&self) -> Option<Target<'_>> {
+        None
+    }
+}
+
+#[cfg(feature = "reqwest")]
+mod of_reqwest {
+    use super::{HeaderMap, StatusCode, Target, sealed};
+
+    fn target(url: &url::Url) -> Target<'_> {
+        Target {
+            scheme: Some(url.scheme()),
+            host: url.host_str(),
+            port: url.port(),
+            path: url.path(),
+        }
+    }
+
+    impl sealed::Request for reqwest::Request {
+        fn target(&self) -> Target<'_> {
+            target(self.url())
+        }
+
+        fn headers(&self) -> &HeaderMap {
+            self.headers()
+        }
+
+        fn headers_mut(&mut self) -> &mut HeaderMap {
+            self.headers_mut()
+        }
+    }
+
+    impl sealed::Response for reqwest::Response {
+        fn status(&self) -> StatusCode {
+            self.status()
+        }
+
+        fn headers(&self) -> &HeaderMap {
+            self.headers()
+        }
+
+        fn answered_by(&self) -> Option<Target<'_>> {
+            Some(target(self.url()))
+        }
+    }
+}

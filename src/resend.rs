@@ -1,0 +1,273 @@
+//! Which requests can be sent a second time, after the API has refused the token.
+//!
+//! A 401 means that the request was not carried out (RFC 9110 §15.5.2), so any method may be sent
+//! again; the question is only whether its body is still there. [`InMemory`] finds out without
+//! asking anything of the body's type: known in-memory types are recognised, all others stream.
+
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, Ready},
+    pin::Pin,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use http_body_util::{BodyExt as _, Empty, Full, Limited};
+
+use crate::{BoxError, Error, ErrorKind, error::Retry};
+
+/// A policy: which requests of type `R` are sent again after the API has refused the token.
+///
+/// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`].
+pub trait Replay<R>: Clone + sealed::Policy {
+    /// Makes a request ready to be sent, if that takes time.
+    type Prepare: Future<Output = Result<Prepared<R>, Error>>;
+
+    /// Takes a request, and keeps a copy of it if it can.
+    fn prepare(&self, request: R) -> Preparation<R, Self::Prepare>;
+}
+
+/// A request, and its copy if there can be one.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Prepared<R> {
+    /// What is sent now.
+    pub request: R,
+    /// What is sent if the API refuses the token.
+    pub again: Option<R>,
+}
+
+/// What [`Replay::prepare`] returns.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Preparation<R, F> {
+    /// Nothing had to be waited for.
+    Done(Prepared<R>),
+    /// The body is being read.
+    Pending(F),
+}
+
+/// The default: requests without a body, and those whose body is in memory.
+///
+/// Of `http::Request<B>` that is `B` = `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
+/// `String`, `&'static str`, `&'static [u8]`, `Full` of those, and `Option` of `Full<Bytes>`; any
+/// other body, however short, streams. Of `reqwest::Request` it is what its `try_clone` can clone.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct InMemory;
+
+/// No request is sent again. The token is renewed all the same, for the requests to come.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Off;
+
+/// Reads bodies into memory before they are sent, up to a limit: see [`Buffered::new`].
+#[derive(Clone)]
+pub struct Buffered<F> {
+    limit: usize,
+    rebuild: F,
+}
+
+impl Off {
+    /// The policy.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl<F> Buffered<F> {
+    /// Reads bodies of up to `limit` bytes into memory, so that they can be sent again; `rebuild`
+    /// makes a body of the bytes.
+    ///
+    /// A body that says beforehand (`Content-Length`, `size_hint`) that it is longer streams, and
+    /// is not sent again. One that does not say, and turns out to be longer, fails the request
+    /// with [`ErrorKind::RequestBody`]: what was read of it is gone. Trailers are not kept.
+    ///
+    /// ```
+    /// use bearer_auth::resend::Buffered;
+    /// use http_body_util::Full;
+    ///
+    /// let policy = Buffered::new(64 * 1024, Full::new);
+    /// ```
+    pub fn new(limit: usize, rebuild: F) -> Self {
+        Self { limit, rebuild }
+    }
+}
+
+impl<F> fmt::Debug for Buffered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffered")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+mod sealed {
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Policy {}
+    impl Policy for super::InMemory {}
+    impl Policy for super::Off {}
+    impl<F> Policy for super::Buffered<F> {}
+}
+
+/// The `Prepare` of policies that never wait.
+type Never<R> = Ready<Result<Prepared<R>, Error>>;
+
+impl<R> Replay<R> for Off {
+    type Prepare = Never<R>;
+
+    #[inline]
+    fn prepare(&self, request: R) -> Preparation<R, Never<R>> {
+        done(request, None)
+    }
+}
+
+impl<B: 'static> Replay<Request<B>> for InMemory {
+    type Prepare = Never<Request<B>>;
+
+    #[inline]
+    fn prepare(&self, request: Request<B>) -> Preparation<Request<B>, Self::Prepare> {
+        let again = clone_in_memory(request.body()).map(|body| copy(&request, body));
+        done(request, again)
+    }
+}
+
+impl<B, F> Replay<Request<B>> for Buffered<F>
+where
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+    F: Fn(Bytes) -> B + Clone + 'static,
+{
+    type Prepare = Pin<Box<dyn Future<Output = Result<Prepared<Request<B>>, Error>>>>;
+
+    fn prepare(&self, request: Request<B>) -> Preparation<Request<B>, Self::Prepare> {
+        if let Some(body) = clone_in_memory(request.body()) {
+            let again = copy(&request, body);
+            return done(request, Some(again));
+        }
+        if request.body().size_hint().lower() > self.limit as u64 {
+            return done(request, None);
+        }
+        let Self { limit, rebuild } = self.clone();
+        Preparation::Pending(Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let bytes = collect(body, limit).await?;
+            let request = Request::from_parts(parts, rebuild(bytes.clone()));
+            let again = copy(&request, rebuild(bytes));
+            Ok(Prepared {
+                request,
+                again: Some(again),
+            })
+        }))
+    }
+}
+
+#[cfg(feature = "reqwest")]
+mod of_reqwest {
+    use http_body::Body as _;
+    use reqwest::{Body, Request};
+
+    use super::*;
+
+    impl Replay<Request> for InMemory {
+        type Prepare = Never<Request>;
+
+        fn prepare(&self, request: Request) -> Preparation<Request, Self::Prepare> {
+            let again = request.try_clone();
+            done(request, again)
+        }
+    }
+
+    impl<F> Replay<Request> for Buffered<F>
+    where
+        F: Fn(Bytes) -> Body + Clone + Send + 'static,
+    {
+        type Prepare = Pin<Box<dyn Future<Output = Result<Prepared<Request>, Error>> + Send>>;
+
+        fn prepare(&self, mut request: Request) -> Preparation<Request, Self::Prepare> {
+            if let Some(again) = request.try_clone() {
+                return done(request, Some(again));
+            }
+            let longer = |body: &Body| body.size_hint().lower() > self.limit as u64;
+            if request.body().is_none_or(longer) {
+                return done(request, None);
+            }
+            let Self { limit, rebuild } = self.clone();
+            Preparation::Pending(Box::pin(async move {
+                if let Some(body) = request.body_mut().take() {
+                    let bytes = collect(body, limit).await?;
+                    *request.body_mut() = Some(rebuild(bytes));
+                }
+                let again = request.try_clone();
+                Ok(Prepared { request, again })
+            }))
+        }
+    }
+}
+
+#[inline]
+fn done<R, F>(request: R, again: Option<R>) -> Preparation<R, F> {
+    Preparation::Done(Prepared { request, again })
+}
+
+/// Everything of a request but its body.
+fn copy<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut copy = Request::new(body);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy.extensions_mut().clone_from(request.extensions());
+    copy
+}
+
+/// A copy of a body of a known in-memory type. Which type it is, the compiler knows: nothing of
+/// this is left at run time.
+#[inline]
+fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
+    macro_rules! known {
+        ($($body:ty),* $(,)?) => {$(
+            if let Some(body) = (body as &dyn Any).downcast_ref::<$body>() {
+                let mut copy = Some(body.clone());
+                return (&mut copy as &mut dyn Any)
+                    .downcast_mut::<Option<B>>()
+                    .and_then(Option::take);
+            }
+        )*};
+    }
+    known!(
+        (),
+        Empty<Bytes>,
+        Full<Bytes>,
+        Bytes,
+        Vec<u8>,
+        String,
+        &'static str,
+        &'static [u8],
+        Full<Vec<u8>>,
+        Full<&'static [u8]>,
+        Full<&'static str>,
+        Option<Full<Bytes>>,
+    );
+    None
+}
+
+async fn collect<B>(body: B, limit: usize) -> Result<Bytes, Error>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    let failed =
+        |message: &'static str| Error::build(ErrorKind::RequestBody, Retry::Never, message);
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(failed("the request's body is longer than the buffer's limit").done())
+        }
+        Err(error) => Err(failed("the request's body could not be read")
+            .caused_by(error)
+            .done()),
+    }
+}

@@ -1,0 +1,423 @@
+//! [`BearerAuth`]: the way of a request.
+//!
+//! ```text
+//!            ┌─ not for us, or the caller's own header ──► Pass ──► response
+//! call ──────┼─ a token in hand ───────────► Send ──► response
+//!            └─ else ─► Prepare ─► Acquire ─► Ready ─► Send ──► response
+//!                                               ▲       │ 401
+//!                                               └─ Renew ◄┘ once
+//! ```
+//!
+//! Invariants. With a token in hand the inner service is called within `call`, on the instance
+//! whose readiness was polled; nothing is boxed. A call that has to wait gives that instance up
+//! first, so that it holds nobody's permit while it waits, and polls a clone when its time has
+//! come. Readiness is the inner service's: it never waits for a token, and never fails for want of
+//! one. A 401 is kept, body untouched, until it is clear whether a second try is made, and is gone
+//! before the second try asks for readiness. There is no third try.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    AccessToken, BearerAuthLayer, Error, ErrorKind, ServiceError,
+    api::Admission,
+    attempt::{Judgement, authorize},
+    cache::Acquire,
+    error::Retry,
+    message::{HttpRequest, HttpResponse},
+    resend::{InMemory, Preparation, Prepared, Replay},
+};
+
+/// The service of a [`BearerAuthLayer`].
+#[derive(Clone, Debug)]
+pub struct BearerAuth<S, P = InMemory> {
+    inner: S,
+    layer: BearerAuthLayer<P>,
+}
+
+impl<S, P> BearerAuth<S, P> {
+    pub(crate) fn new(inner: S, layer: BearerAuthLayer<P>) -> Self {
+        Self { inner, layer }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, P, R> Service<R> for BearerAuth<S, P>
+where
+    S: Service<R> + Clone,
+    S::Response: HttpResponse,
+    R: HttpRequest,
+    P: Replay<R>,
+{
+    type Response = S::Response;
+    type Error = ServiceError<S::Error>;
+    type Future = ResponseFuture<S, R, P>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(ServiceError::Inner)
+    }
+
+    #[inline]
+    fn call(&mut self, request: R) -> Self::Future {
+        let state = match self.layer.rules().admit(&request) {
+            Admission::Allowed => self.start(request),
+            Admission::Elsewhere => State::Pass {
+                future: self.inner.call(request),
+            },
+            Admission::Refused(error) => State::Failed { error: Some(error) },
+        };
+        ResponseFuture {
+            state,
+            layer: self.layer.clone(),
+        }
+    }
+}
+
+impl<S, P> BearerAuth<S, P> {
+    #[inline]
+    fn start<R>(&mut self, request: R) -> State<S, R, P>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        P: Replay<R>,
+    {
+        if request.headers().contains_key(http::header::AUTHORIZATION) {
+            return State::Pass {
+                future: self.inner.call(request),
+            };
+        }
+        let Prepared { mut request, again } = match self.layer.policy().prepare(request) {
+            Preparation::Done(prepared) => prepared,
+            Preparation::Pending(prepare) => {
+                return State::Prepare {
+                    prepare,
+                    service: Some(self.stand_back()),
+                };
+            }
+        };
+        match self.layer.cache().acquire(again.is_some()) {
+            Acquire::Now(token) => match authorize(request.headers_mut(), &token) {
+                Ok(true) => {
+                    let again = again.map(|request| Again {
+                        service: self.inner.clone(),
+                        request,
+                    });
+                    State::Send {
+                        future: self.inner.call(request),
+                        sent: Some(Sent { token, again }),
+                    }
+                }
+                Ok(false) => State::Pass {
+                    future: self.inner.call(request),
+                },
+                Err(error) => State::Failed { error: Some(error) },
+            },
+            Acquire::Fail(error) => State::Failed { error: Some(error) },
+            Acquire::Wait(waiting) => {
+                let cache = self.layer.cache().clone();
+                let can_resend = again.is_some();
+                State::Acquire {
+                    token: Box::pin(async move { cache.wait(waiting, can_resend).await }),
+                    waiting: Some(Waiting {
+                        service: self.stand_back(),
+                        request,
+                        again,
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Gives up the instance whose readiness was polled, and whatever it reserved with that.
+    fn stand_back(&mut self) -> S
+    where
+        S: Clone,
+    {
+        let unpolled = self.inner.clone();
+        self.inner = unpolled.clone();
+        unpolled
+    }
+}
+
+pin_project! {
+    /// The response of a [`BearerAuth`].
+    pub struct ResponseFuture<S, R, P>
+    where
+        S: Service<R>,
+        P: Replay<R>,
+    {
+        #[pin]
+        state: State<S, R, P>,
+        layer: BearerAuthLayer<P>,
+    }
+}
+
+impl<S: Service<R>, R, P: Replay<R>> std::fmt::Debug for ResponseFuture<S, R, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, P>
+    where
+        S: Service<R>,
+        P: Replay<R>,
+    {
+        // Not our business.
+        Pass {
+            #[pin]
+            future: S::Future,
+        },
+        // The body is read into memory.
+        Prepare {
+            #[pin]
+            prepare: P::Prepare,
+            service: Option<S>,
+        },
+        // Waiting for a token.
+        Acquire {
+            token: Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>,
+            waiting: Option<Waiting<S, R>>,
+        },
+        // There is a token: waiting for the service to be ready.
+        Ready {
+            service: S,
+            authorized: Option<Authorized<S, R>>,
+        },
+        // Sent, with a token of ours.
+        Send {
+            #[pin]
+            future: S::Future,
+            sent: Option<Sent<S, R>>,
+        },
+        // The API has refused the token, and the request can be sent again.
+        Renew {
+            renewed: Pin<Box<dyn Future<Output = Option<AccessToken>> + Send>>,
+            refused: Option<Refused<S, R, S::Response>>,
+        },
+        // Never sent.
+        Failed {
+            error: Option<Error>,
+        },
+    }
+}
+
+struct Waiting<S, R> {
+    service: S,
+    request: R,
+    again: Option<R>,
+}
+
+struct Authorized<S, R> {
+    request: R,
+    sent: Option<Sent<S, R>>,
+}
+
+struct Sent<S, R> {
+    token: AccessToken,
+    again: Option<Again<S, R>>,
+}
+
+struct Again<S, R> {
+    service: S,
+    request: R,
+}
+
+struct Refused<S, R, T> {
+    response: T,
+    again: Again<S, R>,
+}
+
+impl<S, R, P> Future for ResponseFuture<S, R, P>
+where
+    S: Service<R> + Clone,
+    S::Response: HttpResponse,
+    R: HttpRequest,
+    P: Replay<R>,
+{
+    type Output = Result<S::Response, ServiceError<S::Error>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let layer = this.layer;
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProj::Pass { future } => {
+                    return future.poll(cx).map_err(ServiceError::Inner);
+                }
+                StateProj::Prepare { prepare, service } => {
+                    let prepared = ready!(prepare.poll(cx)).map_err(ServiceError::Token)?;
+                    match service.take() {
+                        Some(service) => acquire(layer, service, prepared),
+                        None => completed(),
+                    }
+                }
+                StateProj::Acquire { token, waiting } => {
+                    let token = ready!(token.as_mut().poll(cx)).map_err(ServiceError::Token)?;
+                    match waiting.take() {
+                        Some(waiting) => authorized(waiting, token),
+                        None => completed(),
+                    }
+                }
+                StateProj::Ready {
+                    service,
+                    authorized,
+                } => {
+                    ready!(service.poll_ready(cx)).map_err(ServiceError::Inner)?;
+                    match authorized.take() {
+                        Some(Authorized {
+                            request,
+                            sent: Some(sent),
+                        }) => State::Send {
+                            future: service.call(request),
+                            sent: Some(sent),
+                        },
+                        Some(Authorized {
+                            request,
+                            sent: None,
+                        }) => State::Pass {
+                            future: service.call(request),
+                        },
+                        None => completed(),
+                    }
+                }
+                StateProj::Send { future, sent } => {
+                    let response = ready!(future.poll(cx)).map_err(ServiceError::Inner)?;
+                    let Some(Sent { token, again }) = sent.take() else {
+                        return Poll::Ready(Ok(response));
+                    };
+                    match (layer.rules().judge(&response, &token), again) {
+                        (Judgement::Pass, _) => return Poll::Ready(Ok(response)),
+                        (Judgement::Renew, None) => {
+                            layer.cache().reject(&token);
+                            return Poll::Ready(Ok(response));
+                        }
+                        (Judgement::Renew, Some(again)) => {
+                            let cache = layer.cache().clone();
+                            State::Renew {
+                                renewed: Box::pin(async move { cache.renew(&token).await }),
+                                refused: Some(Refused { response, again }),
+                            }
+                        }
+                    }
+                }
+                StateProj::Renew { renewed, refused } => {
+                    let renewed = ready!(renewed.as_mut().poll(cx));
+                    match (refused.take(), renewed) {
+                        (Some(Refused { response, .. }), None) => {
+                            return Poll::Ready(Ok(response));
+                        }
+                        // The refused answer is dropped here.
+                        (Some(Refused { again, .. }), Some(token)) => authorized(
+                            Waiting {
+                                service: again.service,
+                                request: again.request,
+                                again: None,
+                            },
+                            token,
+                        ),
+                        (None, _) => completed(),
+                    }
+                }
+                StateProj::Failed { error } => {
+                    let error = error.take().unwrap_or_else(polled_again);
+                    return Poll::Ready(Err(ServiceError::Token(error)));
+                }
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+/// The body is in memory: what `call` does with a token in hand, with a service yet to be ready.
+fn acquire<S, R, P>(layer: &BearerAuthLayer<P>, service: S, prepared: Prepared<R>) -> State<S, R, P>
+where
+    S: Service<R> + Clone,
+    R: HttpRequest,
+    P: Replay<R>,
+{
+    let Prepared { request, again } = prepared;
+    let can_resend = again.is_some();
+    let waiting = Waiting {
+        service,
+        request,
+        again,
+    };
+    match layer.cache().acquire(can_resend) {
+        Acquire::Now(token) => authorized(waiting, token),
+        Acquire::Fail(error) => State::Failed { error: Some(error) },
+        Acquire::Wait(flight) => {
+            let cache = layer.cache().clone();
+            State::Acquire {
+                token: Box::pin(async move { cache.wait(flight, can_resend).await }),
+                waiting: Some(waiting),
+            }
+        }
+    }
+}
+
+/// A request with its token on it, to be sent when the service is ready.
+fn authorized<S, R, P>(waiting: Waiting<S, R>, token: AccessToken) -> State<S, R, P>
+where
+    S: Service<R> + Clone,
+    R: HttpRequest,
+    P: Replay<R>,
+{
+    let Waiting {
+        service,
+        mut request,
+        again,
+    } = waiting;
+    let sent = match authorize(request.headers_mut(), &token) {
+        Ok(true) => Some(Sent {
+            token,
+            again: again.map(|request| Again {
+                service: service.clone(),
+                request,
+            }),
+        }),
+        Ok(false) => None,
+        Err(error) => return State::Failed { error: Some(error) },
+    };
+    State::Ready {
+        service,
+        authorized: Some(Authorized { request, sent }),
+    }
+}
+
+/// Polled again after it was done, which no executor does.
+fn completed<S, R, P>() -> State<S, R, P>
+where
+    S: Service<R>,
+    P: Replay<R>,
+{
+    State::Failed { error: None }
+}
+
+fn polled_again() -> Error {
+    let message = "polled after completion";
+    Error::build(ErrorKind::Interrupted, Retry::Never, message).done()
+}

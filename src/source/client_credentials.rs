@@ -1,0 +1,417 @@
+//! [`ClientCredentials`]: a client asks for itself (RFC 6749 §4.4).
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{TokenRequest, TokenResponse, TokenSource};
+use crate::{
+    ClientAuth, ConfigError, Error, address,
+    endpoint::{Form, HttpClient, Parameters, Reading, TokenEndpoint, default_client},
+};
+
+/// The client credentials grant (RFC 6749 §4.4): a service asks for a token in its own name.
+///
+/// There is no refresh token in this grant; a new token is asked for in the same way, with the
+/// credentials (§4.4.3).
+///
+/// ```
+/// use bearer_auth::{BearerAuthLayer, ClientCredentials};
+///
+/// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "secret")
+///     .scope("orders:read orders:write")
+///     .build()?;
+/// let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
+/// # Ok::<(), bearer_auth::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct ClientCredentials {
+    endpoint: TokenEndpoint,
+    grant: Grant,
+}
+
+#[derive(Clone, Debug)]
+struct Grant {
+    grant_type: String,
+    scopes: Vec<String>,
+    audience: Option<String>,
+    resources: Vec<String>,
+    params: Vec<(String, SecretString)>,
+}
+
+impl ClientCredentials {
+    /// Starts with what every client has: the token endpoint's URL in full, and the credentials.
+    /// Nothing is checked until [`build`](ClientCredentialsBuilder::build).
+    pub fn builder(
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<SecretString>,
+    ) -> ClientCredentialsBuilder {
+        ClientCredentialsBuilder {
+            token_url: Ok(token_url.into()),
+            client_id: client_id.into(),
+            client_secret: client_secret.into(),
+            grant: Grant {
+                grant_type: "client_credentials".to_owned(),
+                scopes: Vec::new(),
+                audience: None,
+                resources: Vec::new(),
+                params: Vec::new(),
+            },
+            auth: Vec::new(),
+            parameters: Parameters::default(),
+            headers: Vec::new(),
+            http: None,
+            reading: Reading::default(),
+            required: Vec::new(),
+        }
+    }
+}
+
+impl TokenSource for ClientCredentials {
+    async fn fetch(&self, _request: TokenRequest) -> Result<TokenResponse, Error> {
+        let Grant {
+            grant_type,
+            scopes,
+            audience,
+            resources,
+            params,
+        } = &self.grant;
+        let mut form = Form::default();
+        form.push("grant_type", grant_type);
+        form.push("scope", &scopes.join(" "));
+        form.push("audience", audience.as_deref().unwrap_or_default());
+        for resource in resources {
+            form.push("resource", resource);
+        }
+        for (name, value) in params {
+            form.push(name.clone(), value.expose_secret());
+        }
+        self.endpoint.ask(form).await
+    }
+}
+
+/// See [`ClientCredentials::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct ClientCredentialsBuilder {
+    token_url: Result<String, ConfigError>,
+    client_id: String,
+    client_secret: SecretString,
+    grant: Grant,
+    auth: Vec<ClientAuth>,
+    parameters: Parameters,
+    headers: Vec<(String, SecretString)>,
+    http: Option<HttpClientSlot>,
+    reading: Reading,
+    required: Vec<Required>,
+}
+
+/// What a provider cannot do without, although the grant can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Required {
+    Secret,
+    Audience,
+}
+
+struct HttpClientSlot(Arc<dyn HttpClient>);
+
+impl ClientCredentialsBuilder {
+    /// As [`ClientCredentials::builder`], with an endpoint below a base URL.
+    pub(crate) fn below(
+        base: &str,
+        path: &str,
+        client_id: impl Into<String>,
+        client_secret: impl Into<SecretString>,
+    ) -> Self {
+        let mut builder = ClientCredentials::builder("", client_id, client_secret);
+        builder.token_url = address::join("base", base, path);
+        builder
+    }
+
+    pub(crate) fn require(mut self, required: Required) -> Self {
+        self.required.push(required);
+        self
+    }
+
+    /// Scopes to ask for, separated by spaces (RFC 6749 §3.3); further calls add to them. Default:
+    /// none are sent, and the server decides.
+    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
+        let scopes = scope.as_ref().split(' ').filter(|scope| !scope.is_empty());
+        self.grant.scopes.extend(scopes.map(str::to_owned));
+        self
+    }
+
+    /// The API that the token is for, as servers such as Auth0 and Usage Engine want it: sent to
+    /// the letter. The last call counts.
+    pub fn audience(mut self, audience: impl Into<String>) -> Self {
+        self.grant.audience = Some(audience.into());
+        self
+    }
+
+    /// The API that the token is for (RFC 8707): an absolute URI without a fragment, sent to the
+    /// letter. Further calls add more.
+    pub fn resource(mut self, resource: impl Into<String>) -> Self {
+        self.grant.resources.push(resource.into());
+        self
+    }
+
+    /// A further parameter of the token request. Those that have a setter of their own, and a name
+    /// given twice, are an error of [`build`](Self::build).
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.grant.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// A further header of the token request. `Authorization` is the business of
+    /// [`client_auth`](Self::client_auth).
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// How the client proves itself. Default: [`ClientAuth::basic`]. Giving two is an error of
+    /// [`build`](Self::build) (RFC 6749 §2.3).
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.auth.push(auth);
+        self
+    }
+
+    /// Another `grant_type`, for servers that have their own name for this grant (Zoom:
+    /// `account_credentials`) or an extension grant (RFC 6749 §4.5) that takes nothing but
+    /// parameters.
+    pub fn grant_type(mut self, grant_type: impl Into<String>) -> Self {
+        self.grant.grant_type = grant_type.into();
+        self
+    }
+
+    /// Sends the parameters in the URL's query and an empty body, for servers that want it so. Not
+    /// with a [`ClientAuth`] that sends the secret as a parameter.
+    pub fn params_in_query(mut self) -> Self {
+        self.parameters = Parameters::Query;
+        self
+    }
+
+    /// Asks with GET, the parameters in the query: for servers that want it so. The standard says
+    /// POST (RFC 6749 §3.2).
+    pub fn get(mut self) -> Self {
+        self.parameters = Parameters::Get;
+        self
+    }
+
+    /// An answer without `token_type` is an error, as it is by RFC 6749 §5.1. Default: it counts
+    /// as `Bearer`.
+    pub fn strict_token_type(mut self) -> Self {
+        self.reading.strict_token_type = true;
+        self
+    }
+
+    /// A further value of `token_type` that means `Bearer`, in any case: `BearerToken` (Apigee),
+    /// `Application Access Token` (eBay). Default: none, and such a token is an error.
+    pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
+        self.reading.bearer_aliases.push(token_type.into());
+        self
+    }
+
+    /// The spelling of `Bearer` on requests to the API, for a server that compares it to the
+    /// letter although it is case-insensitive (RFC 9110 §11.1), or that has a scheme of its own.
+    pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
+        self.reading.scheme = Some(scheme.into());
+        self
+    }
+
+    /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
+    /// with the feature `reqwest`; without it, one must be given.
+    pub fn http_client(mut self, client: impl HttpClient) -> Self {
+        self.http = Some(HttpClientSlot(Arc::new(client)));
+        self
+    }
+
+    /// Checks everything. Does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that cannot work, by name, with the remedy.
+    pub fn build(self) -> Result<ClientCredentials, ConfigError> {
+        let url = address::parse("token_url", &self.token_url?)?;
+        address::uri("token_url", &url)?;
+        let auth = one_auth(self.auth)?;
+        auth.check(&self.client_id, &self.client_secret)?;
+        if auth.is_none() {
+            return Err(ConfigError::new(
+                "client_auth",
+                "client credentials are for clients that can prove themselves; \
+                 use `basic`, `basic_raw` or `post`",
+            ));
+        }
+        if self.parameters != Parameters::Body && auth.is_in_body() {
+            return Err(ConfigError::new(
+                "client_auth",
+                "this method would put the secret into the URL; \
+                 use `basic` or `basic_raw` with parameters in the query",
+            ));
+        }
+        check_required(&self.required, &self.client_secret, &self.grant)?;
+        check_grant(&self.grant, self.parameters, &url)?;
+        if let Some(scheme) = &self.reading.scheme
+            && !is_token(scheme)
+        {
+            return Err(ConfigError::new("scheme", "not a scheme, such as `Bearer`"));
+        }
+        Ok(ClientCredentials {
+            endpoint: TokenEndpoint {
+                headers: headers(self.headers)?,
+                url,
+                client_id: self.client_id,
+                client_secret: self.client_secret,
+                auth,
+                parameters: self.parameters,
+                http: match self.http {
+                    Some(HttpClientSlot(client)) => client,
+                    None => default_client()?,
+                },
+                reading: self.reading,
+            },
+            grant: self.grant,
+        })
+    }
+}
+
+impl std::fmt::Debug for HttpClientSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpClient")
+    }
+}
+
+fn one_auth(mut methods: Vec<ClientAuth>) -> Result<ClientAuth, ConfigError> {
+    let auth = methods.pop().unwrap_or_default();
+    if methods.is_empty() {
+        return Ok(auth);
+    }
+    Err(ConfigError::new(
+        "client_auth",
+        "given twice; a request has exactly one method",
+    ))
+}
+
+fn check_required(
+    required: &[Required],
+    secret: &SecretString,
+    grant: &Grant,
+) -> Result<(), ConfigError> {
+    if required.contains(&Required::Secret) && secret.expose_secret().is_empty() {
+        let problem = "empty; this provider wants the secret of the registered client";
+        return Err(ConfigError::new("client_secret", problem));
+    }
+    let audience = grant.audience.as_deref().unwrap_or_default();
+    if required.contains(&Required::Audience) && audience.is_empty() {
+        let problem = "empty; this provider wants the address of the API that the token is for";
+        return Err(ConfigError::new("audience", problem));
+    }
+    Ok(())
+}
+
+/// Parameters with a setter or a place of their own.
+const RESERVED: [&str; 8] = [
+    "grant_type",
+    "scope",
+    "audience",
+    "resource",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+];
+
+/// Parameters that are secrets, which do not go into a URL.
+const SECRET: [&str; 6] = [
+    "assertion",
+    "code",
+    "code_verifier",
+    "password",
+    "refresh_token",
+    "subject_token",
+];
+
+fn check_grant(grant: &Grant, parameters: Parameters, url: &Url) -> Result<(), ConfigError> {
+    let error = |field, problem: &'static str| Err(ConfigError::new(field, problem));
+    if grant.grant_type.is_empty() {
+        return error("grant_type", "empty; leave it at its default");
+    }
+    if !grant.scopes.iter().all(|scope| is_scope_token(scope)) {
+        return error(
+            "scope",
+            "has a character that no scope has (RFC 6749 §3.3): \
+             a quote, a backslash, a control character or one that is not ASCII",
+        );
+    }
+    for resource in &grant.resources {
+        match Url::parse(resource) {
+            Ok(uri) if uri.fragment().is_none() => {}
+            _ => return error("resource", "not an absolute URI without a `#fragment`"),
+        }
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in &grant.params {
+        if name.is_empty() {
+            return error("param", "a parameter without a name");
+        }
+        if RESERVED.contains(&name.as_str()) {
+            return error("param", "has a setter of its own: use that");
+        }
+        if parameters != Parameters::Body && SECRET.contains(&name.as_str()) {
+            return error("param", "a secret does not go into a URL");
+        }
+        if names.contains(&name.as_str()) {
+            return error("param", "the same name twice");
+        }
+        names.push(name);
+    }
+    // The same parameter in the URL's query and in ours would be sent twice.
+    let ours = |name: &str| RESERVED.contains(&name) || names.contains(&name);
+    if url.query_pairs().any(|(name, _)| ours(&name)) {
+        return error(
+            "token_url",
+            "its query has a parameter that is sent anyway; take it out",
+        );
+    }
+    Ok(())
+}
+
+/// RFC 6749 §3.3: `%x21 / %x23-5B / %x5D-7E`.
+fn is_scope_token(scope: &str) -> bool {
+    scope
+        .bytes()
+        .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    HeaderName::from_bytes(text.as_bytes()).is_ok()
+}
+
+fn headers(given: Vec<(String, SecretString)>) -> Result<HeaderMap, ConfigError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let error = |problem: &'static str| Err(ConfigError::new("header", problem));
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            return error("not a header name");
+        };
+        if name == http::header::AUTHORIZATION {
+            return error("`Authorization` is the business of `client_auth`");
+        }
+        if [http::header::CONTENT_LENGTH, http::header::HOST].contains(&name)
+            || name == http::header::TRANSFER_ENCODING
+        {
+            return error("this header is the HTTP client's business");
+        }
+        let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) else {
+            return error("a value with a character that no header can carry");
+        };
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}

@@ -1,0 +1,224 @@
+//! What the servers and the test share.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::watch};
+
+use super::{
+    Answer, Dialect, Recorded,
+    answer::{Disconnect, Kind},
+    server::Port,
+};
+use crate::clock::{Clock, Moment, Sleep};
+
+/// What does not change while the servers run.
+#[derive(Clone, Default)]
+pub(super) struct Config {
+    /// Ids and secrets.
+    pub(super) clients: Vec<(String, String)>,
+    pub(super) clock: Clock,
+    pub(super) dialect: Dialect,
+    pub(super) allow_get: bool,
+    /// Beside `client_credentials`.
+    pub(super) grants: Vec<String>,
+}
+
+pub(super) struct Shared {
+    pub(super) config: Config,
+    state: Mutex<State>,
+    token_requests: watch::Sender<usize>,
+    api_requests: watch::Sender<usize>,
+}
+
+pub(super) struct State {
+    pub(super) lifetime: Duration,
+    pub(super) expires_in: ExpiresIn,
+    pub(super) token_size: usize,
+    pub(super) repeat: bool,
+    pub(super) tokens: HashMap<String, Token>,
+    /// The keys of `tokens`, in order.
+    pub(super) issued: Vec<String>,
+    /// The newest token for each [`Grant::key`](super::token_endpoint::Grant::key).
+    pub(super) newest: HashMap<String, String>,
+    pub(super) queued: VecDeque<Answer>,
+    pub(super) always: Option<Answer>,
+    /// Closed ones included, until somebody looks.
+    pub(super) holds: Vec<watch::Receiver<()>>,
+    /// By prefix, the longest first.
+    pub(super) api_answers: Vec<(String, Answer)>,
+    pub(super) api_unauthorized: usize,
+    token_log: VecDeque<Arc<Recorded>>,
+    api_log: VecDeque<Arc<Recorded>>,
+}
+
+pub(super) enum ExpiresIn {
+    /// What the lifetime is.
+    Lifetime,
+    Verbatim(String),
+    Absent,
+}
+
+pub(super) struct Token {
+    pub(super) expires: Moment,
+    pub(super) revoked: bool,
+}
+
+/// What a request that has arrived waits for, and what it gets then.
+pub(super) struct Turn {
+    pub(super) answer: Answer,
+    pub(super) holds: Vec<watch::Receiver<()>>,
+    pub(super) delay: Option<Sleep>,
+}
+
+impl Shared {
+    pub(super) fn new(mut config: Config) -> Self {
+        if config.clients.is_empty() {
+            let client = ("client-id".to_owned(), "client-secret".to_owned());
+            config.clients.push(client);
+        }
+        Self {
+            config,
+            state: Mutex::new(State {
+                lifetime: Duration::from_secs(3600),
+                expires_in: ExpiresIn::Lifetime,
+                token_size: 0,
+                repeat: false,
+                tokens: HashMap::new(),
+                issued: Vec::new(),
+                newest: HashMap::new(),
+                queued: VecDeque::new(),
+                always: None,
+                holds: Vec::new(),
+                api_answers: Vec::new(),
+                api_unauthorized: 0,
+                token_log: VecDeque::new(),
+                api_log: VecDeque::new(),
+            }),
+            token_requests: watch::Sender::new(0),
+            api_requests: watch::Sender::new(0),
+        }
+    }
+
+    /// Never held while something is awaited.
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs and counts a request, and decides what will be done with it.
+    pub(super) fn arrive(&self, port: Port, request: &Arc<Recorded>) -> Turn {
+        let turn = {
+            let mut state = self.lock();
+            state.log(port, request.clone());
+            let (answer, holds) = match port {
+                Port::Token => (state.next_answer(), state.open_holds().to_vec()),
+                Port::Api => (state.api_answer(request.path()), Vec::new()),
+            };
+            Turn {
+                delay: self.delay(&answer),
+                answer,
+                holds,
+            }
+        };
+        // Last: a test that waits for the count finds the log, the holds and the delay in place.
+        self.count(port).send_modify(|count| *count += 1);
+        turn
+    }
+
+    /// The reset that is due to a token request of which not a byte has been read.
+    pub(super) fn arrive_unread(&self) -> Option<Turn> {
+        let turn = {
+            let mut state = self.lock();
+            let next = state.queued.front().or(state.always.as_ref())?;
+            if !matches!(next.kind, Kind::Disconnect(Disconnect::Reset))
+                || !state.open_holds().is_empty()
+            {
+                return None;
+            }
+            let answer = state.next_answer();
+            Turn {
+                delay: self.delay(&answer),
+                answer,
+                holds: Vec::new(),
+            }
+        };
+        self.count(Port::Token).send_modify(|count| *count += 1);
+        Some(turn)
+    }
+
+    pub(super) fn requests(&self, port: Port) -> usize {
+        *self.count(port).borrow()
+    }
+
+    pub(super) async fn requests_reach(&self, port: Port, count: usize) {
+        let mut arrived = self.count(port).subscribe();
+        // It cannot fail: the sender is in `self`.
+        let _ = arrived.wait_for(|arrived| *arrived >= count).await;
+    }
+
+    pub(super) fn log(&self, port: Port) -> Vec<Recorded> {
+        // The copies are made outside the lock.
+        let log: Vec<_> = match port {
+            Port::Token => self.lock().token_log.iter().cloned().collect(),
+            Port::Api => self.lock().api_log.iter().cloned().collect(),
+        };
+        log.iter().map(|request| Recorded::clone(request)).collect()
+    }
+
+    fn count(&self, port: Port) -> &watch::Sender<usize> {
+        match port {
+            Port::Token => &self.token_requests,
+            Port::Api => &self.api_requests,
+        }
+    }
+
+    /// It counts from now, whenever it is first polled.
+    fn delay(&self, answer: &Answer) -> Option<Sleep> {
+        let clock = &self.config.clock;
+        (!answer.delay.is_zero()).then(|| clock.sleep(answer.delay, &Handle::current()))
+    }
+}
+
+impl State {
+    fn log(&mut self, port: Port, request: Arc<Recorded>) {
+        let log = match port {
+            Port::Token => &mut self.token_log,
+            Port::Api => &mut self.api_log,
+        };
+        if log.len() == LOG_LIMIT {
+            log.pop_front();
+        }
+        log.push_back(request);
+    }
+
+    fn next_answer(&mut self) -> Answer {
+        self.queued
+            .pop_front()
+            .or_else(|| self.always.clone())
+            .unwrap_or_else(Answer::ok)
+    }
+
+    fn open_holds(&mut self) -> &[watch::Receiver<()>] {
+        self.holds.retain(|hold| hold.has_changed().is_ok());
+        &self.holds
+    }
+
+    fn api_answer(&self, path: &str) -> Answer {
+        self.api_answers
+            .iter()
+            .find(|(prefix, _)| path.starts_with(prefix))
+            .map_or_else(Answer::ok, |(_, answer)| answer.clone())
+    }
+}
+
+impl Token {
+    pub(super) fn is_valid(&self, now: Moment) -> bool {
+        !self.revoked && !now.reached(self.expires)
+    }
+}
+
+/// So that a benchmark does not eat the memory. The documentation of the logs repeats it.
+const LOG_LIMIT: usize = 65_536;
