@@ -1,4 +1,74 @@
-//! stub
+//! OAuth 2.0 access tokens on outgoing HTTP requests.
+//!
+//! A [`BearerAuthLayer`] wraps an HTTP client; behind it a [`TokenCache`] asks a [`TokenSource`]
+//! for tokens ahead of their end, on their end, or when the API refuses one. Nothing else in the
+//! program changes.
+//!
+//! ```
+//! use bearer_auth::{BearerAuthLayer, ClientCredentials};
+//! use tower_layer::Layer as _;
+//!
+//! let source = ClientCredentials::builder("https://idp.example/token", "client-id", "client-secret")
+//!     .scope("orders:read")
+//!     .build()?;
+//! let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
+//!
+//! // The same value for all clients; they share one token.
+//! let client = auth.layer(reqwest::Client::new()); // over reqwest …
+//! let stack = tower::ServiceBuilder::new().layer(auth); // … or any tower stack
+//! # Ok::<(), bearer_auth::ConfigError>(())
+//! ```
+//!
+//! Ready configurations for known providers are in [`provider`]; a source of your own is a
+//! [`source_fn`] or an implementation of [`TokenSource`].
+//!
+//! # The way of a request
+//!
+//! 1. A request to anybody but the API is passed on untouched, and so is one whose caller has set
+//!    `Authorization`. Plain `http` is for loopback.
+//! 2. With a good token, the header is put on and the request sent: no lock, no waiting, nothing
+//!    allocated.
+//! 3. Without one, it waits for the token request that is under way, or starts one. It is never
+//!    sent without a token.
+//! 4. If the API answers 401, that token is rejected, a new one is fetched, and the request is sent
+//!    again, once, if its body is in memory ([`resend`] says which are). Otherwise the 401 comes
+//!    back as it was.
+//!
+//! # The life of a token
+//!
+//! | | |
+//! |---|---|
+//! | lifetime | counts from when the token was asked for, on the monotonic *and* the wall clock: a laptop that slept never takes a dead token for a good one |
+//! | renewal ahead | from ¼ of the lifetime before the end (15 min at most; 60 min for lifetimes of 4 h and up), less a random quarter of that, so that a fleet spreads out. In the background: requests go on with the token in hand |
+//! | safety margin | in the last 10 s (a tenth of the lifetime at most) requests wait for the new token, but 1 s at most and never past half of what is left: then they go with the old one |
+//! | one token request | however many callers wait; they share its result, or its error. It runs in a task of its own: dropping callers cancels nothing. 30 s at most, and 3 attempts if somebody waits |
+//! | failure | the token in hand serves until its real end. Without one, callers get the last error at once, with the time of the next attempt. The next attempt is after 1 s, 2 s, 4 s … 60 s (half of it at random), or after the server's `Retry-After` (10 min at most); after an error that somebody has to mend, after 5 min |
+//! | rejection | is of one token, by value: a late 401 leaves a newer token alone. Renewals after rejections are 1 s apart, doubling to 60 s, until 5 minutes were quiet: a route that always answers 401 costs little and stalls nobody |
+//! | the same token again | some servers hand out the token they gave before: the next try comes after a quarter of the rest of its life |
+//! | no `expires_in` | the token is used until it is rejected; [`TokenCacheBuilder::default_lifetime`] says otherwise |
+//! | nobody calls | nobody renews, unless [`TokenCache::keep_fresh`] is held |
+//!
+//! # Security
+//!
+//! Tokens go to the configured API alone: scheme, host, port and path. Secrets show in no `Debug`,
+//! no `Display` and no error; the copies that this crate makes are wiped when they are dropped;
+//! header values are marked sensitive. The token endpoint is asked over TLS, its redirects are not
+//! followed, its answers are read up to 1 MiB.
+//!
+//! A redirect that the client *below* the layer follows is out of the layer's sight. reqwest drops
+//! the header when it leaves the host; on the same host, the path rule does not apply to it. A
+//! redirect layer of your own belongs outside.
+//!
+//! # Features
+//!
+//! | | |
+//! |---|---|
+//! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider. Without it, give an [`endpoint::TowerClient`] |
+//! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
+//! | `tonic` | `source()` of the layer's errors reaches tonic's, so that gRPC statuses stay right |
+//! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
+//! | `full` | all of them |
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapter;
 mod address;
@@ -36,3 +106,8 @@ pub use self::{
     },
     token::AccessToken,
 };
+
+/// The README's examples are tests.
+#[cfg(all(doctest, feature = "reqwest-middleware"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

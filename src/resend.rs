@@ -87,9 +87,10 @@ impl<F> Buffered<F> {
     ///
     /// ```
     /// use bearer_auth::resend::Buffered;
+    /// use bytes::Bytes;
     /// use http_body_util::Full;
     ///
-    /// let policy = Buffered::new(64 * 1024, Full::new);
+    /// let policy = Buffered::new(64 * 1024, Full::<Bytes>::new);
     /// ```
     pub fn new(limit: usize, rebuild: F) -> Self {
         Self { limit, rebuild }

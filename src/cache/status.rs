@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{
     control::Snapshot,
-    lifecycle::{Verdict, classify},
+    lifecycle::{Held, Verdict, classify},
 };
 use crate::{Error, clock::Moment};
 
@@ -17,6 +17,8 @@ pub struct TokenStatus {
     pub ready: bool,
     /// When the token ends, if there is one and its end is known.
     pub expires_at: Option<SystemTime>,
+    /// How much of the token's life is left, if there is one and its end is known.
+    pub expires_in: Option<Duration>,
     /// A token request is under way.
     pub fetching: bool,
     /// Why the last token request failed, if it did.
@@ -35,9 +37,14 @@ pub(super) fn status(snapshot: &Snapshot, now: Moment) -> TokenStatus {
             }
     );
     let blocked = snapshot.state.not_before.filter(|_| snapshot.state.failed);
+    let expires_at = match &snapshot.state.token {
+        Held::Until(schedule) => Some(schedule.expires_at()),
+        Held::Nothing | Held::Lasting => None,
+    };
     TokenStatus {
         ready: !over,
-        expires_at: snapshot.token.as_ref().and_then(|t| t.expires_at()),
+        expires_at: expires_at.and_then(Moment::system_time),
+        expires_in: expires_at.map(|end| now.until(end)),
         fetching: snapshot.flight.is_some(),
         last_error: snapshot.error.clone(),
         retry_after: blocked.map(|until| now.until(until)),

@@ -119,10 +119,12 @@ impl StdError for HttpError {
 ///
 /// ```
 /// use bearer_auth::endpoint::TowerClient;
+/// use bytes::Bytes;
+/// use http_body_util::Full;
 /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 ///
 /// // For https, with hyper-rustls' connector in place of `build_http`.
-/// let client = TowerClient::new(Client::builder(TokioExecutor::new()).build_http());
+/// let client = TowerClient::new(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
 /// ```
 #[derive(Clone)]
 pub struct TowerClient<S>(S);

@@ -1,0 +1,25 @@
+//! A plain `reqwest::Client` with tokens on its requests: a reqwest client is a tower service.
+
+use bearer_auth::{BearerAuthLayer, ClientCredentials, testing::MockIdp};
+use reqwest::{Client, Method, Request};
+use tower::{Layer as _, Service as _, ServiceExt as _};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Stands for your identity provider and your API.
+    let idp = MockIdp::start().await?;
+
+    let source = ClientCredentials::builder(idp.token_url(), "client-id", "client-secret")
+        .scope("orders:read")
+        .build()?;
+    let auth = BearerAuthLayer::for_api(idp.api_url(), source)?;
+    // Optional: the token is asked for now, so that the first request need not wait.
+    auth.cache().prefetch();
+
+    let mut client = auth.layer(Client::new());
+    let url = format!("{}orders", idp.api_url()).parse()?;
+    let request = Request::new(Method::GET, url);
+    let response = client.ready().await?.call(request).await?;
+    println!("{}: {}", response.status(), response.text().await?);
+    Ok(())
+}

@@ -1,0 +1,37 @@
+//! The layer as middleware of `reqwest-middleware`: the client's usual interface stays.
+//! (Feature `reqwest-middleware`.)
+
+#[cfg(feature = "reqwest-middleware")]
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    use bearer_auth::{BearerAuthLayer, ClientCredentials, testing::MockIdp};
+
+    // Stands for your identity provider and your API.
+    let idp = MockIdp::start().await?;
+
+    let source =
+        ClientCredentials::builder(idp.token_url(), "client-id", "client-secret").build()?;
+    let auth = BearerAuthLayer::for_api(idp.api_url(), source)?;
+    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+        .with(auth)
+        .build();
+
+    let url = format!("{}orders", idp.api_url());
+    let response = client.post(&url).body("one coffee").send().await?;
+    println!("{}: {}", response.status(), response.text().await?);
+
+    // A request to anybody else goes without the token.
+    idp.revoke_all();
+    let response = client.get(&url).send().await?;
+    println!(
+        "after a revocation, {}: {}",
+        response.status(),
+        response.text().await?
+    );
+    Ok(())
+}
+
+#[cfg(not(feature = "reqwest-middleware"))]
+fn main() {
+    println!("run with: cargo run --example reqwest_middleware --features reqwest-middleware");
+}
