@@ -59,7 +59,7 @@ impl Clock {
             }
             #[cfg(feature = "testing")]
             Source::Manual(clock) => Sleep::Manual {
-                sleep: clock.sleep(duration),
+                sleep: clock.timer(duration),
             },
         }
     }

@@ -11,8 +11,8 @@ use crate::{ConfigError, address};
 
 /// Sends token requests with reqwest over rustls, trusting the system's root certificates.
 ///
-/// Follows no redirect, refuses plain `http` except to loopback, uses the system's proxies except
-/// for loopback. Built on first use: making one does no I/O.
+/// Follows no redirect, refuses plain `http` except to loopback, uses the proxies of the environment
+/// (`HTTPS_PROXY` …) except for loopback. Built on first use: making one does no I/O.
 ///
 /// ```no_run
 /// use bearer_auth::{ClientCredentials, endpoint::ReqwestClient};

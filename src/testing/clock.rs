@@ -104,7 +104,13 @@ impl ManualClock {
         self.lock().now
     }
 
-    pub(crate) fn sleep(&self, duration: Duration) -> ManualSleep {
+    /// Ends when the clock has been moved `duration` on from now: for a source or a service of
+    /// your test that takes its time.
+    pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
+        self.timer(duration)
+    }
+
+    pub(crate) fn timer(&self, duration: Duration) -> ManualSleep {
         let mut state = self.lock();
         state.next_id += 1;
         ManualSleep {
