@@ -3,7 +3,7 @@
 //! It runs in a task of its own, so that no caller's cancellation is the flight's. Its result goes
 //! through a `watch` channel: the sender lives in the task, every waiter has a receiver. If the
 //! task goes without a result (a panic in the source, a runtime shut down), a guard takes the
-//! flight out of the cache, and the closed channel wakes the waiters.
+//! flight out of the cache, and the closed channel, or the error of the panic, wakes the waiters.
 
 use std::{
     sync::{
@@ -216,8 +216,11 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         // `land` has taken it unless the task was dropped.
-        if self.sender.is_some() {
-            self.shared.crashed(&self.flight, std::thread::panicking());
+        if let Some(sender) = self.sender.take() {
+            let panicked = std::thread::panicking();
+            if let Some(error) = self.shared.crashed(&self.flight, panicked) {
+                sender.send_replace(Some(Err(error)));
+            }
         }
     }
 }

@@ -407,12 +407,12 @@ impl Shared {
 
     /// The flight's task was dropped before it had a result. A source that panics is not asked
     /// again at once; for a runtime that was shut down, the next caller's may serve.
-    fn crashed(&self, flight: &Flight, panicked: bool) {
+    /// The error is for the flight's waiters: it says when the next attempt is due.
+    fn crashed(&self, flight: &Flight, panicked: bool) -> Option<Error> {
         self.transition(|control, now| {
-            if control.clear(flight) && panicked {
-                control.fail(now, interrupted(), jitter());
-            }
-        });
+            let failed = control.clear(flight) && panicked;
+            failed.then(|| control.fail(now, interrupted(), jitter()))
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
