@@ -239,7 +239,8 @@ impl TokenCache {
                         };
                         return (answer, None);
                     };
-                    let starts_at = control.not_before().map_or(now, |until| now.max(until));
+                    let blocked = control.not_before().filter(|until| !now.reached(*until));
+                    let starts_at = blocked.unwrap_or(now);
                     let departure =
                         self.depart(control, FetchReason::Expired, now, starts_at, runtime);
                     let flight = Arc::clone(&departure.flight);
