@@ -155,15 +155,16 @@ impl TokenCache {
     ///
     /// As [`token`](Self::token), but of this token request: the token in hand stays as it is.
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
-        let runtime = self.runtime().ok_or_else(Error::no_runtime)?;
+        let runtime = self.runtime();
         let (flight, departure) = self.transition(|control, now| {
             if let Some(flight) = control.flight() {
                 flight.hurry();
-                return (Arc::clone(flight), None);
+                return Ok((Arc::clone(flight), None));
             }
+            let runtime = runtime.ok_or_else(Error::no_runtime)?;
             let departure = self.depart(control, FetchReason::Manual, now, now, runtime);
-            (Arc::clone(&departure.flight), Some(departure))
-        });
+            Ok((Arc::clone(&departure.flight), Some(departure)))
+        })?;
         self.take_off(departure);
         match flight.wait(&self.0.settings.clock, None).await {
             WaitEnd::Outcome(outcome) => outcome.map(|landed| landed.token),
