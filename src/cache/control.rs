@@ -65,6 +65,8 @@ pub(super) enum Rejection {
     Superseded,
     /// A flight is under way.
     Join(Arc<Flight>),
+    /// A flight waits for its spacing, and may start.
+    Hurry(Arc<Flight>),
     /// A flight may start.
     Start,
     /// No flight may start yet: the token stays in use.
@@ -212,8 +214,8 @@ impl Control {
         told
     }
 
-    /// The API refused `rejected`. When this says [`Rejection::Start`] and a flight does start,
-    /// [`rejection_flight`](Self::rejection_flight) must be told.
+    /// The API refused `rejected`. When this says [`Rejection::Start`] or [`Rejection::Hurry`] and
+    /// a flight does start, [`rejection_flight`](Self::rejection_flight) must be told.
     pub(super) fn reject(&mut self, rejected: &AccessToken, now: Moment) -> Rejection {
         if !self.token().is_some_and(|t| t.same_value(rejected)) {
             return Rejection::Superseded;
@@ -234,13 +236,19 @@ impl Control {
             .rejections
             .not_before
             .is_none_or(|until| now.reached(until));
+        let allowed = spaced && !backing_off;
         if let Some(flight) = &self.flight {
             self.resting |= first;
-            Rejection::Join(Arc::clone(flight))
-        } else if backing_off || !spaced {
-            Rejection::TooSoon
-        } else {
+            let flight = Arc::clone(flight);
+            if allowed && !now.reached(flight.started_at()) {
+                Rejection::Hurry(flight)
+            } else {
+                Rejection::Join(flight)
+            }
+        } else if allowed {
             Rejection::Start
+        } else {
+            Rejection::TooSoon
         }
     }
 

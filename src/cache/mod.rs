@@ -312,8 +312,10 @@ impl TokenCache {
             self.transition(
                 |control, now| match (control.reject(rejected, now), runtime) {
                     (Rejection::Superseded, _) => (Rejected::Superseded, None),
-                    (Rejection::Join(flight), _) => {
+                    (Rejection::Join(flight), _) => (Rejected::Flight(flight), None),
+                    (Rejection::Hurry(flight), _) => {
                         flight.hurry();
+                        control.rejection_flight(now);
                         (Rejected::Flight(flight), None)
                     }
                     (Rejection::TooSoon, _) | (Rejection::Start, None) => (Rejected::TooSoon, None),
