@@ -26,14 +26,18 @@ use crate::{
     source::Arrived,
 };
 
-/// How long a waiter waits past the flight's own limit: only when nothing drives the flight's
-/// runtime does it come to that.
+/// How long after the flight's own limit it is overdue: only when nothing drives its runtime does
+/// it come to that.
 const GRACE: Duration = Duration::from_secs(1);
+/// A flight that is overdue has this long to end after all: a runtime that stood still between two
+/// `block_on` may have been driven again just now.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 pub(super) struct Flight {
     id: u64,
     started_at: Moment,
-    limit: Duration,
+    /// When the flight's own limit should have ended it.
+    overdue_at: Moment,
     /// Somebody waits: worth more than one attempt.
     awaited: AtomicBool,
     /// Wakes a flight that waits for its spacing.
@@ -83,7 +87,7 @@ impl Flight {
         let flight = Arc::new(Flight {
             id,
             started_at: starts_at,
-            limit: limit + delay + GRACE,
+            overdue_at: starts_at.after(limit.saturating_add(GRACE)),
             awaited: AtomicBool::new(false),
             hurry: Notify::new(),
             outcome,
@@ -115,13 +119,19 @@ impl Flight {
         let _ = self.outcome.clone().wait_for(Option::is_some).await;
     }
 
+    /// How long the flight is worth waiting for. It counts from the flight's start: callers whose
+    /// own deadlines are short would otherwise wait for a dead flight one after another.
+    pub(super) fn patience(&self, now: Moment) -> Duration {
+        now.until(self.overdue_at).max(SIGN_OF_LIFE)
+    }
+
     /// Waits for the result, at most for `longest` if given, else until the flight is overdue.
     pub(super) async fn wait(&self, clock: &Clock, longest: Option<Duration>) -> WaitEnd {
         self.awaited.store(true, Ordering::Relaxed);
         let mut outcome = self.outcome.clone();
         // The waiter's timer is its own runtime's: the flight's may have stopped.
         let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-        let longest = longest.unwrap_or(self.limit);
+        let longest = longest.unwrap_or_else(|| self.patience(clock.now()));
         let landed = async {
             match outcome.wait_for(Option::is_some).await {
                 Ok(landed) => landed
