@@ -95,7 +95,14 @@ async fn keep(cache: TokenCache, runtime: Handle) {
         cache.prefetch();
         let flight = cache.0.snapshot.load().flight.clone();
         match flight {
-            Some(flight) => flight.done().await,
+            Some(flight) => {
+                let patience = flight.patience(clock.now());
+                let done = clock.timeout(patience, &runtime, flight.done()).await;
+                if done.is_none() {
+                    // Its runtime stands still.
+                    cache.supersede(&flight);
+                }
+            }
             None => {
                 let pause = cache.next_look(clock.now());
                 clock.sleep(pause, &runtime).await;
