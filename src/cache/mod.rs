@@ -515,3 +515,6 @@ fn jitter() -> f64 {
     let random = getrandom::u32().unwrap_or(u32::MAX);
     f64::from(random) / f64::from(u32::MAX)
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests;
