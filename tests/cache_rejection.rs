@@ -1,5 +1,7 @@
 //! The API refuses a token: which one is replaced, how often, and what serves meanwhile.
 
+#![allow(clippy::unwrap_used, reason = "it is for tests")]
+
 mod support;
 
 use bearer_auth::{AccessToken, FetchReason, TokenCache, testing::ManualClock};

@@ -1,5 +1,7 @@
 //! Runtimes that are missing, go away, or stand still.
 
+#![allow(clippy::unwrap_used, reason = "it is for tests")]
+
 mod support;
 
 use std::{
@@ -119,11 +121,11 @@ fn c16_a_runtime_that_goes_mid_flight_is_a_retryable_error_and_the_next_call_wor
     });
     assert_eq!(idp.fetches(), 1);
     let second = current_thread();
-    let waiter = second.block_on(async {
-        let waiter = call(&cache);
-        clock.settle().await;
-        waiter
-    });
+    let waiter = {
+        let _entered = second.enter();
+        call(&cache)
+    };
+    second.block_on(clock.settle());
     drop(first);
     let error = second.block_on(waiter).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
@@ -152,11 +154,11 @@ fn c15_a_runtime_that_goes_mid_flight_does_not_cost_the_token() {
         cache.prefetch();
         clock.settle().await;
     });
-    let waiter = second.block_on(async {
-        let waiter = call(&cache);
-        clock.settle().await;
-        waiter
-    });
+    let waiter = {
+        let _entered = second.enter();
+        call(&cache)
+    };
+    second.block_on(clock.settle());
     drop(first);
     let token = second.block_on(waiter).unwrap().unwrap();
     assert_eq!(token.expose_secret(), "token-1");
