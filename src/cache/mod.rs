@@ -274,6 +274,8 @@ impl TokenCache {
                 WaitEnd::Outcome(Ok(landed)) if landed.over_on_arrival => return Ok(landed.token),
                 WaitEnd::Outcome(Ok(_)) => {}
                 WaitEnd::Outcome(Err(error)) => return Err(error),
+                // Somebody gave it up, and another is under way.
+                WaitEnd::Interrupted if self.0.snapshot.load().flight.is_some() => {}
                 WaitEnd::Interrupted => return Err(interrupted()),
                 WaitEnd::TimeUp if fallback.is_none() => self.supersede(&flight),
                 WaitEnd::TimeUp => {}
