@@ -143,6 +143,23 @@ async fn c15_a_rejected_token_is_used_again_when_its_fetch_fails() {
 }
 
 #[tokio::test]
+async fn suspicion_ends_with_its_fetch_and_a_later_one_is_waited_for_by_nobody() {
+    for answer in [Answer::SameToken, Answer::NewToken, Answer::Fail] {
+        let (clock, idp, cache, first) = with_token().await;
+        idp.answer(answer);
+        cache.reject(&first);
+        clock.settle().await;
+        assert_eq!(idp.fetches(), 2);
+        clock.advance(secs(2_930));
+        idp.hold();
+        at_once(&cache).unwrap();
+        clock.settle().await;
+        assert_eq!(idp.fetches(), 3);
+        at_once(&cache).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn c23_a_rejected_token_is_used_again_when_it_comes_again() {
     let (clock, idp, cache, first) = with_token().await;
     idp.answer(Answer::SameToken);

@@ -260,6 +260,35 @@ fn a_runtime_that_stands_still_is_given_up_although_no_caller_waits_so_long() {
 }
 
 #[test]
+fn who_waits_for_a_fetch_that_was_given_up_gets_the_token_of_the_next() {
+    let (clock, idp, cache) = Idp::with_cache();
+    let frozen = frozen(&clock, &idp, &cache);
+    let live = current_thread();
+    let callers = live.block_on(async {
+        let early = call(&cache);
+        clock.settle().await;
+        clock.advance(secs(30));
+        let late = call(&cache);
+        clock.settle().await;
+        clock.advance(secs(1));
+        clock.settle().await;
+        assert_eq!(idp.fetches(), 2, "the early one gave it up");
+        assert!(!early.is_finished());
+        [early, late]
+    });
+    // It thaws, and its end is nobody's.
+    idp.release();
+    frozen.block_on(clock.settle());
+    idp.release();
+    live.block_on(async {
+        for caller in callers {
+            caller.await.unwrap().unwrap();
+        }
+    });
+    assert_eq!(idp.fetches(), 2);
+}
+
+#[test]
 fn a_fetch_that_was_late_to_run_has_a_while_to_show_life() {
     // `block_on` returned before the fetch had started; the next comes an hour later.
     let (clock, idp, cache) = Idp::with_cache();
