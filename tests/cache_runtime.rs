@@ -130,7 +130,11 @@ fn c16_a_runtime_that_goes_mid_flight_is_a_retryable_error_and_the_next_call_wor
     let error = second.block_on(waiter).unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     assert!(error.is_retryable());
-    assert!(!cache.status().fetching);
+    let status = cache.status();
+    assert!(
+        !status.fetching && status.last_error.is_none(),
+        "no failure of the server's"
+    );
     clock.advance(secs(1));
     second.block_on(async {
         let waiter = call(&cache);
