@@ -94,6 +94,15 @@ impl Error {
             .done()
     }
 
+    /// As [`from_source`](Self::from_source), for a server that said when to come back: the cache
+    /// asks again after `wait` (10 minutes at most), or after its backoff if that is longer.
+    pub fn from_source_after(cause: impl Into<BoxError>, wait: Duration) -> Self {
+        Self::build(ErrorKind::Source, Retry::Later, "the token source failed")
+            .caused_by(cause)
+            .server_wait(Some(wait))
+            .done()
+    }
+
     pub(crate) fn build(
         kind: ErrorKind,
         retry: Retry,

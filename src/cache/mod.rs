@@ -508,7 +508,8 @@ fn interrupted() -> Error {
 }
 
 fn overdue() -> Error {
-    let message = "no token in time: the runtime of the token request stands still";
+    let message = "no token in time: the runtime of the token request stands still, \
+                   or tokens are over before they can be used";
     Error::build(ErrorKind::Timeout, Retry::Later, message).done()
 }
 
