@@ -166,7 +166,7 @@ impl ClientCredentialsBuilder {
     }
 
     /// A further header of the token request. `Authorization` is the business of
-    /// [`client_auth`](Self::client_auth).
+    /// [`client_auth`](Self::client_auth), and the `Content-Type` of the body is that of a form.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -262,7 +262,7 @@ impl ClientCredentialsBuilder {
         }
         Ok(ClientCredentials {
             endpoint: TokenEndpoint {
-                headers: headers(self.headers)?,
+                headers: headers(self.headers, self.parameters)?,
                 url,
                 client_id: self.client_id,
                 client_secret: self.client_secret,
@@ -392,7 +392,10 @@ fn is_token(text: &str) -> bool {
     HeaderName::from_bytes(text.as_bytes()).is_ok()
 }
 
-fn headers(given: Vec<(String, SecretString)>) -> Result<HeaderMap, ConfigError> {
+fn headers(
+    given: Vec<(String, SecretString)>,
+    parameters: Parameters,
+) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
         let error = |problem: &'static str| Err(ConfigError::new("header", problem));
@@ -406,6 +409,9 @@ fn headers(given: Vec<(String, SecretString)>) -> Result<HeaderMap, ConfigError>
             || name == http::header::TRANSFER_ENCODING
         {
             return error("this header is the HTTP client's business");
+        }
+        if name == http::header::CONTENT_TYPE && parameters == Parameters::Body {
+            return error("the body is a form (RFC 6749 §4.4.2), and its type is said already");
         }
         let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) else {
             return error("a value with a character that no header can carry");
