@@ -326,10 +326,12 @@ const RESERVED: [&str; 8] = [
 ];
 
 /// Parameters that are secrets, which do not go into a URL.
-const SECRET: [&str; 6] = [
+const SECRET: [&str; 8] = [
+    "actor_token",
     "assertion",
     "code",
     "code_verifier",
+    "device_code",
     "password",
     "refresh_token",
     "subject_token",
