@@ -163,6 +163,8 @@ fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<
 
 fn retry_of_code(code: &OAuthErrorCode, status: StatusCode) -> Retry {
     match code {
+        // Too many requests are too many, whatever else they are called.
+        _ if status == StatusCode::TOO_MANY_REQUESTS => Retry::Soon,
         OAuthErrorCode::TemporarilyUnavailable | OAuthErrorCode::ServerError => Retry::Soon,
         // Google's name for it.
         OAuthErrorCode::Other(code) if code == "internal_failure" => Retry::Soon,
