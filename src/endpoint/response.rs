@@ -232,8 +232,13 @@ enum Lifetime {
 impl Answer {
     fn parse(headers: &HeaderMap, body: &[u8]) -> Self {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-        let Ok(text) = std::str::from_utf8(body) else {
-            return Self::Unreadable;
+        let lossy;
+        let text = match std::str::from_utf8(body) {
+            Ok(text) => text,
+            Err(_) => {
+                lossy = decode_lossily(body);
+                &lossy
+            }
         };
         let text = text.trim();
         if text.starts_with('{') {
@@ -284,6 +289,21 @@ impl Answer {
         }
         Self::Members(members)
     }
+}
+
+/// A body in another encoding, a description in Latin-1 say: what the protocol needs of it is
+/// ASCII. A token in which something was replaced is refused, as any that is not ASCII.
+fn decode_lossily(body: &[u8]) -> Zeroizing<String> {
+    // Each byte becomes one replacement at most; never growing, no copy is left behind.
+    let longest = body.len() * char::REPLACEMENT_CHARACTER.len_utf8();
+    let mut text = Zeroizing::new(String::with_capacity(longest));
+    for chunk in body.utf8_chunks() {
+        text.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    text
 }
 
 const KNOWN: [&str; 8] = [
