@@ -152,12 +152,15 @@ fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<
             None => {}
         }
     }
-    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let code = header("error")?;
+    // Not `HeaderValue::to_str`, which is for ASCII: descriptions are in the server's language.
+    let header = |name: &str| {
+        let value = headers.get(name)?;
+        Some(String::from_utf8_lossy(value.as_bytes()))
+    };
     Some(OAuthError::new(
-        code,
-        header("error_description"),
-        header("error_uri"),
+        &header("error")?,
+        header("error_description").as_deref(),
+        header("error_uri").as_deref(),
     ))
 }
 
