@@ -14,7 +14,7 @@ use std::{fmt, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Uri,
-    header::{ACCEPT, CONTENT_TYPE, USER_AGENT},
+    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT},
 };
 use bytes::Bytes;
 use secrecy::SecretString;
@@ -91,7 +91,11 @@ impl TokenEndpoint {
                 let body = zeroize::Zeroizing::new(encoded.as_bytes().to_vec());
                 (Method::POST, self.uri()?, Bytes::from_owner(body))
             }
-            Parameters::Query => (Method::POST, self.uri_with(&encoded)?, Bytes::new()),
+            Parameters::Query => {
+                // RFC 9110 §8.6. HTTP clients leave it out, and some servers answer 411 to that.
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+                (Method::POST, self.uri_with(&encoded)?, Bytes::new())
+            }
             Parameters::Get => (Method::GET, self.uri_with(&encoded)?, Bytes::new()),
         };
         for (name, value) in &self.headers {
