@@ -84,7 +84,10 @@ fn c1_p42_lifetimes() {
         assert_eq!(lifetime, expected, "{expires_in}");
     }
     assert_eq!(json(r#"{"access_token":"x"}"#).unwrap().expires_in(), None);
-    let endless = format!(r#"{{"access_token":"x","expires_in":"{}"}}"#, "9".repeat(1000));
+    let endless = format!(
+        r#"{{"access_token":"x","expires_in":"{}"}}"#,
+        "9".repeat(1000)
+    );
     assert_eq!(
         json(&endless).unwrap().expires_in(),
         Some(Duration::from_secs(u64::MAX))
@@ -117,7 +120,10 @@ fn c2_p45_forms_and_wrappings() {
     ] {
         for before in ["", "\u{feff}", " \r\n\t", "\u{feff}\n"] {
             let body = format!("{before}{{\"access_token\":\"x\"}}\n");
-            assert!(answer(200, content_type, body.as_bytes()).is_ok(), "{body:?}");
+            assert!(
+                answer(200, content_type, body.as_bytes()).is_ok(),
+                "{body:?}"
+            );
         }
     }
     let error = answer(400, FORM, b"error=invalid_grant&error_description=a+b").unwrap_err();
@@ -179,9 +185,15 @@ fn p36_p38_c4_what_is_no_token() {
         (r#"{"access_token":""}"#, ErrorKind::InvalidResponse),
         (r#"{"access_token":null}"#, ErrorKind::InvalidResponse),
         (r#"{"access_token":123}"#, ErrorKind::InvalidResponse),
-        (r#"{"access_token":{"canary":1}}"#, ErrorKind::InvalidResponse),
+        (
+            r#"{"access_token":{"canary":1}}"#,
+            ErrorKind::InvalidResponse,
+        ),
         (r#"{"access_token":"can\nary"}"#, ErrorKind::InvalidResponse),
-        (r#"{"access_token":"canary\ud800"}"#, ErrorKind::InvalidResponse),
+        (
+            r#"{"access_token":"canary\ud800"}"#,
+            ErrorKind::InvalidResponse,
+        ),
         (
             r#"{"access_token":"canary","token_type":"mac"}"#,
             ErrorKind::UnsupportedTokenType,
@@ -210,7 +222,11 @@ fn p50_c3_error_bodies() {
         (400, r#"{"error":"invalid_grant"}"#, grant()),
         (403, r#"{"error":"invalid_grant"}"#, grant()),
         // An error beside a token is an error.
-        (200, r#"{"error":"invalid_grant","access_token":"canary"}"#, grant()),
+        (
+            200,
+            r#"{"error":"invalid_grant","access_token":"canary"}"#,
+            grant(),
+        ),
         (400, r#"{"error":429}"#, malformed()),
         (400, r#"{"error":{"canary":1}}"#, malformed()),
         (400, r#"{"error":""}"#, malformed()),
@@ -232,7 +248,11 @@ fn p50_c3_error_bodies() {
         (502, "<html>canary</html>", None),
     ] {
         let error = json_with(status, body).unwrap_err();
-        assert_eq!(error.oauth_error().map(|e| e.code().clone()), code, "{body}");
+        assert_eq!(
+            error.oauth_error().map(|e| e.code().clone()),
+            code,
+            "{body}"
+        );
         let success = (200..300).contains(&status);
         let expected = match code {
             Some(_) => ErrorKind::OAuth,
