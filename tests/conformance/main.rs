@@ -1,0 +1,21 @@
+//! What a conforming OAuth 2.0 client does, requirement by requirement, over real sockets.
+//!
+//! A test is named after the rows of `docs/conformance.md` that it shows: `s4_13_…`, or `p37_p60_…`
+//! for several. Time is a [`ManualClock`](bearer_auth::testing::ManualClock) throughout.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests"
+)]
+
+mod adoxx;
+mod challenges;
+mod errors;
+mod resource;
+mod smart_completions;
+mod support;
+mod token_request;
+mod token_response;
+mod usage_engine;
