@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bearer_auth::{
-    ErrorKind, OAuthErrorCode as Code,
-    testing::{Answer, MockIdp},
+    ClientCredentials, ErrorKind, OAuthErrorCode as Code, TokenCache,
+    testing::{Answer, ManualClock, MockIdp},
 };
 use serde_json::json;
+use tokio::net::TcpSocket;
 
 use super::support::*;
 
@@ -208,21 +209,15 @@ async fn rig_always(answer: Answer) -> Rig {
 
 #[tokio::test]
 async fn p51_without_a_connection_it_is_tried_again() {
-    let rig = rig().await;
-    let url = rig.idp.token_url();
-    let clock = rig.clock.clone();
-    drop(rig);
-    let source = bearer_auth::ClientCredentials::builder(url, "client-id", "client-secret");
-    let rig = {
-        let idp = MockIdp::builder()
-            .clock(clock.clone())
-            .start()
-            .await
-            .unwrap();
-        let source = source.build().unwrap();
-        let cache = bearer_auth::TokenCache::builder(source).clock(clock.clone());
-        rig_of(clock, idp, cache.build())
-    };
+    // A port that is taken, and that nobody listens on.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", nobody.local_addr().unwrap());
+    let clock = ManualClock::new();
+    let source = ClientCredentials::builder(url, "client-id", "client-secret");
+    let cache = TokenCache::builder(source.build().unwrap()).clock(clock.clone());
+    let rig = rig_of(clock, MockIdp::start().await.unwrap(), cache.build());
+
     let before = rig.clock.system_time();
     let task = rig.spawn_token();
     let error = rig.pass_pauses(task).await.unwrap_err();
