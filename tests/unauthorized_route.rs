@@ -1,4 +1,5 @@
 //! One route that answers 401 to everything, beside a healthy one, for a minute of virtual time.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     convert::Infallible,

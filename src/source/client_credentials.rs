@@ -372,8 +372,14 @@ fn check_grant(grant: &Grant, parameters: Parameters, url: &Url) -> Result<(), C
         names.push(name);
     }
     // The same parameter in the URL's query and in ours would be sent twice.
-    let ours = |name: &str| RESERVED.contains(&name) || names.contains(&name);
-    if url.query_pairs().any(|(name, _)| ours(&name)) {
+    let sent = |name: &str| match name {
+        "grant_type" | "client_id" | "client_secret" => true,
+        "scope" => !grant.scopes.is_empty(),
+        "audience" => grant.audience.is_some(),
+        "resource" => !grant.resources.is_empty(),
+        name => names.contains(&name),
+    };
+    if url.query_pairs().any(|(name, _)| sent(&name)) {
         return error(
             "token_url",
             "its query has a parameter that is sent anyway; take it out",
