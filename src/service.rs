@@ -11,7 +11,7 @@
 //! Invariants. With a token in hand the inner service is called within `call`, on the instance
 //! whose readiness was polled; nothing is boxed. A call that has to wait gives that instance up
 //! first, so that it holds nobody's permit while it waits, and polls a clone when its time has
-//! come. Readiness is the inner service's: it never waits for a token, and never fails for want of
+//! come. So does a call that fails without being sent. Readiness is the inner service's: it never waits for a token, and never fails for want of
 //! one. A 401 is kept, body untouched, until it is clear whether a second try is made, and is gone
 //! before the second try asks for readiness. There is no third try.
 
@@ -85,7 +85,7 @@ where
             Admission::Elsewhere => State::Pass {
                 future: self.inner.call(request),
             },
-            Admission::Refused(error) => State::Failed { error: Some(error) },
+            Admission::Refused(error) => self.fail(error),
         };
         ResponseFuture {
             state,
@@ -131,9 +131,9 @@ impl<S, P> BearerAuth<S, P> {
                 Ok(false) => State::Pass {
                     future: self.inner.call(request),
                 },
-                Err(error) => State::Failed { error: Some(error) },
+                Err(error) => self.fail(error),
             },
-            Acquire::Fail(error) => State::Failed { error: Some(error) },
+            Acquire::Fail(error) => self.fail(error),
             Acquire::Wait(waiting) => {
                 let cache = self.layer.cache().clone();
                 let can_resend = again.is_some();
@@ -147,6 +147,17 @@ impl<S, P> BearerAuth<S, P> {
                 }
             }
         }
+    }
+
+    /// The request is not sent: nothing stays reserved for it.
+    #[cold]
+    fn fail<R>(&mut self, error: Error) -> State<S, R, P>
+    where
+        S: Service<R> + Clone,
+        P: Replay<R>,
+    {
+        self.stand_back();
+        State::Failed { error: Some(error) }
     }
 
     /// Gives up the instance whose readiness was polled, and whatever it reserved with that.
