@@ -9,14 +9,21 @@ use std::{
     fmt,
     future::{Future, Ready},
     pin::Pin,
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::Request;
+use bytes::{Buf, Bytes};
+use http::{Request, request::Parts};
 use http_body::Body;
-use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use http_body_util::{
+    BodyExt as _, Collected, Empty, Full, LengthLimitError, Limited, combinators::Collect,
+};
+use pin_project_lite::pin_project;
 
-use crate::{BoxError, Error, ErrorKind, error::Retry};
+use crate::{
+    BoxError, Error, ErrorKind,
+    error::{ErrorBuilder, Retry},
+};
 
 /// A policy: which requests of type `R` are sent again after the API has refused the token.
 ///
@@ -138,9 +145,9 @@ impl<B, F> Replay<Request<B>> for Buffered<F>
 where
     B: Body + 'static,
     B::Error: Into<BoxError>,
-    F: Fn(Bytes) -> B + Clone + 'static,
+    F: Fn(Bytes) -> B + Clone,
 {
-    type Prepare = Pin<Box<dyn Future<Output = Result<Prepared<Request<B>>, Error>>>>;
+    type Prepare = Buffering<B, F>;
 
     fn prepare(&self, request: Request<B>) -> Preparation<Request<B>, Self::Prepare> {
         if let Some(body) = clone_in_memory(request.body()) {
@@ -150,17 +157,58 @@ where
         if request.body().size_hint().lower() > self.limit as u64 {
             return done(request, None);
         }
-        let Self { limit, rebuild } = self.clone();
-        Preparation::Pending(Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let bytes = collect(body, limit).await?;
-            let request = Request::from_parts(parts, rebuild(bytes.clone()));
-            let again = copy(&request, rebuild(bytes));
-            Ok(Prepared {
-                request,
-                again: Some(again),
-            })
+        let (parts, body) = request.into_parts();
+        Preparation::Pending(Buffering {
+            body: Limited::new(body, self.limit).collect(),
+            rest: Some((parts, self.rebuild.clone())),
+        })
+    }
+}
+
+pin_project! {
+    /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
+    pub struct Buffering<B, F>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        #[pin]
+        body: Collect<Limited<B>>,
+        // The request without its body, until it has one again.
+        rest: Option<(Parts, F)>,
+    }
+}
+
+impl<B, F> Future for Buffering<B, F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+    F: Fn(Bytes) -> B,
+{
+    type Output = Result<Prepared<Request<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let bytes = collected(ready!(this.body.poll(cx)))?;
+        let Some((parts, rebuild)) = this.rest.take() else {
+            return Poll::Ready(Err(unreadable().done()));
+        };
+        let request = Request::from_parts(parts, rebuild(bytes.clone()));
+        let again = copy(&request, rebuild(bytes));
+        Poll::Ready(Ok(Prepared {
+            request,
+            again: Some(again),
         }))
+    }
+}
+
+impl<B, F> fmt::Debug for Buffering<B, F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffering")
     }
 }
 
@@ -197,7 +245,7 @@ mod of_reqwest {
             let Self { limit, rebuild } = self.clone();
             Preparation::Pending(Box::pin(async move {
                 if let Some(body) = request.body_mut().take() {
-                    let bytes = collect(body, limit).await?;
+                    let bytes = collected(Limited::new(body, limit).collect().await)?;
                     *request.body_mut() = Some(rebuild(bytes));
                 }
                 let again = request.try_clone();
@@ -254,20 +302,18 @@ fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
     None
 }
 
-async fn collect<B>(body: B, limit: usize) -> Result<Bytes, Error>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let failed =
-        |message: &'static str| Error::build(ErrorKind::RequestBody, Retry::Never, message);
-    match Limited::new(body, limit).collect().await {
+fn collected<D: Buf>(body: Result<Collected<D>, BoxError>) -> Result<Bytes, Error> {
+    match body {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(failed("the request's body is longer than the buffer's limit").done())
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = "the request's body is longer than the buffer's limit";
+            Err(Error::build(ErrorKind::RequestBody, Retry::Never, message).done())
         }
-        Err(error) => Err(failed("the request's body could not be read")
-            .caused_by(error)
-            .done()),
+        Err(error) => Err(unreadable().caused_by(error).done()),
     }
+}
+
+fn unreadable() -> ErrorBuilder {
+    let message = "the request's body could not be read";
+    Error::build(ErrorKind::RequestBody, Retry::Never, message)
 }
