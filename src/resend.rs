@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{Request, request::Parts};
+use http::{HeaderMap, Request, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
 use http_body_util::{
     BodyExt as _, Collected, Empty, Full, LengthLimitError, Limited, combinators::Collect,
@@ -154,7 +154,7 @@ where
             let again = copy(&request, body);
             return done(request, Some(again));
         }
-        if request.body().size_hint().lower() > self.limit as u64 {
+        if declared_length(request.headers(), request.body()) > self.limit as u64 {
             return done(request, None);
         }
         let (parts, body) = request.into_parts();
@@ -214,7 +214,6 @@ where
 
 #[cfg(feature = "reqwest")]
 mod of_reqwest {
-    use http_body::Body as _;
     use reqwest::{Body, Request};
 
     use super::*;
@@ -238,7 +237,7 @@ mod of_reqwest {
             if let Some(again) = request.try_clone() {
                 return done(request, Some(again));
             }
-            let longer = |body: &Body| body.size_hint().lower() > self.limit as u64;
+            let longer = |body| declared_length(request.headers(), body) > self.limit as u64;
             if request.body().is_none_or(longer) {
                 return done(request, None);
             }
@@ -300,6 +299,14 @@ fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
         Option<Full<Bytes>>,
     );
     None
+}
+
+/// How long the body is at least, by its own word or the headers'.
+fn declared_length(headers: &HeaderMap, body: &impl Body) -> u64 {
+    let header = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    body.size_hint().lower().max(header.unwrap_or(0))
 }
 
 fn collected<D: Buf>(body: Result<Collected<D>, BoxError>) -> Result<Bytes, Error> {
