@@ -30,7 +30,7 @@ use crate::{
     attempt::{Judgement, authorize},
     cache::Acquire,
     error::Retry,
-    message::{HttpRequest, HttpResponse},
+    message::{HttpRequest, HttpResponse, sealed::Origin as _},
     resend::{InMemory, Preparation, Prepared, Replay},
 };
 
@@ -123,9 +123,14 @@ impl<S, P> BearerAuth<S, P> {
                         service: self.inner.clone(),
                         request,
                     });
+                    let origin = request.origin();
                     State::Send {
                         future: self.inner.call(request),
-                        sent: Some(Sent { token, again }),
+                        sent: Some(Sent {
+                            token,
+                            origin,
+                            again,
+                        }),
                     }
                 }
                 Ok(false) => State::Pass {
@@ -154,6 +159,7 @@ impl<S, P> BearerAuth<S, P> {
     fn fail<R>(&mut self, error: Error) -> State<S, R, P>
     where
         S: Service<R> + Clone,
+        R: HttpRequest,
         P: Replay<R>,
     {
         self.stand_back();
@@ -176,6 +182,7 @@ pin_project! {
     pub struct ResponseFuture<S, R, P>
     where
         S: Service<R>,
+        R: HttpRequest,
         P: Replay<R>,
     {
         #[pin]
@@ -184,7 +191,7 @@ pin_project! {
     }
 }
 
-impl<S: Service<R>, R, P: Replay<R>> std::fmt::Debug for ResponseFuture<S, R, P> {
+impl<S: Service<R>, R: HttpRequest, P: Replay<R>> std::fmt::Debug for ResponseFuture<S, R, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ResponseFuture")
     }
@@ -195,6 +202,7 @@ pin_project! {
     enum State<S, R, P>
     where
         S: Service<R>,
+        R: HttpRequest,
         P: Replay<R>,
     {
         // Not our business.
@@ -242,13 +250,14 @@ struct Waiting<S, R> {
     again: Option<R>,
 }
 
-struct Authorized<S, R> {
+struct Authorized<S, R: HttpRequest> {
     request: R,
     sent: Option<Sent<S, R>>,
 }
 
-struct Sent<S, R> {
+struct Sent<S, R: HttpRequest> {
     token: AccessToken,
+    origin: R::Origin,
     again: Option<Again<S, R>>,
 }
 
@@ -317,9 +326,17 @@ where
                 }
                 StateProj::Send { future, sent } => {
                     let response = ready!(future.poll(cx)).map_err(ServiceError::Inner)?;
-                    let Some(Sent { token, again }) = sent.take() else {
+                    let Some(Sent {
+                        token,
+                        origin,
+                        again,
+                    }) = sent.take()
+                    else {
                         return Poll::Ready(Ok(response));
                     };
+                    if !origin.answered(&response) {
+                        return Poll::Ready(Ok(response));
+                    }
                     match (layer.rules().judge(&response, &token), again) {
                         (Judgement::Pass, _) => return Poll::Ready(Ok(response)),
                         (Judgement::Renew, None) => {
@@ -405,6 +422,7 @@ where
     let sent = match authorize(request.headers_mut(), &token) {
         Ok(true) => Some(Sent {
             token,
+            origin: request.origin(),
             again: again.map(|request| Again {
                 service: service.clone(),
                 request,
@@ -423,6 +441,7 @@ where
 fn completed<S, R, P>() -> State<S, R, P>
 where
     S: Service<R>,
+    R: HttpRequest,
     P: Replay<R>,
 {
     State::Failed { error: None }
