@@ -186,7 +186,7 @@ where
             if error.is::<http_body_util::LengthLimitError>() {
                 HttpError::oversized()
             } else {
-                by_cause(error)
+                broken_off(error)
             }
         })?;
         if let Ok(mut data) = frame.into_data() {
@@ -210,6 +210,15 @@ fn extend(read: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         *read = larger;
     }
     read.extend_from_slice(chunk);
+}
+
+/// An answer has begun: whatever its end is called, the request had arrived.
+fn broken_off(error: BoxError) -> HttpError {
+    let mut error = by_cause(error);
+    if error.failure == Failure::Connect {
+        error.failure = Failure::Other;
+    }
+    error
 }
 
 /// A refused connection is found however deep the error wraps it.
