@@ -204,6 +204,49 @@ async fn a_reset_connection_may_have_delivered_the_request() {
     }
 }
 
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_never_a_failed_connection() {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
+
+    for (cause, kind) in [
+        (ConnectionRefused, ErrorKind::Transport),
+        (HostUnreachable, ErrorKind::Transport),
+        (NetworkUnreachable, ErrorKind::Transport),
+        (TimedOut, ErrorKind::Timeout),
+    ] {
+        let service = tower::service_fn(move |_: http::Request<Full<Bytes>>| async move {
+            let broken = futures_util::stream::iter([Err(std::io::Error::from(cause))]);
+            let body = StreamBody::new(broken).map_frame(|frame: http_body::Frame<Bytes>| frame);
+            Ok::<_, std::convert::Infallible>(http::Response::new(body))
+        });
+        let source = ClientCredentials::builder("https://idp.example/token", "id", CANARY)
+            .http_client(TowerClient::new(service))
+            .build()
+            .unwrap();
+        let error = fails("tower", &source).await;
+        assert_eq!(error.kind(), kind, "{cause:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_of_reqwest_is_one_of_ours() {
+    let idp = idp().await;
+    let _hold = idp.hold();
+    let url = idp.token_url();
+    let service = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
+        let timeout = std::time::Duration::from_millis(1);
+        let asked = reqwest::Client::new().get(&url).timeout(timeout).send();
+        async { Ok::<_, reqwest::Error>(http::Response::<reqwest::Body>::from(asked.await?)) }
+    });
+    let source = ClientCredentials::builder("https://idp.example/token", "id", CANARY)
+        .http_client(TowerClient::new(service))
+        .build()
+        .unwrap();
+    let error = ask(&source).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
 /// A server of its own, of which MockIdp has no equal: an answer without an end. Returns its URL
 /// and, when it is cut off, how much of the body it got rid of.
 async fn endless() -> (String, tokio::task::JoinHandle<usize>) {

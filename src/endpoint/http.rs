@@ -234,6 +234,12 @@ fn by_cause(error: BoxError) -> HttpError {
                 _ => {}
             }
         }
+        #[cfg(feature = "reqwest")]
+        if let Some(reqwest) = error_.downcast_ref::<reqwest::Error>()
+            && reqwest.is_timeout()
+        {
+            return HttpError::timeout(error);
+        }
         cause = error_.source();
     }
     HttpError::other(error)
