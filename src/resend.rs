@@ -59,7 +59,7 @@ pub enum Preparation<R, F> {
 /// The default: requests without a body, and those whose body is in memory.
 ///
 /// Of `http::Request<B>` that is `B` = `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
-/// `String`, `&'static str`, `&'static [u8]`, `Full` of those, and `Option` of `Full<Bytes>`; any
+/// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, and `Option<Full<Bytes>>`; any
 /// other body, however short, streams. Of `reqwest::Request` it is what its `try_clone` can clone.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
@@ -293,9 +293,7 @@ fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
         String,
         &'static str,
         &'static [u8],
-        Full<Vec<u8>>,
         Full<&'static [u8]>,
-        Full<&'static str>,
         Option<Full<Bytes>>,
     );
     None
