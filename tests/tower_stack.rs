@@ -253,3 +253,27 @@ async fn load_shed_inside_is_an_inner_error() {
     }
     silent.abort();
 }
+
+#[tokio::test]
+async fn the_cause_of_a_boxed_error_is_reached() {
+    let idp = MockIdp::start().await.unwrap();
+    let auth = layer_for(&idp);
+    auth.cache().token().await.unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let client = ServiceBuilder::new()
+        .layer(auth.allow_api(&nobody).unwrap())
+        .map_err(BoxError::from)
+        .service(http1::<NoBody>());
+    let error = client.oneshot(get(&nobody)).await.unwrap_err();
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    let refused = std::iter::from_fn(|| {
+        let here = cause?;
+        cause = here.source();
+        Some(here)
+    })
+    .find_map(|error| error.downcast_ref::<std::io::Error>());
+    let refused = refused.map(std::io::Error::kind);
+    assert_eq!(refused, Some(std::io::ErrorKind::ConnectionRefused));
+}
