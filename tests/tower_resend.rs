@@ -148,7 +148,9 @@ async fn p232_a_streaming_body_is_sent_once_and_the_next_request_has_a_new_token
     assert_eq!(idp.token_requests(), 2);
 }
 
-fn buffered(idp: &MockIdp, limit: usize) -> BearerAuthLayer<Buffered<fn(Bytes) -> Body>> {
+type Rebuild = fn(Bytes) -> Body;
+
+fn buffered(idp: &MockIdp, limit: usize) -> BearerAuthLayer<Buffered<Rebuild>> {
     layer_for(idp).resend(Buffered::new(limit, whole))
 }
 
