@@ -98,7 +98,10 @@ impl<F> Buffered<F> {
     ///
     /// let policy = Buffered::new(64 * 1024, Full::new);
     /// ```
-    pub fn new(limit: usize, rebuild: F) -> Self {
+    pub fn new<B>(limit: usize, rebuild: F) -> Self
+    where
+        F: Fn(Bytes) -> B,
+    {
         Self { limit, rebuild }
     }
 }

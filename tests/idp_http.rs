@@ -24,7 +24,7 @@ use tokio::{
 const CANARY: &str = "s3cr3t-canary";
 
 fn over_http1() -> impl HttpClient {
-    TowerClient::new(http1::<Full<Bytes>>())
+    TowerClient::new(http1())
 }
 
 /// The grant over each of the clients.
@@ -43,7 +43,7 @@ fn sources(token_url: &str) -> [(&'static str, ClientCredentials); 3] {
         (
             "http2",
             builder()
-                .http_client(TowerClient::new(http2::<Full<Bytes>>()))
+                .http_client(TowerClient::new(http2()))
                 .build()
                 .unwrap(),
         ),

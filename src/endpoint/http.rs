@@ -129,7 +129,10 @@ pub struct TowerClient<S>(S);
 
 impl<S> TowerClient<S> {
     /// Wraps `service`, which is cloned for each request.
-    pub fn new(service: S) -> Self {
+    pub fn new(service: S) -> Self
+    where
+        S: Service<Request<Full<Bytes>>>,
+    {
         Self(service)
     }
 }
