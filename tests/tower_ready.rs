@@ -182,6 +182,32 @@ async fn the_token_may_come_through_the_same_stack_with_one_permit() {
 }
 
 #[tokio::test]
+async fn the_resend_waits_for_its_turn() {
+    let idp = MockIdp::start().await.unwrap();
+    idp.api_answers("/api/silent", Answer::silence());
+    let auth = layer_for(&idp);
+    auth.cache().token().await.unwrap();
+    idp.revoke("token-1");
+    let one = ServiceBuilder::new()
+        .concurrency_limit(1)
+        .service(http1::<NoBody>());
+    let hold = idp.hold();
+    let refused = tokio::spawn(auth.layer(one.clone()).oneshot(get(idp.api_url())));
+    soon(idp.token_requests_reach(2)).await;
+    // Its permit was free meanwhile, and somebody has taken it.
+    let silent = tokio::spawn(one.oneshot(get(idp.api_url() + "silent")));
+    soon(idp.api_requests_reach(2)).await;
+    hold.release();
+    soon(auth.cache().refresh()).await.unwrap();
+    settle().await;
+    assert!(!refused.is_finished());
+    assert_eq!(idp.api_requests(), 2);
+    silent.abort();
+    assert_eq!(soon(refused).await.unwrap().unwrap().status(), 200);
+    assert_eq!(idp.api_requests(), 3);
+}
+
+#[tokio::test]
 async fn a_request_that_fails_for_want_of_a_token_gives_its_permit_back() {
     let failing = || source_fn(|_| async { Err(Error::from_source("no token today")) });
     let one = ServiceBuilder::new()
