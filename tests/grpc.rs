@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bearer_auth::{BearerAuth, BearerAuthLayer, Error, StaticToken, source_fn, testing::MockIdp};
 use http::{HeaderMap, Uri};
-use support_http::{layer_for, numbered, soon};
+use support_http::{layer_for, nobody, numbered, soon};
 use tokio::net::TcpListener;
 use tonic::{
     Code, Request, Status,
@@ -158,9 +158,7 @@ async fn without_a_token_nothing_is_sent() {
 #[cfg(feature = "tonic")]
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let (url, _held) = nobody();
     let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
     let auth = auth.relative_to(&url).unwrap();
     let mut client = HealthClient::new(auth.layer(channel(&url)));

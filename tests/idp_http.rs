@@ -14,7 +14,7 @@ use bearer_auth::{
 };
 use bytes::Bytes;
 use http_body_util::Full;
-use support_http::{http1, http2, soon};
+use support_http::{http1, http2, nobody, soon};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -126,10 +126,8 @@ async fn p208_p238_no_redirect_is_followed() {
 
 #[tokio::test]
 async fn no_connection_is_an_error_of_its_own() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    drop(listener);
-    let url = format!("http://127.0.0.1:{port}/token?tenant=1");
+    let (origin, _held) = nobody();
+    let url = origin + "/token?tenant=1";
     for (name, source) in sources(&url) {
         let error = fails(name, &source).await;
         assert_eq!(error.kind(), ErrorKind::Connect, "{name}");

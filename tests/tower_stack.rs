@@ -259,9 +259,7 @@ async fn the_cause_of_a_boxed_error_is_reached() {
     let idp = MockIdp::start().await.unwrap();
     let auth = layer_for(&idp);
     auth.cache().token().await.unwrap();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}/", listener.local_addr().unwrap());
-    drop(listener);
+    let (nobody, _held) = nobody();
     let client = ServiceBuilder::new()
         .layer(auth.allow_api(&nobody).unwrap())
         .map_err(BoxError::from)

@@ -12,7 +12,7 @@ use bearer_auth::{
 use http::{HeaderName, Request};
 use hyper_util::rt::TokioIo;
 use support_http::*;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tower::{ServiceExt as _, service_fn};
 use tower_layer::Layer as _;
 
@@ -203,12 +203,7 @@ async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
     assert_eq!(api.authorizations(), ["Bearer t"]);
 
     // To this machine, on a socket. (Nothing is sent to 192.0.2.1: it would hang.)
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let local = format!(
-        "http://127.0.0.1:{}/",
-        listener.local_addr().unwrap().port()
-    );
-    drop(listener);
+    let (local, _held) = nobody();
     let error = auth
         .layer(http1::<NoBody>())
         .oneshot(get(local))

@@ -46,6 +46,13 @@ pub(crate) async fn settle() {
     }
 }
 
+/// `http://127.0.0.1:…`, where nobody listens; the port is held so that nobody else gets it.
+pub(crate) fn nobody() -> (String, tokio::net::TcpSocket) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    (format!("http://{}", socket.local_addr().unwrap()), socket)
+}
+
 pub(crate) fn credentials(idp: &MockIdp) -> ClientCredentialsBuilder {
     ClientCredentials::builder(idp.token_url(), "client-id", "client-secret")
 }
