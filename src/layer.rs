@@ -25,6 +25,14 @@ use crate::{BearerAuth, ConfigError, TokenCache, api::Apis, attempt::Rules, rese
 /// let client = auth.layer(reqwest::Client::new());
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
+///
+/// # Redirects
+///
+/// A client that follows redirects does so below the layer, which sees nothing of it. reqwest
+/// takes `Authorization` off a request that it sends on to another host, and keeps it for another
+/// path of the same. It keeps any *other* header: if your tokens travel in one of their own
+/// ([`header_name`](crate::TokenResponseBuilder::header_name)), give the client
+/// `redirect::Policy::none()`.
 #[derive(Clone, Debug)]
 pub struct BearerAuthLayer<P = InMemory> {
     cache: TokenCache,

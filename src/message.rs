@@ -31,7 +31,10 @@ pub(crate) mod sealed {
 
     #[allow(unnameable_types, reason = "this is what seals")]
     pub trait Request: Sized {
+        type Origin: Origin;
+
         fn target(&self) -> Target<'_>;
+        fn origin(&self) -> Self::Origin;
         fn headers(&self) -> &HeaderMap;
         fn headers_mut(&mut self) -> &mut HeaderMap;
     }
@@ -43,9 +46,30 @@ pub(crate) mod sealed {
         /// Who answered, if the client below follows redirects and says so.
         fn answered_by(&self) -> Option<Target<'_>>;
     }
+
+    /// What a request leaves behind to tell whether an answer is from where it was sent: a client
+    /// that follows a redirect to another host leaves the token behind, so that what that host
+    /// says is not about it.
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Origin {
+        fn answered(&self, response: &impl Response) -> bool;
+    }
+
+    /// Of clients that follow no redirect, or do not say so.
+    impl Origin for () {
+        #[inline]
+        fn answered(&self, _: &impl Response) -> bool {
+            true
+        }
+    }
 }
 
 impl<B> sealed::Request for http::Request<B> {
+    type Origin = ();
+
+    #[inline]
+    fn origin(&self) {}
+
     #[inline]
     fn target(&self) -> Target<'_> {
         let uri = self.uri();
@@ -96,7 +120,22 @@ mod of_reqwest {
         }
     }
 
+    impl sealed::Origin for url::Url {
+        fn answered(&self, response: &impl sealed::Response) -> bool {
+            let sent_to = target(self);
+            response.answered_by().is_none_or(|by| {
+                (by.scheme, by.host, by.port) == (sent_to.scheme, sent_to.host, sent_to.port)
+            })
+        }
+    }
+
     impl sealed::Request for reqwest::Request {
+        type Origin = url::Url;
+
+        fn origin(&self) -> url::Url {
+            self.url().clone()
+        }
+
         fn target(&self) -> Target<'_> {
             target(self.url())
         }

@@ -9,14 +9,21 @@ use std::{
     fmt,
     future::{Future, Ready},
     pin::Pin,
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::Request;
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Request, header::CONTENT_LENGTH, request::Parts};
 use http_body::Body;
-use http_body_util::{BodyExt as _, Empty, Full, Limited};
+use http_body_util::{
+    BodyExt as _, Collected, Empty, Full, LengthLimitError, Limited, combinators::Collect,
+};
+use pin_project_lite::pin_project;
 
-use crate::{BoxError, Error, ErrorKind, error::Retry};
+use crate::{
+    BoxError, Error, ErrorKind,
+    error::{ErrorBuilder, Retry},
+};
 
 /// A policy: which requests of type `R` are sent again after the API has refused the token.
 ///
@@ -52,7 +59,7 @@ pub enum Preparation<R, F> {
 /// The default: requests without a body, and those whose body is in memory.
 ///
 /// Of `http::Request<B>` that is `B` = `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
-/// `String`, `&'static str`, `&'static [u8]`, `Full` of those, and `Option` of `Full<Bytes>`; any
+/// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, and `Option<Full<Bytes>>`; any
 /// other body, however short, streams. Of `reqwest::Request` it is what its `try_clone` can clone.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
@@ -92,7 +99,10 @@ impl<F> Buffered<F> {
     ///
     /// let policy = Buffered::new(64 * 1024, Full::<Bytes>::new);
     /// ```
-    pub fn new(limit: usize, rebuild: F) -> Self {
+    pub fn new<B>(limit: usize, rebuild: F) -> Self
+    where
+        F: Fn(Bytes) -> B,
+    {
         Self { limit, rebuild }
     }
 }
@@ -139,35 +149,75 @@ impl<B, F> Replay<Request<B>> for Buffered<F>
 where
     B: Body + 'static,
     B::Error: Into<BoxError>,
-    F: Fn(Bytes) -> B + Clone + 'static,
+    F: Fn(Bytes) -> B + Clone,
 {
-    type Prepare = Pin<Box<dyn Future<Output = Result<Prepared<Request<B>>, Error>>>>;
+    type Prepare = Buffering<B, F>;
 
     fn prepare(&self, request: Request<B>) -> Preparation<Request<B>, Self::Prepare> {
         if let Some(body) = clone_in_memory(request.body()) {
             let again = copy(&request, body);
             return done(request, Some(again));
         }
-        if request.body().size_hint().lower() > self.limit as u64 {
+        if declared_length(request.headers(), request.body()) > self.limit as u64 {
             return done(request, None);
         }
-        let Self { limit, rebuild } = self.clone();
-        Preparation::Pending(Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let bytes = collect(body, limit).await?;
-            let request = Request::from_parts(parts, rebuild(bytes.clone()));
-            let again = copy(&request, rebuild(bytes));
-            Ok(Prepared {
-                request,
-                again: Some(again),
-            })
+        let (parts, body) = request.into_parts();
+        Preparation::Pending(Buffering {
+            body: Limited::new(body, self.limit).collect(),
+            rest: Some((parts, self.rebuild.clone())),
+        })
+    }
+}
+
+pin_project! {
+    /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
+    pub struct Buffering<B, F>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        #[pin]
+        body: Collect<Limited<B>>,
+        // The request without its body, until it has one again.
+        rest: Option<(Parts, F)>,
+    }
+}
+
+impl<B, F> Future for Buffering<B, F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+    F: Fn(Bytes) -> B,
+{
+    type Output = Result<Prepared<Request<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let bytes = collected(ready!(this.body.poll(cx)))?;
+        let Some((parts, rebuild)) = this.rest.take() else {
+            return Poll::Ready(Err(unreadable().done()));
+        };
+        let request = Request::from_parts(parts, rebuild(bytes.clone()));
+        let again = copy(&request, rebuild(bytes));
+        Poll::Ready(Ok(Prepared {
+            request,
+            again: Some(again),
         }))
+    }
+}
+
+impl<B, F> fmt::Debug for Buffering<B, F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffering")
     }
 }
 
 #[cfg(feature = "reqwest")]
 mod of_reqwest {
-    use http_body::Body as _;
     use reqwest::{Body, Request};
 
     use super::*;
@@ -191,14 +241,14 @@ mod of_reqwest {
             if let Some(again) = request.try_clone() {
                 return done(request, Some(again));
             }
-            let longer = |body: &Body| body.size_hint().lower() > self.limit as u64;
+            let longer = |body| declared_length(request.headers(), body) > self.limit as u64;
             if request.body().is_none_or(longer) {
                 return done(request, None);
             }
             let Self { limit, rebuild } = self.clone();
             Preparation::Pending(Box::pin(async move {
                 if let Some(body) = request.body_mut().take() {
-                    let bytes = collect(body, limit).await?;
+                    let bytes = collected(Limited::new(body, limit).collect().await)?;
                     *request.body_mut() = Some(rebuild(bytes));
                 }
                 let again = request.try_clone();
@@ -247,28 +297,32 @@ fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
         String,
         &'static str,
         &'static [u8],
-        Full<Vec<u8>>,
         Full<&'static [u8]>,
-        Full<&'static str>,
         Option<Full<Bytes>>,
     );
     None
 }
 
-async fn collect<B>(body: B, limit: usize) -> Result<Bytes, Error>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    let failed =
-        |message: &'static str| Error::build(ErrorKind::RequestBody, Retry::Never, message);
-    match Limited::new(body, limit).collect().await {
+/// How long the body is at least, by its own word or the headers'.
+fn declared_length(headers: &HeaderMap, body: &impl Body) -> u64 {
+    let header = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    body.size_hint().lower().max(header.unwrap_or(0))
+}
+
+fn collected<D: Buf>(body: Result<Collected<D>, BoxError>) -> Result<Bytes, Error> {
+    match body {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(failed("the request's body is longer than the buffer's limit").done())
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = "the request's body is longer than the buffer's limit";
+            Err(Error::build(ErrorKind::RequestBody, Retry::Never, message).done())
         }
-        Err(error) => Err(failed("the request's body could not be read")
-            .caused_by(error)
-            .done()),
+        Err(error) => Err(unreadable().caused_by(error).done()),
     }
+}
+
+fn unreadable() -> ErrorBuilder {
+    let message = "the request's body could not be read";
+    Error::build(ErrorKind::RequestBody, Retry::Never, message)
 }

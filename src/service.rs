@@ -11,7 +11,7 @@
 //! Invariants. With a token in hand the inner service is called within `call`, on the instance
 //! whose readiness was polled; nothing is boxed. A call that has to wait gives that instance up
 //! first, so that it holds nobody's permit while it waits, and polls a clone when its time has
-//! come. Readiness is the inner service's: it never waits for a token, and never fails for want of
+//! come. So does a call that fails without being sent. Readiness is the inner service's: it never waits for a token, and never fails for want of
 //! one. A 401 is kept, body untouched, until it is clear whether a second try is made, and is gone
 //! before the second try asks for readiness. There is no third try.
 
@@ -30,7 +30,7 @@ use crate::{
     attempt::{Judgement, authorize},
     cache::Acquire,
     error::Retry,
-    message::{HttpRequest, HttpResponse},
+    message::{HttpRequest, HttpResponse, sealed::Origin as _},
     resend::{InMemory, Preparation, Prepared, Replay},
 };
 
@@ -85,7 +85,7 @@ where
             Admission::Elsewhere => State::Pass {
                 future: self.inner.call(request),
             },
-            Admission::Refused(error) => State::Failed { error: Some(error) },
+            Admission::Refused(error) => self.fail(error),
         };
         ResponseFuture {
             state,
@@ -123,17 +123,22 @@ impl<S, P> BearerAuth<S, P> {
                         service: self.inner.clone(),
                         request,
                     });
+                    let origin = request.origin();
                     State::Send {
                         future: self.inner.call(request),
-                        sent: Some(Sent { token, again }),
+                        sent: Some(Sent {
+                            token,
+                            origin,
+                            again,
+                        }),
                     }
                 }
                 Ok(false) => State::Pass {
                     future: self.inner.call(request),
                 },
-                Err(error) => State::Failed { error: Some(error) },
+                Err(error) => self.fail(error),
             },
-            Acquire::Fail(error) => State::Failed { error: Some(error) },
+            Acquire::Fail(error) => self.fail(error),
             Acquire::Wait(waiting) => {
                 let cache = self.layer.cache().clone();
                 let can_resend = again.is_some();
@@ -147,6 +152,18 @@ impl<S, P> BearerAuth<S, P> {
                 }
             }
         }
+    }
+
+    /// The request is not sent: nothing stays reserved for it.
+    #[cold]
+    fn fail<R>(&mut self, error: Error) -> State<S, R, P>
+    where
+        S: Service<R> + Clone,
+        R: HttpRequest,
+        P: Replay<R>,
+    {
+        self.stand_back();
+        State::Failed { error: Some(error) }
     }
 
     /// Gives up the instance whose readiness was polled, and whatever it reserved with that.
@@ -165,6 +182,7 @@ pin_project! {
     pub struct ResponseFuture<S, R, P>
     where
         S: Service<R>,
+        R: HttpRequest,
         P: Replay<R>,
     {
         #[pin]
@@ -173,7 +191,7 @@ pin_project! {
     }
 }
 
-impl<S: Service<R>, R, P: Replay<R>> std::fmt::Debug for ResponseFuture<S, R, P> {
+impl<S: Service<R>, R: HttpRequest, P: Replay<R>> std::fmt::Debug for ResponseFuture<S, R, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("ResponseFuture")
     }
@@ -184,6 +202,7 @@ pin_project! {
     enum State<S, R, P>
     where
         S: Service<R>,
+        R: HttpRequest,
         P: Replay<R>,
     {
         // Not our business.
@@ -231,13 +250,14 @@ struct Waiting<S, R> {
     again: Option<R>,
 }
 
-struct Authorized<S, R> {
+struct Authorized<S, R: HttpRequest> {
     request: R,
     sent: Option<Sent<S, R>>,
 }
 
-struct Sent<S, R> {
+struct Sent<S, R: HttpRequest> {
     token: AccessToken,
+    origin: R::Origin,
     again: Option<Again<S, R>>,
 }
 
@@ -306,9 +326,17 @@ where
                 }
                 StateProj::Send { future, sent } => {
                     let response = ready!(future.poll(cx)).map_err(ServiceError::Inner)?;
-                    let Some(Sent { token, again }) = sent.take() else {
+                    let Some(Sent {
+                        token,
+                        origin,
+                        again,
+                    }) = sent.take()
+                    else {
                         return Poll::Ready(Ok(response));
                     };
+                    if !origin.answered(&response) {
+                        return Poll::Ready(Ok(response));
+                    }
                     match (layer.rules().judge(&response, &token), again) {
                         (Judgement::Pass, _) => return Poll::Ready(Ok(response)),
                         (Judgement::Renew, None) => {
@@ -394,6 +422,7 @@ where
     let sent = match authorize(request.headers_mut(), &token) {
         Ok(true) => Some(Sent {
             token,
+            origin: request.origin(),
             again: again.map(|request| Again {
                 service: service.clone(),
                 request,
@@ -412,6 +441,7 @@ where
 fn completed<S, R, P>() -> State<S, R, P>
 where
     S: Service<R>,
+    R: HttpRequest,
     P: Replay<R>,
 {
     State::Failed { error: None }

@@ -44,6 +44,8 @@ impl<E: fmt::Display> fmt::Display for ServiceError<E> {
 
 /// For any `E` that prints: also for `BoxError`, which is no `Error` itself. `source()` reaches
 /// the inner error where its type is known to be one: boxed errors, and those of reqwest and tonic.
+/// For any other client (hyper-util's, say) box its errors below the layer, with
+/// `ServiceBuilder::map_err(BoxError::from)`, where causes are to be found in logs.
 impl<E: fmt::Debug + fmt::Display + 'static> StdError for ServiceError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {

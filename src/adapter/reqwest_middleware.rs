@@ -10,6 +10,7 @@ use crate::{
     api::Admission,
     attempt::{Judgement, authorize},
     cache::Acquire,
+    message::sealed::{Origin as _, Request as _},
     resend::{Preparation, Prepared, Replay},
 };
 
@@ -46,9 +47,13 @@ where
                 .await
                 .map_err(Error::middleware)?,
         };
+        let origin = request.origin();
         let ours = authorize(request.headers_mut(), &token).map_err(Error::middleware)?;
         let refused = next.clone().run(request, extensions).await?;
-        if !ours || self.rules().judge(&refused, &token) == Judgement::Pass {
+        let refuses = |response: &Response, token| {
+            origin.answered(response) && self.rules().judge(response, token) == Judgement::Renew
+        };
+        if !ours || !refuses(&refused, &token) {
             return Ok(refused);
         }
         let Some(mut again) = again else {
@@ -61,7 +66,7 @@ where
         drop(refused);
         authorize(again.headers_mut(), &token).map_err(Error::middleware)?;
         let response = next.run(again, extensions).await?;
-        if self.rules().judge(&response, &token) == Judgement::Renew {
+        if refuses(&response, &token) {
             cache.reject(&token);
         }
         Ok(response)

@@ -13,13 +13,13 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
-use http::{Request, Response};
+use http::{Request, Response, uri::Scheme};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, Limited};
 use tower_service::Service;
 use zeroize::Zeroizing;
 
-use crate::BoxError;
+use crate::{BoxError, address};
 
 /// The longest answer that is read: 1 MiB.
 pub const MAX_BODY: usize = 1024 * 1024;
@@ -32,8 +32,8 @@ pub type HttpFuture<'a> =
 ///
 /// The default is [`ReqwestClient`](super::ReqwestClient) (feature `reqwest`); [`TowerClient`]
 /// makes one of any HTTP service, and you can write your own. An implementation sends the request
-/// once, **follows no redirect**, verifies the server's certificate, and stops reading at
-/// [`MAX_BODY`] bytes.
+/// once, **follows no redirect**, verifies the server's certificate, refuses plain `http` except to
+/// loopback, and stops reading at [`MAX_BODY`] bytes.
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends one request. Its URI is absolute.
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_>;
@@ -114,7 +114,7 @@ impl StdError for HttpError {
 /// An [`HttpClient`] made of a tower service: hyper-util's client, a stack with your own
 /// timeouts, anything.
 ///
-/// The service must not follow redirects. Token requests end after the cache's
+/// The service must not follow redirects. Plain `http` is refused except to loopback. Token requests end after the cache's
 /// [`flight_timeout`](crate::TokenCacheBuilder::flight_timeout) in any case.
 ///
 /// ```
@@ -131,7 +131,10 @@ pub struct TowerClient<S>(S);
 
 impl<S> TowerClient<S> {
     /// Wraps `service`, which is cloned for each request.
-    pub fn new(service: S) -> Self {
+    pub fn new(service: S) -> Self
+    where
+        S: Service<Request<Full<Bytes>>>,
+    {
         Self(service)
     }
 }
@@ -154,6 +157,7 @@ where
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
         let mut service = self.0.clone();
         Box::pin(async move {
+            refuse_plaintext(&request)?;
             let failed = |error: S::Error| by_cause(error.into());
             poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
             let response = service.call(request.map(Full::new)).await.map_err(failed)?;
@@ -161,6 +165,17 @@ where
             Ok(Response::from_parts(parts, read(body).await?))
         })
     }
+}
+
+/// A token request has secrets in it: over plain `http` it goes to this machine alone.
+pub(crate) fn refuse_plaintext(request: &Request<Bytes>) -> Result<(), HttpError> {
+    let uri = request.uri();
+    let loopback = uri.host().is_some_and(address::is_loopback_host);
+    if uri.scheme() == Some(&Scheme::HTTPS) || loopback {
+        return Ok(());
+    }
+    let cause = "plain http to another machine is refused";
+    Err(HttpError::other(cause))
 }
 
 /// Reads a body up to the cap, into memory that is wiped: it may hold tokens.
@@ -176,7 +191,7 @@ where
             if error.is::<http_body_util::LengthLimitError>() {
                 HttpError::oversized()
             } else {
-                by_cause(error)
+                broken_off(error)
             }
         })?;
         if let Ok(mut data) = frame.into_data() {
@@ -202,6 +217,15 @@ fn extend(read: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     read.extend_from_slice(chunk);
 }
 
+/// An answer has begun: whatever its end is called, the request had arrived.
+fn broken_off(error: BoxError) -> HttpError {
+    let mut error = by_cause(error);
+    if error.failure == Failure::Connect {
+        error.failure = Failure::Other;
+    }
+    error
+}
+
 /// A refused connection is found however deep the error wraps it.
 fn by_cause(error: BoxError) -> HttpError {
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
@@ -214,6 +238,12 @@ fn by_cause(error: BoxError) -> HttpError {
                 io::ErrorKind::TimedOut => return HttpError::timeout(error),
                 _ => {}
             }
+        }
+        #[cfg(feature = "reqwest")]
+        if let Some(reqwest) = error_.downcast_ref::<reqwest::Error>()
+            && reqwest.is_timeout()
+        {
+            return HttpError::timeout(error);
         }
         cause = error_.source();
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use reqwest::{Certificate, redirect};
 
-use super::http::{HttpClient, HttpError, HttpFuture, read};
+use super::http::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
 use crate::{ConfigError, address};
 
 /// Sends token requests with reqwest over rustls, trusting the system's root certificates.
@@ -58,17 +58,21 @@ impl ReqwestClient {
             let problem = "no certificate in it; it begins with `-----BEGIN CERTIFICATE-----`";
             return Err(ConfigError::new(FIELD, problem));
         }
+        // What is between the PEM lines is looked at when a client is built. This one needs no
+        // other roots, so that nothing is read from disk for it.
+        reqwest::Client::builder()
+            .tls_certs_only(roots.iter().cloned())
+            .build()
+            .map_err(|_| ConfigError::new(FIELD, "a certificate in it cannot be read"))?;
         self.roots.extend(roots);
         Ok(self)
     }
 
     fn client(&self, request: &Request<Bytes>) -> Result<&reqwest::Client, HttpError> {
+        refuse_plaintext(request)?;
         let host = request.uri().host().unwrap_or_default();
         let loopback = address::is_loopback_host(host);
         let plain = request.uri().scheme_str() != Some("https");
-        if plain && !loopback {
-            return Err(HttpError::other("plain http to another machine is refused"));
-        }
         let (slot, builder) = if plain {
             // No TLS, so no root certificates: a machine without any can do this.
             (
