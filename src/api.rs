@@ -165,20 +165,23 @@ impl Base {
     }
 }
 
-/// Whether servers may disagree on where a path leads: a `..` segment, an encoded `/`, `\` or `.`,
-/// or a backslash.
+/// Whether servers may disagree on where a path leads: a `..` segment (with path parameters or
+/// without), an encoded `/`, `\` or `.` (encoded once or twice), or a backslash.
 fn is_evasive(path: &str) -> bool {
     let bytes = path.as_bytes();
     bytes.iter().enumerate().any(|(at, byte)| match byte {
         b'\\' => true,
-        b'%' => matches!(
-            bytes.get(at + 1..at + 3),
-            Some([b'2', b'e' | b'E' | b'f' | b'F'] | [b'5', b'c' | b'C'])
-        ),
+        b'%' => {
+            let rest = bytes.get(at + 1..).unwrap_or_default();
+            matches!(
+                rest.strip_prefix(b"25").unwrap_or(rest),
+                [b'2', b'e' | b'E' | b'f' | b'F', ..] | [b'5', b'c' | b'C', ..]
+            )
+        }
         b'.' => {
             bytes.get(at + 1) == Some(&b'.')
                 && matches!(at.checked_sub(1).map(|at| bytes[at]), None | Some(b'/'))
-                && matches!(bytes.get(at + 2), None | Some(b'/' | b';'))
+                && matches!(bytes.get(at + 2), None | Some(b'/' | b';' | b'%'))
         }
         _ => false,
     })
@@ -278,7 +281,7 @@ mod tests {
                 "https://h:8000/ADOXX/rest/",
                 "https://h:8000/ADOXX/rest/myEndpoint?x=%2F..",
                 "https://h:8000/ADOXX/rest/a.b/..c/d..",
-                "https://h:8000/ADOXX/rest/a%20b",
+                "https://h:8000/ADOXX/rest/a%20b%25c",
             ] {
                 assert_eq!(admit(&apis, good), Some(true), "{good}");
             }
@@ -294,6 +297,9 @@ mod tests {
                 "https://h:8000/ADOXX/rest/.%2E/oauth2/token",
                 "https://h:8000/ADOXX/rest%2F..%2Foauth2/token",
                 "https://h:8000/ADOXX/rest/x%5c..%5Coauth2",
+                "https://h:8000/ADOXX/rest/..%3b/oauth2/token",
+                "https://h:8000/ADOXX/rest/%252e%252e/oauth2/token",
+                "https://h:8000/ADOXX/rest/..%252Foauth2/token",
             ] {
                 assert_eq!(admit(&apis, bad), Some(false), "{bad}");
             }
