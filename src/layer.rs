@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
 use tower_layer::Layer;
 
 use crate::{BearerAuth, ConfigError, TokenCache, api::Apis, attempt::Rules, resend::InMemory};
@@ -154,6 +154,13 @@ impl<P> BearerAuthLayer<P> {
     /// The tokens: to [`prefetch`](TokenCache::prefetch) one at start-up, say.
     pub fn cache(&self) -> &TokenCache {
         &self.cache
+    }
+
+    /// Whether the caller has put a token of its own on a request. What header ours goes in is
+    /// known when there is one: until then, it is `Authorization`.
+    #[inline]
+    pub(crate) fn is_authorized(&self, headers: &HeaderMap) -> bool {
+        headers.contains_key(AUTHORIZATION) && self.cache.goes_in_authorization()
     }
 
     #[inline]

@@ -109,6 +109,8 @@ impl<B> sealed::Response for http::Response<B> {
 
 #[cfg(feature = "reqwest")]
 mod of_reqwest {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
     use super::{HeaderMap, StatusCode, Target, sealed};
 
     fn target(url: &url::Url) -> Target<'_> {
@@ -120,20 +122,32 @@ mod of_reqwest {
         }
     }
 
-    impl sealed::Origin for url::Url {
+    /// A hash, so that a request leaves nothing on the heap behind. A collision would take one
+    /// 401 of another host for the API's.
+    #[allow(unnameable_types, reason = "part of sealed traits")]
+    #[derive(Debug)]
+    pub struct OriginHash(u64);
+
+    impl OriginHash {
+        fn of(target: Target<'_>) -> Self {
+            let mut hasher = DefaultHasher::new();
+            (target.scheme, target.host, target.port).hash(&mut hasher);
+            Self(hasher.finish())
+        }
+    }
+
+    impl sealed::Origin for OriginHash {
         fn answered(&self, response: &impl sealed::Response) -> bool {
-            let sent_to = target(self);
-            response.answered_by().is_none_or(|by| {
-                (by.scheme, by.host, by.port) == (sent_to.scheme, sent_to.host, sent_to.port)
-            })
+            let by = response.answered_by();
+            by.is_none_or(|by| Self::of(by).0 == self.0)
         }
     }
 
     impl sealed::Request for reqwest::Request {
-        type Origin = url::Url;
+        type Origin = OriginHash;
 
-        fn origin(&self) -> url::Url {
-            self.url().clone()
+        fn origin(&self) -> OriginHash {
+            OriginHash::of(target(self.url()))
         }
 
         fn target(&self) -> Target<'_> {

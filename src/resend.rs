@@ -62,12 +62,18 @@ pub enum Preparation<R, F> {
 /// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, and `Option<Full<Bytes>>`; any
 /// other body, however short, streams. Of `reqwest::Request` it is what its `try_clone` can clone.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "a name for a policy, to be written as a value"
+)]
 pub struct InMemory;
 
 /// No request is sent again. The token is renewed all the same, for the requests to come.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "a name for a policy, to be written as a value"
+)]
 pub struct Off;
 
 /// Reads bodies into memory before they are sent, up to a limit: see [`Buffered::new`].
@@ -75,13 +81,6 @@ pub struct Off;
 pub struct Buffered<F> {
     limit: usize,
     rebuild: F,
-}
-
-impl Off {
-    /// The policy.
-    pub const fn new() -> Self {
-        Self
-    }
 }
 
 impl<F> Buffered<F> {

@@ -102,7 +102,7 @@ impl<S, P> BearerAuth<S, P> {
         R: HttpRequest,
         P: Replay<R>,
     {
-        if request.headers().contains_key(http::header::AUTHORIZATION) {
+        if self.layer.is_authorized(request.headers()) {
             return State::Pass {
                 future: self.inner.call(request),
             };
@@ -359,14 +359,7 @@ where
                             return Poll::Ready(Ok(response));
                         }
                         // The refused answer is dropped here.
-                        (Some(Refused { again, .. }), Some(token)) => authorized(
-                            Waiting {
-                                service: again.service,
-                                request: again.request,
-                                again: None,
-                            },
-                            token,
-                        ),
+                        (Some(Refused { again, .. }), Some(token)) => resent(again, &token),
                         (None, _) => completed(),
                     }
                 }
@@ -434,6 +427,30 @@ where
     State::Ready {
         service,
         authorized: Some(Authorized { request, sent }),
+    }
+}
+
+/// The second try. Its answer is the caller's, whatever it says: if it is a 401 again, the next
+/// request will find out whether that is the token's fault.
+fn resent<S, R, P>(again: Again<S, R>, token: &AccessToken) -> State<S, R, P>
+where
+    S: Service<R> + Clone,
+    R: HttpRequest,
+    P: Replay<R>,
+{
+    let Again {
+        service,
+        mut request,
+    } = again;
+    match authorize(request.headers_mut(), token) {
+        Ok(_) => State::Ready {
+            service,
+            authorized: Some(Authorized {
+                request,
+                sent: None,
+            }),
+        },
+        Err(error) => State::Failed { error: Some(error) },
     }
 }
 

@@ -6,6 +6,9 @@ use crate::{BoxError, Error};
 
 /// Why a request through [`BearerAuth`](crate::BearerAuth) failed: no token, or the wrapped
 /// service's own error.
+///
+/// `Display` is that of the error inside, which `source()` returns too, so that nobody who prints
+/// one line misses the reason, and nobody who looks for a type misses it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServiceError<E> {
@@ -36,7 +39,7 @@ impl<E> ServiceError<E> {
 impl<E: fmt::Display> fmt::Display for ServiceError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Token(_) => f.write_str("the request has no access token"),
+            Self::Token(error) => error.fmt(f),
             Self::Inner(error) => error.fmt(f),
         }
     }

@@ -114,7 +114,7 @@ async fn any_body() {
     assert_eq!(NoClone(Cell::new(1)).0.get(), 1);
     // With the policy Off not even that: a body that borrows.
     let text = String::from("borrowed");
-    let client = auth().resend(Off::new()).layer(Api::that_accepts(&["t"]));
+    let client = auth().resend(Off).layer(Api::that_accepts(&["t"]));
     let response = client.oneshot(post(URI, text.as_str())).await.unwrap();
     assert_eq!(response.status(), 200);
 }

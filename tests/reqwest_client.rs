@@ -85,7 +85,7 @@ async fn the_policies() {
     let auth = layer_for(&idp);
     auth.cache().token().await.unwrap();
 
-    let off = auth.clone().resend(Off::new()).layer(Client::new());
+    let off = auth.clone().resend(Off).layer(Client::new());
     idp.revoke_all();
     assert_eq!(off.oneshot(get(&url)).await.unwrap().status(), 401);
     soon(idp.token_requests_reach(2)).await;

@@ -123,7 +123,7 @@ async fn nothing_is_sent_again_when_it_is_off() {
     let auth = layer_for(&idp);
     auth.cache().token().await.unwrap();
     idp.revoke_all();
-    let client = client(auth.resend(Off::new()));
+    let client = client(auth.resend(Off));
     let response = client.get(idp.api_url()).send().await.unwrap();
     assert_eq!(response.status(), 401);
     soon(idp.token_requests_reach(2)).await;

@@ -34,7 +34,7 @@ async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
     let auth = BearerAuthLayer::any_api(numbered().0);
     auth.cache().token().await.unwrap();
 
-    let mut client = auth.clone().resend(Off::new()).layer(api.clone());
+    let mut client = auth.clone().resend(Off).layer(api.clone());
     let polled_instance = client.get_ref().clone().clones(); // Any clone knows the count.
     for _ in 0..3 {
         let client = ServiceExt::<Request<()>>::ready(&mut client).await.unwrap();

@@ -75,7 +75,7 @@ async fn c13_two_401s_and_the_second_is_the_answer() {
 async fn without_resending_the_401_comes_whole() {
     let idp = MockIdp::start().await.unwrap();
     let url = refusing(&idp);
-    let client = layer_for(&idp).resend(Off::new()).layer(http1::<NoBody>());
+    let client = layer_for(&idp).resend(Off).layer(http1::<NoBody>());
     let response = client.oneshot(get(url)).await.unwrap();
     assert_refused(&response);
     assert_eq!(text(response).await.len(), 100_000);

@@ -57,7 +57,7 @@ async fn a_token_in_another_header() {
     let headers = &api.seen()[1].headers;
     assert_eq!(headers.get_all(AMZ).iter().collect::<Vec<_>>(), ["own"]);
 
-    // And whatever stands in `Authorization` stays.
+    // Whatever stands in `Authorization` stays, and is no reason to leave the token out.
     let mut request = get::<()>("https://h/");
     let signature = "AWS4-HMAC-SHA256 Credential=x";
     request
@@ -65,6 +65,7 @@ async fn a_token_in_another_header() {
         .insert("authorization", signature.parse().unwrap());
     call(request).await.unwrap();
     assert_eq!(api.seen()[2].authorization(), Some(signature));
+    assert_eq!(api.seen()[2].headers[AMZ], "Atza|1");
 }
 
 #[tokio::test]
@@ -218,6 +219,11 @@ async fn c18_without_a_token_nothing_is_sent() {
     let source = source_fn(|_| async { Err(Error::from_source("none today")) });
     let client = BearerAuthLayer::any_api(source).layer(api.clone());
     let error = client.oneshot(get::<()>("https://h/")).await.unwrap_err();
-    assert_eq!(error.to_string(), "the request has no access token");
+    assert_eq!(
+        error.to_string(),
+        "the token source failed; the next attempt is in 1 s"
+    );
+    let cause = std::error::Error::source(&error).unwrap();
+    assert!(cause.is::<Error>());
     assert!(api.seen().is_empty());
 }

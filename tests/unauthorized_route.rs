@@ -133,7 +133,7 @@ async fn requests_that_cannot_be_sent_again_wait_for_the_first_renewal_only() {
     world.first_token().await;
     let layer = BearerAuthLayer::for_api("https://api.example/", world.cache.clone())
         .unwrap()
-        .resend(resend::Off::new());
+        .resend(resend::Off);
     let waited = minute(&world, layer.layer(service_fn(api))).await;
     let ticks = LATENCY.as_millis() / TICK.as_millis();
     assert_eq!(
@@ -167,4 +167,36 @@ async fn after_five_quiet_minutes_a_rejection_is_the_first_again() {
         assert_eq!(world.asked.load(Ordering::Relaxed), asked + renewals);
         world.clock.advance(Duration::from_secs(1));
     }
+}
+
+/// The answer to the second try comes long after the spacing of renewals is over.
+#[tokio::test]
+async fn p230_a_second_401_asks_for_no_token_however_late_it_comes() {
+    let world = World::new();
+    world.first_token().await;
+    let layer = BearerAuthLayer::for_api("https://api.example/", world.cache.clone()).unwrap();
+    let slow = world.clock.clone();
+    let client = layer.layer(service_fn(move |request| {
+        let pause = slow.sleep(Duration::from_secs(5));
+        async move {
+            pause.await;
+            api(request).await
+        }
+    }));
+    let mut client = client;
+    let answer = tokio::spawn(client.call(get("/broken")));
+    for _ in 0..4 {
+        world.clock.settle().await;
+        world.clock.advance(Duration::from_secs(5));
+    }
+    assert_eq!(
+        answer.await.unwrap().unwrap().status(),
+        StatusCode::UNAUTHORIZED
+    );
+    world.clock.settle().await;
+    assert_eq!(
+        world.asked.load(Ordering::Relaxed),
+        2,
+        "one for this request"
+    );
 }

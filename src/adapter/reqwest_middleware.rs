@@ -31,7 +31,7 @@ where
             Admission::Elsewhere => return next.run(request, extensions).await,
             Admission::Refused(error) => return Err(Error::middleware(error)),
         }
-        if request.headers().contains_key(http::header::AUTHORIZATION) {
+        if self.is_authorized(request.headers()) {
             return next.run(request, extensions).await;
         }
         let Prepared { mut request, again } = match self.policy().prepare(request) {
@@ -50,10 +50,10 @@ where
         let origin = request.origin();
         let ours = authorize(request.headers_mut(), &token).map_err(Error::middleware)?;
         let refused = next.clone().run(request, extensions).await?;
-        let refuses = |response: &Response, token| {
-            origin.answered(response) && self.rules().judge(response, token) == Judgement::Renew
-        };
-        if !ours || !refuses(&refused, &token) {
+        let renew = ours
+            && origin.answered(&refused)
+            && self.rules().judge(&refused, &token) == Judgement::Renew;
+        if !renew {
             return Ok(refused);
         }
         let Some(mut again) = again else {
@@ -65,10 +65,6 @@ where
         };
         drop(refused);
         authorize(again.headers_mut(), &token).map_err(Error::middleware)?;
-        let response = next.run(again, extensions).await?;
-        if refuses(&response, &token) {
-            cache.reject(&token);
-        }
-        Ok(response)
+        next.run(again, extensions).await
     }
 }

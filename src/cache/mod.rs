@@ -159,7 +159,7 @@ impl TokenCache {
         let (flight, departure) = self.transition(|control, now| {
             if let Some(flight) = control.flight() {
                 flight.hurry();
-                return Ok((Arc::clone(flight), None));
+                return Ok::<_, Error>((Arc::clone(flight), None));
             }
             let runtime = runtime.ok_or_else(Error::no_runtime)?;
             let departure = self.depart(control, FetchReason::Manual, now, now, runtime);
@@ -193,6 +193,14 @@ impl TokenCache {
     /// Outside a tokio runtime it starts with the first token request.
     pub fn keep_fresh(&self) -> KeepFresh {
         KeepFresh::new(self.clone())
+    }
+
+    /// Whether tokens go in `Authorization`, as far as is known.
+    #[cold]
+    pub(crate) fn goes_in_authorization(&self) -> bool {
+        let snapshot = self.0.snapshot.load();
+        let token = snapshot.token.as_ref();
+        token.is_none_or(|token| token.header_name() == http::header::AUTHORIZATION)
     }
 
     /// The way of a request, up to where it has to wait. `can_resend`: see [`classify`].

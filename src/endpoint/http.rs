@@ -232,9 +232,7 @@ fn by_cause(error: BoxError) -> HttpError {
     while let Some(error_) = cause {
         if let Some(io) = error_.downcast_ref::<io::Error>() {
             match io.kind() {
-                io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable => return HttpError::connect(error),
+                io::ErrorKind::ConnectionRefused => return HttpError::connect(error),
                 io::ErrorKind::TimedOut => return HttpError::timeout(error),
                 _ => {}
             }

@@ -65,9 +65,9 @@ impl TokenEndpoint {
             .caused_by(error)
             .done()
         })?;
-        let response = self.http.send(request).await.map_err(failed)?;
+        let response = self.http.send(request).await?;
         if response.body().len() > MAX_BODY {
-            return Err(failed(HttpError::oversized()));
+            return Err(HttpError::oversized().into());
         }
         let now = Clock::default().now().system_time();
         self.reading.read(response, now)
@@ -150,30 +150,33 @@ pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {
     ))
 }
 
-fn failed(error: HttpError) -> Error {
-    let (kind, retry, message) = match error.failure {
-        Failure::Connect => (
-            ErrorKind::Connect,
-            Retry::Soon,
-            "no connection to the token endpoint",
-        ),
-        Failure::Timeout => (
-            ErrorKind::Timeout,
-            Retry::Later,
-            "no answer from the token endpoint in time",
-        ),
-        Failure::Oversized => (
-            ErrorKind::InvalidResponse,
-            Retry::Later,
-            "the token endpoint's answer is longer than 1 MiB",
-        ),
-        Failure::Other => (
-            ErrorKind::Transport,
-            Retry::Later,
-            "the connection to the token endpoint failed",
-        ),
-    };
-    Error::build(kind, retry, message)
-        .caused_by(error.cause)
-        .done()
+/// For sources of one's own that ask over HTTP.
+impl From<HttpError> for Error {
+    fn from(error: HttpError) -> Self {
+        let (kind, retry, message) = match error.failure {
+            Failure::Connect => (
+                ErrorKind::Connect,
+                Retry::Soon,
+                "no connection to the token endpoint",
+            ),
+            Failure::Timeout => (
+                ErrorKind::Timeout,
+                Retry::Later,
+                "no answer from the token endpoint in time",
+            ),
+            Failure::Oversized => (
+                ErrorKind::InvalidResponse,
+                Retry::Later,
+                "the token endpoint's answer is longer than 1 MiB",
+            ),
+            Failure::Other => (
+                ErrorKind::Transport,
+                Retry::Later,
+                "the connection to the token endpoint failed",
+            ),
+        };
+        Error::build(kind, retry, message)
+            .caused_by(error.cause)
+            .done()
+    }
 }

@@ -167,6 +167,11 @@ impl TokenResponseBuilder {
     }
 
     /// The request header that carries the token. Default: `Authorization`.
+    ///
+    /// A client that follows redirects by itself, as reqwest does, keeps any other header when it
+    /// goes to another host: switch its redirects off. And until the first token has come,
+    /// requests whose caller has set `Authorization` are taken to need none:
+    /// [`prefetch`](crate::TokenCache::prefetch) helps.
     pub fn header_name(mut self, name: HeaderName) -> Self {
         self.header_name = name;
         self
