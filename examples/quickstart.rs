@@ -5,17 +5,18 @@
 //! cargo run --example quickstart
 //! ```
 //!
-//! The same against real ones, with the client's secret in the environment variable
-//! `CLIENT_SECRET`:
+//! With arguments it asks a real identity provider for a token and sends ten requests to a real
+//! API; the client's secret is in the environment variable `CLIENT_SECRET`:
 //!
 //! ```text
-//! cargo run --example quickstart -- --token-url https://… --client-id … --api https://… [--scope …] [--audience …]
+//! cargo run --example quickstart -- --token-url https://… --client-id … --api https://…
 //! ```
 #![allow(clippy::disallowed_methods, reason = "a demonstration in real time")]
 
 use std::{
     env,
     error::Error,
+    process::ExitCode,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -31,12 +32,22 @@ use tower::{Layer as _, ServiceExt as _};
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]
-async fn main() -> Outcome<()> {
-    if env::args().len() > 1 {
-        against_a_real_server(Arguments::parse()?).await
+async fn main() -> ExitCode {
+    let outcome = if env::args().len() > 1 {
+        against_a_real_server().await
     } else {
         against_ourselves().await
+    };
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    eprintln!("error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because: {error}");
+        cause = error.source();
     }
+    ExitCode::FAILURE
 }
 
 async fn against_ourselves() -> Outcome<()> {
@@ -55,64 +66,68 @@ async fn against_ourselves() -> Outcome<()> {
 
     idp.then(Answer::ok().delay(Duration::from_millis(50)));
     load.burst(1_000).await;
+    let first = idp.token_requests();
     show.line(format!(
-        "1,000 requests at once, without a token: {} token request",
-        idp.token_requests()
+        "1,000 requests at once, without a token; token requests: {first}"
     ));
-    let before = idp.token_requests();
     load.burst(1_000).await;
     show.line(format!(
-        "1,000 more: {} token requests, the token is cached",
-        idp.token_requests() - before
+        "1,000 more; token requests: {}, the token is cached",
+        idp.token_requests() - first
     ));
 
     show.line("from now on 200 requests a second; the token lives for 2 s …");
-    idp.then(Answer::ok().delay(Duration::from_millis(50)));
+    idp.then(Answer::ok().delay(Duration::from_millis(200)));
     load.until(|| idp.tokens_issued() == 2).await;
-    load.run(Duration::from_millis(200)).await;
-    show.line("… and was renewed ahead of its end, in the background: nobody waited");
+    load.run(Duration::from_millis(250)).await;
+    show.line(format!(
+        "… a new one came ahead of its end; asking took 200 ms, the longest request {:.0?}",
+        load.seen().longest
+    ));
 
     idp.set_lifetime(Duration::from_secs(8));
     idp.revoke_all();
-    let refused = idp.api_unauthorized();
     load.run(Duration::from_millis(300)).await;
     show.line(format!(
-        "the IdP revoked the token: {} answer(s) of 401, one new token, sent again: no failure",
-        idp.api_unauthorized() - refused
+        "the token was revoked; 401s: {}, sent again with a new token, good for 8 s; failures: {}",
+        idp.api_unauthorized(),
+        load.seen().failures
     ));
-    let healed = idp.api_unauthorized();
 
     idp.always(Answer::unavailable(0));
-    show.line("the IdP goes down: 503 to every token request …");
+    show.line("the IdP goes down; nobody notices until the renewal, 2 s before the token's end …");
     let failed = || auth.cache().status().last_error.is_some();
     load.until(failed).await;
-    show.line("… renewal fails; requests go on with the token in hand …");
+    show.line("… which is refused (503); requests go on with the token in hand …");
     load.run(Duration::from_millis(500)).await;
     idp.recover();
     load.until(|| !failed()).await;
-    show.line("… the IdP is back, the next attempt brought a new token");
+    show.line("… the IdP is back, and the next attempt brings a new token");
 
     let seen = load.seen();
+    let healed = idp.api_unauthorized();
+    let asked = idp.token_requests();
+    let longest = format!("{:.0?}", seen.longest);
     println!();
-    println!("  requests       {:>7}", seen.requests);
-    println!("  failures       {:>7}", seen.failures);
-    println!("  token requests {:>7}", idp.token_requests());
-    println!("  401s healed    {:>7}", healed);
+    println!("  requests       {:>6}", seen.requests);
+    println!("  failures       {:>6}", seen.failures);
     println!(
-        "  longest wait   {:>7.0?} once the load was steady",
-        seen.longest
+        "  token requests {asked:>6}  (first, renewal, after the 401, refused, after the outage)"
     );
+    println!("  401s healed    {healed:>6}");
+    println!("  longest wait   {longest:>6}  (a whole request, the two bursts aside)");
     if seen.failures > 0 {
         return Err("there should have been no failure".into());
     }
     Ok(())
 }
 
-async fn against_a_real_server(arguments: Arguments) -> Outcome<()> {
+async fn against_a_real_server() -> Outcome<()> {
+    let arguments = Arguments::parse()?;
     let mut source = ClientCredentials::builder(
         arguments.token_url,
         arguments.client_id,
-        env::var("CLIENT_SECRET").map_err(|_| "set the environment variable CLIENT_SECRET")?,
+        arguments.client_secret,
     );
     if let Some(scope) = arguments.scope {
         source = source.scope(scope);
@@ -124,10 +139,8 @@ async fn against_a_real_server(arguments: Arguments) -> Outcome<()> {
     let show = Timeline::start();
     let token = auth.cache().token().await?;
     let left = auth.cache().status().expires_in.unwrap_or_default();
-    show.line(format!(
-        "a token, good for {left:.0?}; scope: {:?}",
-        token.scope()
-    ));
+    let scope = token.scope().unwrap_or("as asked");
+    show.line(format!("a token, good for {left:.0?}; scope: {scope}"));
 
     let client = auth.layer(Client::new());
     let url: Url = arguments.api.parse()?;
@@ -233,6 +246,7 @@ impl Timeline {
 struct Arguments {
     token_url: String,
     client_id: String,
+    client_secret: String,
     api: String,
     scope: Option<String>,
     audience: Option<String>,
@@ -240,18 +254,36 @@ struct Arguments {
 
 impl Arguments {
     fn parse() -> Outcome<Self> {
-        let given: Vec<String> = env::args().skip(1).collect();
-        let get = |name: &str| {
-            let at = given.iter().position(|argument| argument == name)?;
-            given.get(at + 1).cloned()
-        };
-        let need = |name: &str| get(name).ok_or(format!("{name} is missing"));
-        Ok(Self {
-            token_url: need("--token-url")?,
-            client_id: need("--client-id")?,
-            api: need("--api")?,
-            scope: get("--scope"),
-            audience: get("--audience"),
-        })
+        let mut given = env::args().skip(1);
+        let (mut token_url, mut client_id, mut api) = (None, None, None);
+        let (mut scope, mut audience) = (None, None);
+        while let Some(name) = given.next() {
+            let slot = match name.as_str() {
+                "--token-url" => &mut token_url,
+                "--client-id" => &mut client_id,
+                "--api" => &mut api,
+                "--scope" => &mut scope,
+                "--audience" => &mut audience,
+                _ => return Err(USAGE.into()),
+            };
+            *slot = given.next();
+        }
+        let client_secret = env::var("CLIENT_SECRET")
+            .ok()
+            .filter(|secret| !secret.is_empty());
+        match (token_url, client_id, client_secret, api) {
+            (Some(token_url), Some(client_id), Some(client_secret), Some(api)) => Ok(Self {
+                token_url,
+                client_id,
+                client_secret,
+                api,
+                scope,
+                audience,
+            }),
+            _ => Err(USAGE.into()),
+        }
     }
 }
+
+const USAGE: &str = "usage, with the client's secret in the environment variable CLIENT_SECRET:
+  quickstart --token-url URL --client-id ID --api URL [--scope SCOPE] [--audience AUDIENCE]";

@@ -17,8 +17,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     auth.cache().prefetch();
 
     let mut client = auth.layer(Client::new());
-    let url = format!("{}orders", idp.api_url()).parse()?;
-    let request = Request::new(Method::GET, url);
+    let url = format!("{}orders", idp.api_url());
+
+    let request = Request::new(Method::GET, url.parse()?);
+    let response = client.ready().await?.call(request).await?;
+    println!("{}: {}", response.status(), response.text().await?);
+
+    // reqwest's request builder is within reach; only sending is the service's business.
+    let request = client.get_ref().post(&url).body("one coffee").build()?;
     let response = client.ready().await?.call(request).await?;
     println!("{}: {}", response.status(), response.text().await?);
     Ok(())

@@ -1,11 +1,10 @@
 //! The layer as middleware of `reqwest-middleware`: the client's usual interface stays.
 //! (Feature `reqwest-middleware`.)
 
-#[cfg(feature = "reqwest-middleware")]
+use bearer_auth::{BearerAuthLayer, ClientCredentials, testing::MockIdp};
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    use bearer_auth::{BearerAuthLayer, ClientCredentials, testing::MockIdp};
-
     // Stands for your identity provider and your API.
     let idp = MockIdp::start().await?;
 
@@ -20,7 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let response = client.post(&url).body("one coffee").send().await?;
     println!("{}: {}", response.status(), response.text().await?);
 
-    // A request to anybody else goes without the token.
+    // A refused token is replaced, and the request sent again.
     idp.revoke_all();
     let response = client.get(&url).send().await?;
     println!(
@@ -29,9 +28,4 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         response.text().await?
     );
     Ok(())
-}
-
-#[cfg(not(feature = "reqwest-middleware"))]
-fn main() {
-    println!("run with: cargo run --example reqwest_middleware --features reqwest-middleware");
 }

@@ -18,7 +18,24 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// [`retry_after`](Self::retry_after) when the cache asks again.
 ///
 /// `Display` and `Debug` are safe to log. The server's own words are behind
-/// [`oauth_error`](Self::oauth_error).
+/// [`oauth_error`](Self::oauth_error), what happened underneath behind `source()`.
+///
+/// Through a tower stack it arrives in a [`ServiceError::Token`](crate::ServiceError::Token),
+/// through reqwest-middleware in a `reqwest_middleware::Error::Middleware`, from which
+/// `downcast_ref::<bearer_auth::Error>()` takes it.
+///
+/// ```
+/// use bearer_auth::{Error, OAuthErrorCode};
+///
+/// fn advice(error: &Error) -> String {
+///     match error.oauth_error().map(|oauth| oauth.code()) {
+///         Some(OAuthErrorCode::InvalidClient) => "check the client's id and secret".to_owned(),
+///         Some(OAuthErrorCode::InvalidScope) => "ask for another scope".to_owned(),
+///         _ if error.is_retryable() => format!("again in {:?}", error.retry_after()),
+///         _ => format!("somebody has to look: {error}"),
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -79,7 +96,8 @@ pub(crate) enum Retry {
 
 impl Error {
     /// The error of a [`TokenSource`](crate::TokenSource) of your own: retryable, after the usual
-    /// backoff. `cause` is what `source()` returns.
+    /// backoff. `cause` is what `source()` returns; `Display` does not show it, since nobody knows
+    /// what is in it.
     pub fn from_source(cause: impl Into<BoxError>) -> Self {
         Self::build(ErrorKind::Source, Retry::Later, "the token source failed")
             .caused_by(cause)

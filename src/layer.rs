@@ -47,6 +47,9 @@ impl BearerAuthLayer {
     /// A path with a `..` segment, an encoded `/`, `\` or `.`, or a backslash is not below any base
     /// path; if your API has such paths, give the API's origin alone.
     ///
+    /// If your API answers 401 and [`status`](TokenCache::status) shows that nobody has asked for a
+    /// token, the request's URL is not below `base_url`.
+    ///
     /// # Errors
     ///
     /// `base_url` is not an absolute `https` URL (`http` is for loopback), or has a query, a
@@ -105,8 +108,8 @@ impl<P> BearerAuthLayer<P> {
         Ok(self)
     }
 
-    /// What requests without a host in their URI are relative to: those inside a tonic `Channel`,
-    /// or on a hyper `SendRequest`. Without it they are an error, since nobody can tell where they
+    /// What requests without a host in their URI are relative to: those of a tonic client over this
+    /// layer, or on a hyper `SendRequest`. Without it they are an error, since nobody can tell where they
     /// go. It allows nothing by itself: the base URL has to lie within an allowed API.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! OAuth 2.0 access tokens on outgoing HTTP requests.
 //!
 //! A [`BearerAuthLayer`] wraps an HTTP client; behind it a [`TokenCache`] asks a [`TokenSource`]
-//! for tokens ahead of their end, on their end, or when the API refuses one. Nothing else in the
-//! program changes.
+//! for tokens ahead of their end, when they have ended, or when the API refuses one. Nothing else
+//! in the program changes.
 //!
 //! ```
 //! use bearer_auth::{BearerAuthLayer, ClientCredentials};
@@ -26,8 +26,7 @@
 //!
 //! 1. A request to anybody but the API is passed on untouched, and so is one whose caller has set
 //!    `Authorization`. Plain `http` is for loopback.
-//! 2. With a good token, the header is put on and the request sent: no lock, no waiting, nothing
-//!    allocated.
+//! 2. With a good token, the header is put on and the request sent: no lock, no waiting.
 //! 3. Without one, it waits for the token request that is under way, or starts one. It is never
 //!    sent without a token.
 //! 4. If the API answers 401, that token is rejected, a new one is fetched, and the request is sent
@@ -39,9 +38,9 @@
 //! | | |
 //! |---|---|
 //! | lifetime | counts from when the token was asked for, on the monotonic *and* the wall clock: a laptop that slept never takes a dead token for a good one |
-//! | renewal ahead | from ¼ of the lifetime before the end (15 min at most; 60 min for lifetimes of 4 h and up), less a random quarter of that, so that a fleet spreads out. In the background: requests go on with the token in hand |
+//! | renewal ahead | when a quarter of the lifetime is left, or a little less: up to a quarter of that, at random, so that a fleet spreads out. A token of an hour is renewed 15 to 11 minutes before its end; it is never more than 15 minutes (60 for lifetimes of 4 hours and up). In the background: requests go on with the token in hand |
 //! | safety margin | in the last 10 s (a tenth of the lifetime at most) requests wait for the new token, but 1 s at most and never past half of what is left: then they go with the old one |
-//! | one token request | however many callers wait; they share its result, or its error. It runs in a task of its own: dropping callers cancels nothing. 30 s at most, and 3 attempts if somebody waits |
+//! | one token request | however many callers wait; they share its result, or its error. It runs in a task of its own: dropping callers cancels nothing. It takes 30 s at most ([`TokenCacheBuilder::fetch_timeout`]). If somebody waits, it makes up to 3 attempts where another may help at once (no connection, 5xx, 429), but not after one that may have reached the server, nor against a longer `Retry-After` |
 //! | failure | the token in hand serves until its real end. Without one, callers get the last error at once, with the time of the next attempt. The next attempt is after 1 s, 2 s, 4 s … 60 s (half of it at random), or after the server's `Retry-After` (10 min at most); after an error that somebody has to mend, after 5 min |
 //! | rejection | is of one token, by value: a late 401 leaves a newer token alone. Renewals after rejections are 1 s apart, doubling to 60 s, until 5 minutes were quiet: a route that always answers 401 costs little and stalls nobody |
 //! | the same token again | some servers hand out the token they gave before: the next try comes after a quarter of the rest of its life |
@@ -59,13 +58,33 @@
 //! the header when it leaves the host; on the same host, the path rule does not apply to it. A
 //! redirect layer of your own belongs outside.
 //!
+//! # gRPC
+//!
+//! A tonic `Channel` is a service like any other. A client's requests name no host, so the layer
+//! has to be told ([`BearerAuthLayer::relative_to`]), or the client (`with_origin`). gRPC says 401
+//! in its own way, and its requests stream, so that they are not sent again: the next one has a
+//! new token.
+//!
+//! ```
+//! # use bearer_auth::{BearerAuthLayer, ConfigError, TokenSource};
+//! # fn grpc(source: impl TokenSource) -> Result<(), ConfigError> {
+//! let auth = BearerAuthLayer::for_api("https://grpc.example/", source)?
+//!     .relative_to("https://grpc.example/")?
+//!     .renew_on(|_, headers| headers.get("grpc-status").is_some_and(|code| code == "16"));
+//! # Ok(()) }
+//! // let client = GreeterClient::new(auth.layer(channel));
+//! ```
+//!
+//! A request that has no token fails with `Unknown`; what the channel itself fails with stays as it
+//! is with the feature `tonic`.
+//!
 //! # Features
 //!
 //! | | |
 //! |---|---|
 //! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider. Without it, give an [`endpoint::TowerClient`] |
 //! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
-//! | `tonic` | `source()` of the layer's errors reaches tonic's, so that gRPC statuses stay right |
+//! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [below](#grpc) |
 //! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
 //! | `full` | all of them |
 #![cfg_attr(docsrs, feature(doc_cfg))]

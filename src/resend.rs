@@ -30,13 +30,16 @@ use crate::{
 /// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`].
 pub trait Replay<R>: Clone + sealed::Policy {
     /// Makes a request ready to be sent, if that takes time.
+    #[doc(hidden)]
     type Prepare: Future<Output = Result<Prepared<R>, Error>>;
 
     /// Takes a request, and keeps a copy of it if it can.
+    #[doc(hidden)]
     fn prepare(&self, request: R) -> Preparation<R, Self::Prepare>;
 }
 
 /// A request, and its copy if there can be one.
+#[doc(hidden)]
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Prepared<R> {
@@ -47,6 +50,7 @@ pub struct Prepared<R> {
 }
 
 /// What [`Replay::prepare`] returns.
+#[doc(hidden)]
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Preparation<R, F> {
@@ -170,6 +174,7 @@ where
 
 pin_project! {
     /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
+    #[doc(hidden)]
     pub struct Buffering<B, F>
     where
         B: Body,

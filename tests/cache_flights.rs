@@ -230,10 +230,10 @@ async fn a_source_that_never_answers_is_given_up_after_thirty_seconds() {
 }
 
 #[tokio::test]
-async fn a_flight_timeout_of_one_s_own_is_obeyed() {
+async fn a_fetch_timeout_of_one_s_own_is_obeyed() {
     let clock = ManualClock::new();
     let idp = Idp::new(&clock);
-    let cache = idp.builder().flight_timeout(secs(5)).build();
+    let cache = idp.builder().fetch_timeout(secs(5)).build();
     idp.answer(Answer::Silence);
     let waiter = call(&cache);
     clock.settle().await;

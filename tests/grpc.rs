@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 
 use bearer_auth::{BearerAuth, BearerAuthLayer, Error, StaticToken, source_fn, testing::MockIdp};
 use http::{HeaderMap, Uri};
-use support_http::{layer_for, nobody, numbered, soon};
+#[cfg(feature = "tonic")]
+use support_http::nobody;
+use support_http::{layer_for, numbered, soon};
 use tokio::net::TcpListener;
 use tonic::{
     Code, Request, Status,

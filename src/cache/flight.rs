@@ -169,7 +169,7 @@ async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
             .timeout(delay, &flight.runtime, flight.hurry.notified())
             .await;
     }
-    let limit = shared.settings.flight_timeout;
+    let limit = shared.settings.fetch_timeout;
     let result = clock
         .timeout(limit, &flight.runtime, ask(shared, flight, request))
         .await

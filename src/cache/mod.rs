@@ -47,6 +47,15 @@ use crate::{
 /// for that. If it fails, the token serves until it really ends, and failures are spaced by a
 /// backoff. The details are in the [crate's documentation](crate#the-life-of-a-token).
 ///
+/// | | |
+/// |---|---|
+/// | [`token`](Self::token) | the token; waits for one if it has to |
+/// | [`try_token`](Self::try_token) | the token in hand, if it is good; never waits |
+/// | [`prefetch`](Self::prefetch) | asks for one in the background if one is due: at start-up |
+/// | [`keep_fresh`](Self::keep_fresh) | does so for as long as it is held, with nobody calling |
+/// | [`refresh`](Self::refresh) | asks for another whatever there is: by hand, after something was mended |
+/// | [`reject`](Self::reject) | this one was refused: what the layer does after a 401 |
+///
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// use bearer_auth::{ClientCredentials, TokenCache};
@@ -74,7 +83,7 @@ struct Settings {
     runtime: Option<Handle>,
     default_lifetime: Option<Duration>,
     safety_margin: Duration,
-    flight_timeout: Duration,
+    fetch_timeout: Duration,
 }
 
 /// How a request gets its token.
@@ -106,7 +115,7 @@ impl TokenCache {
                 runtime: None,
                 default_lifetime: None,
                 safety_margin: TokenCacheBuilder::SAFETY_MARGIN,
-                flight_timeout: TokenCacheBuilder::FLIGHT_TIMEOUT,
+                fetch_timeout: TokenCacheBuilder::FETCH_TIMEOUT,
             },
         }
     }
@@ -183,6 +192,20 @@ impl TokenCache {
     }
 
     /// What the cache has: for readiness probes and status pages. No I/O, no waiting.
+    ///
+    /// ```
+    /// use bearer_auth::TokenCache;
+    ///
+    /// /// The answer of a readiness probe; the program holds `cache.keep_fresh()`.
+    /// fn ready(cache: &TokenCache) -> Result<(), String> {
+    ///     let status = cache.status();
+    ///     match status.last_error {
+    ///         _ if status.ready => Ok(()),
+    ///         Some(error) => Err(error.to_string()),
+    ///         None => Err("no token yet".to_owned()),
+    ///     }
+    /// }
+    /// ```
     pub fn status(&self) -> TokenStatus {
         status::status(&self.0.snapshot.load(), self.0.settings.clock.now())
     }
@@ -369,7 +392,7 @@ impl TokenCache {
         let request = control.request(reason);
         let id = control.next_flight();
         let delay = now.until(starts_at);
-        let limit = self.0.settings.flight_timeout;
+        let limit = self.0.settings.fetch_timeout;
         let departure = Flight::prepare(id, starts_at, delay, limit, runtime, request);
         control.begin(&departure.flight);
         departure
@@ -461,8 +484,8 @@ pub struct TokenCacheBuilder {
 impl TokenCacheBuilder {
     /// The default of [`safety_margin`](Self::safety_margin).
     pub const SAFETY_MARGIN: Duration = lifecycle::SAFETY_MARGIN;
-    /// The default of [`flight_timeout`](Self::flight_timeout).
-    pub const FLIGHT_TIMEOUT: Duration = Duration::from_secs(30);
+    /// The default of [`fetch_timeout`](Self::fetch_timeout).
+    pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// The runtime that token requests run on, with its timer enabled. Default: the runtime of the
     /// caller that needs the token.
@@ -492,9 +515,9 @@ impl TokenCacheBuilder {
     }
 
     /// How long a token request may take, all its attempts together. Default:
-    /// [`FLIGHT_TIMEOUT`](Self::FLIGHT_TIMEOUT).
-    pub fn flight_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.flight_timeout = timeout;
+    /// [`FETCH_TIMEOUT`](Self::FETCH_TIMEOUT).
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.fetch_timeout = timeout;
         self
     }
 

@@ -12,8 +12,12 @@ use crate::{Error, clock::Moment};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TokenStatus {
-    /// There is a token, and it has not ended: requests go out. This is the readiness probe's
-    /// question.
+    /// There is a token, and it has not ended.
+    ///
+    /// `false` as well when nobody has asked for one yet, or the last one ended while nobody asked.
+    /// A service whose traffic depends on a probe that looks here holds
+    /// [`keep_fresh`](crate::TokenCache::keep_fresh): otherwise nobody asks because it is not
+    /// ready, and it is not ready because nobody asks.
     pub ready: bool,
     /// When the token ends, if there is one and its end is known.
     pub expires_at: Option<SystemTime>,

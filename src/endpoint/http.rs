@@ -115,7 +115,7 @@ impl StdError for HttpError {
 /// timeouts, anything.
 ///
 /// The service must not follow redirects. Plain `http` is refused except to loopback. Token requests end after the cache's
-/// [`flight_timeout`](crate::TokenCacheBuilder::flight_timeout) in any case.
+/// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) in any case.
 ///
 /// ```
 /// use bearer_auth::endpoint::TowerClient;

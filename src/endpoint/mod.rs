@@ -65,9 +65,13 @@ impl TokenEndpoint {
             .caused_by(error)
             .done()
         })?;
-        let response = self.http.send(request).await?;
+        let unanswered = |error| {
+            let host = self.url.authority();
+            unanswered(error, &format!("the token endpoint at {host}"))
+        };
+        let response = self.http.send(request).await.map_err(unanswered)?;
         if response.body().len() > MAX_BODY {
-            return Err(HttpError::oversized().into());
+            return Err(unanswered(HttpError::oversized()));
         }
         let now = Clock::default().now().system_time();
         self.reading.read(response, now)
@@ -153,30 +157,35 @@ pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {
 /// For sources of one's own that ask over HTTP.
 impl From<HttpError> for Error {
     fn from(error: HttpError) -> Self {
-        let (kind, retry, message) = match error.failure {
-            Failure::Connect => (
-                ErrorKind::Connect,
-                Retry::Soon,
-                "no connection to the token endpoint",
-            ),
-            Failure::Timeout => (
-                ErrorKind::Timeout,
-                Retry::Later,
-                "no answer from the token endpoint in time",
-            ),
-            Failure::Oversized => (
-                ErrorKind::InvalidResponse,
-                Retry::Later,
-                "the token endpoint's answer is longer than 1 MiB",
-            ),
-            Failure::Other => (
-                ErrorKind::Transport,
-                Retry::Later,
-                "the connection to the token endpoint failed",
-            ),
-        };
-        Error::build(kind, retry, message)
-            .caused_by(error.cause)
-            .done()
+        unanswered(error, "the token endpoint")
     }
+}
+
+/// `endpoint` is what was asked, for a human.
+fn unanswered(error: HttpError, endpoint: &str) -> Error {
+    let (kind, retry, message) = match error.failure {
+        Failure::Connect => (
+            ErrorKind::Connect,
+            Retry::Soon,
+            format!("no connection to {endpoint}"),
+        ),
+        Failure::Timeout => (
+            ErrorKind::Timeout,
+            Retry::Later,
+            format!("no answer in time from {endpoint}"),
+        ),
+        Failure::Oversized => (
+            ErrorKind::InvalidResponse,
+            Retry::Later,
+            format!("an answer longer than 1 MiB from {endpoint}"),
+        ),
+        Failure::Other => (
+            ErrorKind::Transport,
+            Retry::Later,
+            format!("the connection failed to {endpoint}"),
+        ),
+    };
+    Error::build(kind, retry, message)
+        .caused_by(error.cause)
+        .done()
 }

@@ -50,7 +50,13 @@ impl Reading {
         let answer = Answer::parse(&parts.headers, &body);
         if let Some(oauth) = error_of(&parts.headers, &answer, parts.status) {
             let retry = retry_of_code(oauth.code(), parts.status);
-            let message = "the token endpoint answered with an error";
+            let message = match oauth.code() {
+                OAuthErrorCode::InvalidClient => {
+                    "the token endpoint refused the client: its id, its secret or the way it \
+                     proves itself is wrong"
+                }
+                _ => "the token endpoint answered with an error",
+            };
             return Err(Error::build(ErrorKind::OAuth, retry, message)
                 .oauth(oauth)
                 .status(parts.status)

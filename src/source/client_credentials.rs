@@ -43,7 +43,9 @@ struct Grant {
 
 impl ClientCredentials {
     /// Starts with what every client has: the token endpoint's URL in full, and the credentials.
-    /// Nothing is checked until [`build`](ClientCredentialsBuilder::build).
+    /// Nothing is checked until [`build`](ClientCredentialsBuilder::build). An empty secret is let
+    /// pass, since some clients have none (RFC 6749 §2.3.1); [`provider`](crate::provider)s that
+    /// know better refuse it.
     pub fn builder(
         token_url: impl Into<String>,
         client_id: impl Into<String>,
@@ -361,13 +363,18 @@ fn check_grant(grant: &Grant, parameters: Parameters, url: &Url) -> Result<(), C
             return error("param", "a parameter without a name");
         }
         if RESERVED.contains(&name.as_str()) {
-            return error("param", "has a setter of its own: use that");
+            let problem = format!("`{name}` has a setter of its own; use that");
+            return Err(ConfigError::new("param", problem));
         }
         if parameters != Parameters::Body && SECRET.contains(&name.as_str()) {
-            return error("param", "a secret does not go into a URL");
+            let problem = format!("`{name}` is a secret, which does not go into a URL");
+            return Err(ConfigError::new("param", problem));
         }
         if names.contains(&name.as_str()) {
-            return error("param", "the same name twice");
+            return Err(ConfigError::new(
+                "param",
+                format!("`{name}` is there twice"),
+            ));
         }
         names.push(name);
     }
