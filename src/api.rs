@@ -68,7 +68,7 @@ impl Apis {
     }
 
     pub(crate) fn relative_to(&mut self, base: &str) -> Result<(), ConfigError> {
-        self.relative_to = Some(Base::parse(base, self.plaintext)?);
+        self.relative_to = Some(Base::parse(base, true)?);
         Ok(())
     }
 
@@ -166,18 +166,20 @@ impl Base {
 }
 
 /// Whether servers may disagree on where a path leads: a `..` segment (with path parameters or
-/// without), an encoded `/`, `\` or `.` (encoded once or twice), or a backslash.
+/// without), an encoded `/`, `\` or `.` (encoded once, twice, or in overlong UTF-8), a backslash, an
+/// encoded control character, or a `%` that encodes nothing.
 fn is_evasive(path: &str) -> bool {
     let bytes = path.as_bytes();
     bytes.iter().enumerate().any(|(at, byte)| match byte {
         b'\\' => true,
-        b'%' => {
-            let rest = bytes.get(at + 1..).unwrap_or_default();
-            matches!(
-                rest.strip_prefix(b"25").unwrap_or(rest),
-                [b'2', b'e' | b'E' | b'f' | b'F', ..] | [b'5', b'c' | b'C', ..]
-            )
-        }
+        b'%' => match bytes.get(at + 1..at + 3) {
+            // `%25` before what a second decoder takes for `%2e`, `%2f` or `%5c`, or for its parts.
+            Some(b"25") => matches!(bytes.get(at + 3), Some(b'2' | b'5' | b'%')),
+            Some([b'2', b'e' | b'E' | b'f' | b'F'] | [b'5', b'c' | b'C']) => true,
+            Some([b'0' | b'1', _] | [b'c' | b'C', b'0' | b'1']) => true,
+            Some([high, low]) => !(high.is_ascii_hexdigit() && low.is_ascii_hexdigit()),
+            _ => true,
+        },
         b'.' => {
             bytes.get(at + 1) == Some(&b'.')
                 && matches!(at.checked_sub(1).map(|at| bytes[at]), None | Some(b'/'))
@@ -300,6 +302,16 @@ mod tests {
                 "https://h:8000/ADOXX/rest/..%3b/oauth2/token",
                 "https://h:8000/ADOXX/rest/%252e%252e/oauth2/token",
                 "https://h:8000/ADOXX/rest/..%252Foauth2/token",
+                "https://h:8000/ADOXX/rest/%252%65%252%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25%32%65%25%32%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25%32e%25%32e/oauth2/token",
+                "https://h:8000/ADOXX/rest/%%32%65%%32%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%2%65%2%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25252e%25252e/oauth2/token",
+                "https://h:8000/ADOXX/rest/%u002e%u002e/oauth2/token",
+                "https://h:8000/ADOXX/rest/%c0%ae%C0%AE/oauth2/token",
+                "https://h:8000/ADOXX/rest/.%09./oauth2/token",
+                "https://h:8000/ADOXX/rest/x%",
             ] {
                 assert_eq!(admit(&apis, bad), Some(false), "{bad}");
             }
@@ -336,6 +348,17 @@ mod tests {
             apis.relative_to("https://h").unwrap();
             assert_eq!(admit(&apis, "/svc/method"), Some(true));
         }
+        // Plain http inside a mesh, in whatever order it is said.
+        let mut apis = Apis::none();
+        apis.allow("http://mesh.internal/svc", true).unwrap();
+        apis.relative_to("http://mesh.internal").unwrap();
+        assert_eq!(admit(&apis, "/svc/method"), Some(true));
+        let mut apis = Apis::any();
+        apis.relative_to("http://mesh.internal").unwrap();
+        assert_eq!(admit(&apis, "/svc/method"), None);
+        apis.allow_plaintext();
+        assert_eq!(admit(&apis, "/svc/method"), Some(true));
+
         let mut apis = only("https://h/svc");
         apis.relative_to("https://other").unwrap();
         assert_eq!(admit(&apis, "/svc/method"), Some(false));

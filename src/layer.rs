@@ -110,11 +110,12 @@ impl<P> BearerAuthLayer<P> {
 
     /// What requests without a host in their URI are relative to: those of a tonic client over this
     /// layer, or on a hyper `SendRequest`. Without it they are an error, since nobody can tell where they
-    /// go. It allows nothing by itself: the base URL has to lie within an allowed API.
+    /// go. It allows nothing by itself: the base URL's scheme, host and port, and the request's path
+    /// (the base URL's does not count) have to be those of an allowed API.
     ///
     /// # Errors
     ///
-    /// As [`for_api`](BearerAuthLayer::for_api).
+    /// `base_url` is not an absolute URL, or has a query, a fragment or credentials in it.
     pub fn relative_to(mut self, base_url: impl AsRef<str>) -> Result<Self, ConfigError> {
         self.rules_mut().apis.relative_to(base_url.as_ref())?;
         Ok(self)
