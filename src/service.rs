@@ -11,9 +11,11 @@
 //! Invariants. With a token in hand the inner service is called within `call`, on the instance
 //! whose readiness was polled; nothing is boxed. A call that has to wait gives that instance up
 //! first, so that it holds nobody's permit while it waits, and polls a clone when its time has
-//! come. So does a call that fails without being sent. Readiness is the inner service's: it never waits for a token, and never fails for want of
-//! one. A 401 is kept, body untouched, until it is clear whether a second try is made, and is gone
-//! before the second try asks for readiness. There is no third try.
+//! come; a call that fails without being sent gives it up too. The header is written when the
+//! service is ready, with the token of that moment. Readiness is the inner service's: it never
+//! waits for a token, and never fails for want of one. A 401 is kept, body untouched, until it is
+//! clear whether a second try is made, and is gone before the second try asks for readiness. There
+//! is no third try.
 
 use std::{
     future::Future,
@@ -31,7 +33,10 @@ use crate::{
     cache::Acquire,
     error::Retry,
     message::{HttpRequest, HttpResponse, sealed::Origin as _},
-    resend::{InMemory, Preparation, Prepared, Replay},
+    resend::{
+        InMemory, Replay,
+        sealed::{Preparation, Prepared},
+    },
 };
 
 /// The service of a [`BearerAuthLayer`].
@@ -148,6 +153,7 @@ impl<S, P> BearerAuth<S, P> {
                         service: self.stand_back(),
                         request,
                         again,
+                        second: false,
                     }),
                 }
             }
@@ -162,7 +168,7 @@ impl<S, P> BearerAuth<S, P> {
         R: HttpRequest,
         P: Replay<R>,
     {
-        self.stand_back();
+        self.inner = self.inner.clone();
         State::Failed { error: Some(error) }
     }
 
@@ -205,7 +211,7 @@ pin_project! {
         R: HttpRequest,
         P: Replay<R>,
     {
-        // Not our business.
+        // Not our business, or the second try: the answer is the caller's.
         Pass {
             #[pin]
             future: S::Future,
@@ -223,8 +229,8 @@ pin_project! {
         },
         // There is a token: waiting for the service to be ready.
         Ready {
-            service: S,
-            authorized: Option<Authorized<S, R>>,
+            waiting: Option<Waiting<S, R>>,
+            acquired: Acquired,
         },
         // Sent, with a token of ours.
         Send {
@@ -244,19 +250,25 @@ pin_project! {
     }
 }
 
+/// A request without its token, and the service it will go to.
 struct Waiting<S, R> {
     service: S,
     request: R,
     again: Option<R>,
+    /// It has been sent before.
+    second: bool,
 }
 
-struct Authorized<S, R: HttpRequest> {
-    request: R,
-    sent: Option<Sent<S, R>>,
+/// A token, before the service is ready.
+struct Acquired {
+    token: AccessToken,
+    /// It was over when it came, and serves those who waited for it all the same.
+    over: bool,
 }
 
 struct Sent<S, R: HttpRequest> {
     token: AccessToken,
+    /// Where it was sent: only an answer from there is about the token.
     origin: R::Origin,
     again: Option<Again<S, R>>,
 }
@@ -291,36 +303,31 @@ where
                 StateProj::Prepare { prepare, service } => {
                     let prepared = ready!(prepare.poll(cx)).map_err(ServiceError::Token)?;
                     match service.take() {
-                        Some(service) => acquire(layer, service, prepared),
+                        Some(service) => {
+                            let Prepared { request, again } = prepared;
+                            acquire(
+                                layer,
+                                Waiting {
+                                    service,
+                                    request,
+                                    again,
+                                    second: false,
+                                },
+                            )
+                        }
                         None => completed(),
                     }
                 }
                 StateProj::Acquire { token, waiting } => {
                     let token = ready!(token.as_mut().poll(cx)).map_err(ServiceError::Token)?;
-                    match waiting.take() {
-                        Some(waiting) => authorized(waiting, token),
-                        None => completed(),
-                    }
+                    acquired(layer, waiting.take(), token)
                 }
-                StateProj::Ready {
-                    service,
-                    authorized,
-                } => {
-                    ready!(service.poll_ready(cx)).map_err(ServiceError::Inner)?;
-                    match authorized.take() {
-                        Some(Authorized {
-                            request,
-                            sent: Some(sent),
-                        }) => State::Send {
-                            future: service.call(request),
-                            sent: Some(sent),
-                        },
-                        Some(Authorized {
-                            request,
-                            sent: None,
-                        }) => State::Pass {
-                            future: service.call(request),
-                        },
+                StateProj::Ready { waiting, acquired } => {
+                    if let Some(waiting) = waiting {
+                        ready!(waiting.service.poll_ready(cx)).map_err(ServiceError::Inner)?;
+                    }
+                    match waiting.take() {
+                        Some(waiting) => send(layer, waiting, acquired),
                         None => completed(),
                     }
                 }
@@ -359,7 +366,16 @@ where
                             return Poll::Ready(Ok(response));
                         }
                         // The refused answer is dropped here.
-                        (Some(Refused { again, .. }), Some(token)) => resent(again, &token),
+                        (Some(Refused { again, .. }), Some(token)) => {
+                            let Again { service, request } = again;
+                            let waiting = Waiting {
+                                service,
+                                request,
+                                again: None,
+                                second: true,
+                            };
+                            acquired(layer, Some(waiting), token)
+                        }
                         (None, _) => completed(),
                     }
                 }
@@ -373,22 +389,16 @@ where
     }
 }
 
-/// The body is in memory: what `call` does with a token in hand, with a service yet to be ready.
-fn acquire<S, R, P>(layer: &BearerAuthLayer<P>, service: S, prepared: Prepared<R>) -> State<S, R, P>
+/// A request that needs a token, with a service yet to be ready.
+fn acquire<S, R, P>(layer: &BearerAuthLayer<P>, waiting: Waiting<S, R>) -> State<S, R, P>
 where
     S: Service<R> + Clone,
     R: HttpRequest,
     P: Replay<R>,
 {
-    let Prepared { request, again } = prepared;
-    let can_resend = again.is_some();
-    let waiting = Waiting {
-        service,
-        request,
-        again,
-    };
+    let can_resend = waiting.again.is_some();
     match layer.cache().acquire(can_resend) {
-        Acquire::Now(token) => authorized(waiting, token),
+        Acquire::Now(token) => acquired(layer, Some(waiting), token),
         Acquire::Fail(error) => State::Failed { error: Some(error) },
         Acquire::Wait(flight) => {
             let cache = layer.cache().clone();
@@ -400,55 +410,70 @@ where
     }
 }
 
-/// A request with its token on it, to be sent when the service is ready.
-fn authorized<S, R, P>(waiting: Waiting<S, R>, token: AccessToken) -> State<S, R, P>
+fn acquired<S, R, P>(
+    layer: &BearerAuthLayer<P>,
+    waiting: Option<Waiting<S, R>>,
+    token: AccessToken,
+) -> State<S, R, P>
 where
-    S: Service<R> + Clone,
+    S: Service<R>,
     R: HttpRequest,
     P: Replay<R>,
 {
-    let Waiting {
-        service,
-        mut request,
-        again,
-    } = waiting;
-    let sent = match authorize(request.headers_mut(), &token) {
-        Ok(true) => Some(Sent {
-            token,
-            origin: request.origin(),
-            again: again.map(|request| Again {
-                service: service.clone(),
-                request,
-            }),
-        }),
-        Ok(false) => None,
-        Err(error) => return State::Failed { error: Some(error) },
-    };
     State::Ready {
-        service,
-        authorized: Some(Authorized { request, sent }),
+        waiting,
+        acquired: Acquired {
+            over: layer.cache().is_over(&token),
+            token,
+        },
     }
 }
 
-/// The second try. Its answer is the caller's, whatever it says: if it is a 401 again, the next
-/// request will find out whether that is the token's fault.
-fn resent<S, R, P>(again: Again<S, R>, token: &AccessToken) -> State<S, R, P>
+/// The service is ready. Becoming so may have taken long: what goes out is the token of now.
+fn send<S, R, P>(
+    layer: &BearerAuthLayer<P>,
+    mut waiting: Waiting<S, R>,
+    acquired: &Acquired,
+) -> State<S, R, P>
 where
     S: Service<R> + Clone,
     R: HttpRequest,
     P: Replay<R>,
 {
-    let Again {
-        service,
+    let token = match layer.cache().in_hand() {
+        Some(token) => token,
+        None if acquired.over => acquired.token.clone(),
+        None => {
+            // It ended meanwhile: back to waiting, with nothing reserved.
+            waiting.service = waiting.service.clone();
+            return acquire(layer, waiting);
+        }
+    };
+    let Waiting {
+        mut service,
         mut request,
-    } = again;
-    match authorize(request.headers_mut(), token) {
-        Ok(_) => State::Ready {
-            service,
-            authorized: Some(Authorized {
+        again,
+        second,
+    } = waiting;
+    match authorize(request.headers_mut(), &token) {
+        Ok(true) if !second => {
+            let again = again.map(|request| Again {
+                service: service.clone(),
                 request,
-                sent: None,
-            }),
+            });
+            let origin = request.origin();
+            State::Send {
+                future: service.call(request),
+                sent: Some(Sent {
+                    token,
+                    origin,
+                    again,
+                }),
+            }
+        }
+        // A second refusal is final: the next request will find out whether it is the token's.
+        Ok(_) => State::Pass {
+            future: service.call(request),
         },
         Err(error) => State::Failed { error: Some(error) },
     }

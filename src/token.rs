@@ -78,6 +78,10 @@ impl AccessToken {
         std::str::from_utf8(scheme).unwrap_or_default()
     }
 
+    pub(crate) fn is_over(&self, now: Moment) -> bool {
+        self.0.expires_at.is_some_and(|end| now.reached(end))
+    }
+
     /// Whether both carry the same token on the wire.
     pub(crate) fn same_value(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)

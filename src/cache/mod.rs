@@ -4,8 +4,8 @@
 //! [`lifecycle::classify`] decide. Only when that asks for something to be done is the lock taken,
 //! the decision made again under it (somebody may have been faster), and a [`flight`] started.
 //!
-//! Invariants: no lock and no `ArcSwap` guard is held across an await, or while a task is spawned.
-//! The snapshot is published before the lock is released, so readers see transitions in order.
+//! Invariants: no lock and no `ArcSwap` guard is held across an await; the state's lock is not held
+//! while a flight is spawned, which on a dead runtime ends it on the spot. The snapshot is published before the lock is released, so readers see transitions in order.
 //! Dropping any caller at any point loses nothing: what matters runs in the flight's own task.
 
 mod backoff;
@@ -130,6 +130,10 @@ impl TokenCache {
     /// There is no valid token, and the server gave none: all callers that waited for the same
     /// token request get the same error, and so do those who come before the next attempt is due
     /// ([`Error::retry_after`]), at once. [`ErrorKind::NoRuntime`] outside a tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// On a tokio runtime that was built without its timer (`enable_time`).
     pub async fn token(&self) -> Result<AccessToken, Error> {
         match self.acquire(false) {
             Acquire::Now(token) => Ok(token),
@@ -236,50 +240,40 @@ impl TokenCache {
         {
             return Acquire::Now(token.clone());
         }
+        let settled = snapshot.settled(now, can_resend);
         drop(snapshot);
-        self.acquire_slowly(can_resend)
+        settled.unwrap_or_else(|| self.start_flight(can_resend))
     }
 
-    fn acquire_slowly(&self, can_resend: bool) -> Acquire {
+    /// A flight has to start, unless somebody has been faster.
+    #[cold]
+    fn start_flight(&self, can_resend: bool) -> Acquire {
         let runtime = self.runtime();
         let (answer, departure) = self.transition(|control, now| {
+            if let Some(settled) = control.snapshot().settled(now, can_resend) {
+                return (settled, None);
+            }
             let token = control.token().cloned();
-            match (classify(&control.state(), now, can_resend), token) {
-                (Verdict::Ageing, Some(token)) => {
+            match (classify(&control.state(), now, can_resend), runtime, token) {
+                (Verdict::Ageing, runtime, Some(token)) => {
                     let departure = runtime.map(|runtime| {
                         self.depart(control, FetchReason::Ageing, now, now, runtime)
                     });
                     (Acquire::Now(token), departure)
                 }
-                (Verdict::Fresh | Verdict::BackingOff { fallback: true, .. }, Some(token)) => {
-                    (Acquire::Now(token), None)
-                }
-                (Verdict::BackingOff { until, .. }, _) => {
-                    let wait = now.until(until);
-                    let error = control.snapshot().error.unwrap_or_else(interrupted);
-                    (Acquire::Fail(error.with_retry_after(wait)), None)
-                }
-                (Verdict::Due { fallback }, token) => {
-                    if let Some(flight) = control.flight() {
-                        let flight = Arc::clone(flight);
-                        return (Acquire::Wait(Waiting { flight, fallback }), None);
-                    }
-                    let Some(runtime) = runtime else {
-                        let answer = match (fallback, token) {
-                            (Some(_), Some(token)) => Acquire::Now(token),
-                            _ => Acquire::Fail(Error::no_runtime()),
-                        };
-                        return (answer, None);
-                    };
+                (Verdict::Due { fallback }, Some(runtime), _) => {
                     let blocked = control.not_before().filter(|until| !now.reached(*until));
                     let starts_at = blocked.unwrap_or(now);
                     let departure =
                         self.depart(control, FetchReason::Expired, now, starts_at, runtime);
                     let flight = Arc::clone(&departure.flight);
-                    (Acquire::Wait(Waiting { flight, fallback }), Some(departure))
+                    let waiting = Waiting { flight, fallback };
+                    (Acquire::Wait(waiting), Some(departure))
                 }
-                // `classify` says neither without a token.
-                (Verdict::Fresh | Verdict::Ageing, None) => (Acquire::Fail(interrupted()), None),
+                (Verdict::Due { fallback: Some(_) }, None, Some(token)) => {
+                    (Acquire::Now(token), None)
+                }
+                _ => (Acquire::Fail(Error::no_runtime()), None),
             }
         });
         self.take_off(departure);
@@ -367,8 +361,13 @@ impl TokenCache {
         answer
     }
 
+    /// Whether `token` has ended by now.
+    pub(crate) fn is_over(&self, token: &AccessToken) -> bool {
+        token.is_over(self.0.settings.clock.now())
+    }
+
     /// The token in hand, if it has not ended.
-    fn in_hand(&self) -> Option<AccessToken> {
+    pub(crate) fn in_hand(&self) -> Option<AccessToken> {
         let now = self.0.settings.clock.now();
         let snapshot = self.0.snapshot.load();
         match classify(&snapshot.state, now, true) {
@@ -417,6 +416,28 @@ impl TokenCache {
     fn runtime(&self) -> Option<Handle> {
         let own = self.0.settings.runtime.clone();
         own.or_else(|| Handle::try_current().ok())
+    }
+}
+
+impl Snapshot {
+    /// What becomes of a request when there is nothing to do about it: a token in hand, a flight
+    /// under way, or a failure that has to be told. `None`: a flight has to start.
+    fn settled(&self, now: Moment, can_resend: bool) -> Option<Acquire> {
+        match (classify(&self.state, now, can_resend), &self.token) {
+            (Verdict::Fresh | Verdict::BackingOff { fallback: true, .. }, Some(token)) => {
+                Some(Acquire::Now(token.clone()))
+            }
+            (Verdict::BackingOff { until, .. }, _) => {
+                let error = self.error.as_ref()?;
+                let wait = now.until(until);
+                Some(Acquire::Fail(error.with_retry_after(wait)))
+            }
+            (Verdict::Due { fallback }, _) => {
+                let flight = Arc::clone(self.flight.as_ref()?);
+                Some(Acquire::Wait(Waiting { flight, fallback }))
+            }
+            (Verdict::Ageing | Verdict::Fresh, _) => None,
+        }
     }
 }
 
@@ -487,8 +508,9 @@ impl TokenCacheBuilder {
     /// The default of [`fetch_timeout`](Self::fetch_timeout).
     pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// The runtime that token requests run on, with its timer enabled. Default: the runtime of the
-    /// caller that needs the token.
+    /// The runtime that token requests run on, with its timer enabled (tokio panics without). It
+    /// has to be driven while callers wait. Default: the runtime of the caller that needs the
+    /// token.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self
