@@ -374,3 +374,31 @@ async fn a_lost_connection_in_the_pool_is_replaced() {
         assert!(ask(&source).await.is_ok(), "{name}");
     }
 }
+
+/// A connection kept since the last token request, minutes ago, is more often dead than useful:
+/// balancers and frozen processes close it just when it is used again.
+#[tokio::test]
+async fn the_default_client_keeps_no_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/token", listener.local_addr().unwrap());
+    // Answers the first request of a connection, and closes it at the second.
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = connection.read(&mut request).await;
+                let body = r#"{"access_token":"t","token_type":"Bearer"}"#;
+                let length = body.len();
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+                let _ = connection.write_all((head + body).as_bytes()).await;
+                let _ = connection.read(&mut request).await;
+            });
+        }
+    });
+    let source = ClientCredentials::builder(url, "id", "secret")
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        ask(&source).await.unwrap();
+    }
+}

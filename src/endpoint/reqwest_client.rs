@@ -93,6 +93,8 @@ impl ReqwestClient {
         let client = builder
             .redirect(redirect::Policy::none())
             .referer(false)
+            // A connection kept for minutes is more often dead than useful.
+            .pool_max_idle_per_host(0)
             .connect_timeout(Self::CONNECT_TIMEOUT)
             .timeout(Self::TIMEOUT)
             .build()
