@@ -20,6 +20,7 @@ use http_body_util::{
 };
 use pin_project_lite::pin_project;
 
+use self::sealed::{Policy, Preparation, Prepared};
 use crate::{
     BoxError, Error, ErrorKind,
     error::{ErrorBuilder, Retry},
@@ -28,43 +29,50 @@ use crate::{
 /// A policy: which requests of type `R` are sent again after the API has refused the token.
 ///
 /// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`].
-pub trait Replay<R>: Clone + sealed::Policy {
-    /// Makes a request ready to be sent, if that takes time.
-    #[doc(hidden)]
-    type Prepare: Future<Output = Result<Prepared<R>, Error>>;
+pub trait Replay<R>: Clone + sealed::Policy<R> {}
 
-    /// Takes a request, and keeps a copy of it if it can.
-    #[doc(hidden)]
-    fn prepare(&self, request: R) -> Preparation<R, Self::Prepare>;
-}
+impl<R, P: Clone + sealed::Policy<R>> Replay<R> for P {}
 
-/// A request, and its copy if there can be one.
-#[doc(hidden)]
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Prepared<R> {
-    /// What is sent now.
-    pub request: R,
-    /// What is sent if the API refuses the token.
-    pub again: Option<R>,
-}
+pub(crate) mod sealed {
+    use super::{Error, Future};
 
-/// What [`Replay::prepare`] returns.
-#[doc(hidden)]
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Preparation<R, F> {
-    /// Nothing had to be waited for.
-    Done(Prepared<R>),
-    /// The body is being read.
-    Pending(F),
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Policy<R> {
+        /// Makes a request ready to be sent, if that takes time.
+        type Prepare: Future<Output = Result<Prepared<R>, Error>>;
+
+        /// Takes a request, and keeps a copy of it if it can.
+        fn prepare(&self, request: R) -> Preparation<R, Self::Prepare>;
+    }
+
+    /// A request, and its copy if there can be one.
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
+    #[allow(clippy::exhaustive_structs, reason = "part of a sealed trait")]
+    #[derive(Debug)]
+    pub struct Prepared<R> {
+        /// What is sent now.
+        pub request: R,
+        /// What is sent if the API refuses the token.
+        pub again: Option<R>,
+    }
+
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
+    #[allow(clippy::exhaustive_enums, reason = "part of a sealed trait")]
+    #[derive(Debug)]
+    pub enum Preparation<R, F> {
+        /// Nothing had to be waited for.
+        Done(Prepared<R>),
+        /// The body is being read.
+        Pending(F),
+    }
 }
 
 /// The default: requests without a body, and those whose body is in memory.
 ///
 /// Of `http::Request<B>` that is `B` = `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
-/// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, and `Option<Full<Bytes>>`; any
-/// other body, however short, streams. Of `reqwest::Request` it is what its `try_clone` can clone.
+/// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, `Option<Full<Bytes>>`, and a
+/// `reqwest::Body` made of bytes (which are copied); any other body, however short, streams. Of
+/// `reqwest::Request` it is what its `try_clone` can clone.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(
     clippy::exhaustive_structs,
@@ -118,18 +126,10 @@ impl<F> fmt::Debug for Buffered<F> {
     }
 }
 
-mod sealed {
-    #[allow(unnameable_types, reason = "this is what seals")]
-    pub trait Policy {}
-    impl Policy for super::InMemory {}
-    impl Policy for super::Off {}
-    impl<F> Policy for super::Buffered<F> {}
-}
-
 /// The `Prepare` of policies that never wait.
 type Never<R> = Ready<Result<Prepared<R>, Error>>;
 
-impl<R> Replay<R> for Off {
+impl<R> Policy<R> for Off {
     type Prepare = Never<R>;
 
     #[inline]
@@ -138,7 +138,7 @@ impl<R> Replay<R> for Off {
     }
 }
 
-impl<B: 'static> Replay<Request<B>> for InMemory {
+impl<B: 'static> Policy<Request<B>> for InMemory {
     type Prepare = Never<Request<B>>;
 
     #[inline]
@@ -148,7 +148,7 @@ impl<B: 'static> Replay<Request<B>> for InMemory {
     }
 }
 
-impl<B, F> Replay<Request<B>> for Buffered<F>
+impl<B, F> Policy<Request<B>> for Buffered<F>
 where
     B: Body + 'static,
     B::Error: Into<BoxError>,
@@ -174,7 +174,7 @@ where
 
 pin_project! {
     /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
-    #[doc(hidden)]
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
     pub struct Buffering<B, F>
     where
         B: Body,
@@ -226,7 +226,7 @@ mod of_reqwest {
 
     use super::*;
 
-    impl Replay<Request> for InMemory {
+    impl Policy<Request> for InMemory {
         type Prepare = Never<Request>;
 
         fn prepare(&self, request: Request) -> Preparation<Request, Self::Prepare> {
@@ -235,7 +235,7 @@ mod of_reqwest {
         }
     }
 
-    impl<F> Replay<Request> for Buffered<F>
+    impl<F> Policy<Request> for Buffered<F>
     where
         F: Fn(Bytes) -> Body + Clone + Send + 'static,
     {
@@ -282,13 +282,17 @@ fn copy<B>(request: &Request<B>, body: B) -> Request<B> {
 /// this is left at run time.
 #[inline]
 fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
+    /// `body`, if its type is `B` after all.
+    fn cast<T: 'static, B: 'static>(body: T) -> Option<B> {
+        let mut body = Some(body);
+        let body = (&mut body as &mut dyn Any).downcast_mut::<Option<B>>();
+        body.and_then(Option::take)
+    }
+
     macro_rules! known {
         ($($body:ty),* $(,)?) => {$(
             if let Some(body) = (body as &dyn Any).downcast_ref::<$body>() {
-                let mut copy = Some(body.clone());
-                return (&mut copy as &mut dyn Any)
-                    .downcast_mut::<Option<B>>()
-                    .and_then(Option::take);
+                return cast(body.clone());
             }
         )*};
     }
@@ -304,6 +308,11 @@ fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
         Full<&'static [u8]>,
         Option<Full<Bytes>>,
     );
+    #[cfg(feature = "reqwest")]
+    if let Some(body) = (body as &dyn Any).downcast_ref::<reqwest::Body>() {
+        let bytes = Bytes::copy_from_slice(body.as_bytes()?);
+        return cast(reqwest::Body::from(bytes));
+    }
     None
 }
 
@@ -329,4 +338,36 @@ fn collected<D: Buf>(body: Result<Collected<D>, BoxError>) -> Result<Bytes, Erro
 fn unreadable() -> ErrorBuilder {
     let message = "the request's body could not be read";
     Error::build(ErrorKind::RequestBody, Retry::Never, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_in_memory_are_told_from_those_that_stream() {
+        fn known<B: 'static>(body: B) -> bool {
+            clone_in_memory(&body).is_some()
+        }
+        assert!(known(()));
+        assert!(known(Empty::<Bytes>::new()));
+        assert!(known(Full::<Bytes>::from("x")));
+        assert!(known(Bytes::from_static(b"x")));
+        assert!(known(vec![1u8]));
+        assert!(known("x".to_owned()));
+        assert!(known("x"));
+        assert!(known(Some(Full::<Bytes>::from("x"))));
+        // Opaque, even when empty.
+        assert!(!known(Empty::<Bytes>::new().boxed()));
+        assert!(!known(Some(1u8)));
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[test]
+    fn a_body_of_reqwest_is_in_memory_if_it_is_bytes() {
+        let copy = clone_in_memory(&reqwest::Body::from("hello")).unwrap();
+        assert_eq!(copy.as_bytes(), Some(&b"hello"[..]));
+        let streaming = reqwest::Body::wrap(Empty::<Bytes>::new().boxed());
+        assert!(clone_in_memory(&streaming).is_none());
+    }
 }

@@ -11,7 +11,10 @@ use crate::{
     attempt::{Judgement, authorize},
     cache::Acquire,
     message::sealed::{Origin as _, Request as _},
-    resend::{Preparation, Prepared, Replay},
+    resend::{
+        Replay,
+        sealed::{Preparation, Prepared},
+    },
 };
 
 #[async_trait::async_trait]
