@@ -186,6 +186,10 @@ impl Future for Sleep {
     }
 }
 
+/// Where the monotonic clock begins: a century from zero, so that a token can be older than the
+/// process, or the boot.
+pub(crate) const ORIGIN: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000_000;
+
 /// Durations past 584 years count as that long.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
@@ -203,7 +207,7 @@ fn system_now() -> Moment {
     }
 
     Moment {
-        monotonic: nanos(clock_gettime(ClockId::MonotonicCoarse)),
+        monotonic: ORIGIN + nanos(clock_gettime(ClockId::MonotonicCoarse)),
         wall: nanos(clock_gettime(ClockId::RealtimeCoarse)),
     }
 }
@@ -213,10 +217,10 @@ fn system_now() -> Moment {
 fn system_now() -> Moment {
     use std::{sync::OnceLock, time::Instant};
 
-    static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    let origin = *ORIGIN.get_or_init(Instant::now);
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
     Moment {
-        monotonic: nanos(origin.elapsed()),
+        monotonic: ORIGIN + nanos(start.elapsed()),
         wall: nanos(
             SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)

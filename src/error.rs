@@ -17,7 +17,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// call can succeed later without anybody changing anything, and
 /// [`retry_after`](Self::retry_after) when the cache asks again.
 ///
-/// `Display` and `Debug` are safe to log. The server's own words are behind
+/// `Display` is safe to log, and `Debug` is as well unless a source of your own puts secrets into
+/// its errors: it shows the cause. The server's own words are behind
 /// [`oauth_error`](Self::oauth_error), what happened underneath behind `source()`.
 ///
 /// Through a tower stack it arrives in a [`ServiceError::Token`](crate::ServiceError::Token),

@@ -39,6 +39,12 @@ pub trait HttpClient: Send + Sync + 'static {
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_>;
 }
 
+impl<T: HttpClient + ?Sized> HttpClient for std::sync::Arc<T> {
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        (**self).send(request)
+    }
+}
+
 /// Why there was no answer.
 ///
 /// `cause` is shown by `Debug` and by `source()` of the error that callers see: it must not show

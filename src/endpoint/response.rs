@@ -29,6 +29,10 @@ use crate::{Error, ErrorKind, OAuthError, OAuthErrorCode, TokenResponse, error::
 /// The lifetime of a token whose `expires_in` cannot be read: not for ever, and not zero.
 const UNREADABLE_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
+/// The longest `Retry-After` that is told: a year, with which every sum is safe. (The cache obeys
+/// a shorter one.)
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// How answers are read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
@@ -139,22 +143,22 @@ impl Reading {
 /// The error of an answer: of its body, or else, when there is no token either, of its headers.
 fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<OAuthError> {
     if let Answer::Members(members) = answer {
+        let text = |value: &Option<Value>| match value {
+            Some(Value::Text(text)) => Some(text.as_str().to_owned()),
+            _ => None,
+        };
+        let token = status.is_success() && members.access_token.is_some();
         match &members.error {
+            // A member without a value is none.
+            None if token => return None,
+            Some(Value::Text(code)) if token && code.is_empty() => return None,
             Some(Value::Text(code)) => {
-                let text = |value: &Option<Value>| match value {
-                    Some(Value::Text(text)) => Some(text.as_str().to_owned()),
-                    _ => None,
-                };
                 let description = text(&members.error_description);
                 let uri = text(&members.error_uri);
-                return Some(OAuthError::new(
-                    code,
-                    description.as_deref(),
-                    uri.as_deref(),
-                ));
+                let error = OAuthError::new(code, description.as_deref(), uri.as_deref());
+                return Some(error);
             }
             Some(Value::Other) => return Some(OAuthError::new("", None, None)),
-            None if members.access_token.is_some() && status.is_success() => return None,
             None => {}
         }
     }
@@ -193,12 +197,15 @@ fn retry_of_status(status: StatusCode) -> Retry {
 /// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date. Anything else is none.
 fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    let wait = if digits {
         // More digits than fit are a long time.
-        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
-    }
-    let date = httpdate::parse_http_date(value).ok()?;
-    Some(date.duration_since(now?).unwrap_or_default())
+        Duration::from_secs(value.parse().unwrap_or(u64::MAX))
+    } else {
+        let date = httpdate::parse_http_date(value).ok()?;
+        date.duration_since(now?).unwrap_or_default()
+    };
+    Some(wait.min(LONGEST_RETRY_AFTER))
 }
 
 fn invalid(message: &'static str) -> Error {

@@ -1,10 +1,12 @@
 //! [`ClientCredentials`]: a client asks for itself (RFC 6749 §4.4).
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::{TokenRequest, TokenResponse, TokenSource};
 use crate::{
@@ -96,7 +98,6 @@ impl TokenSource for ClientCredentials {
 }
 
 /// See [`ClientCredentials::builder`].
-#[derive(Debug)]
 #[must_use]
 pub struct ClientCredentialsBuilder {
     token_url: Result<String, ConfigError>,
@@ -106,7 +107,7 @@ pub struct ClientCredentialsBuilder {
     auth: Vec<ClientAuth>,
     parameters: Parameters,
     headers: Vec<(String, SecretString)>,
-    http: Option<HttpClientSlot>,
+    http: Option<Arc<dyn HttpClient>>,
     reading: Reading,
     required: Vec<Required>,
 }
@@ -117,8 +118,6 @@ pub(crate) enum Required {
     Secret,
     Audience,
 }
-
-struct HttpClientSlot(Arc<dyn HttpClient>);
 
 impl ClientCredentialsBuilder {
     /// As [`ClientCredentials::builder`], with an endpoint below a base URL.
@@ -227,7 +226,7 @@ impl ClientCredentialsBuilder {
     /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
     /// with the feature `reqwest`; without it, one must be given.
     pub fn http_client(mut self, client: impl HttpClient) -> Self {
-        self.http = Some(HttpClientSlot(Arc::new(client)));
+        self.http = Some(Arc::new(client));
         self
     }
 
@@ -271,7 +270,7 @@ impl ClientCredentialsBuilder {
                 auth,
                 parameters: self.parameters,
                 http: match self.http {
-                    Some(HttpClientSlot(client)) => client,
+                    Some(client) => client,
                     None => default_client()?,
                 },
                 reading: self.reading,
@@ -281,9 +280,12 @@ impl ClientCredentialsBuilder {
     }
 }
 
-impl std::fmt::Debug for HttpClientSlot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("HttpClient")
+/// Without the URL, which has not been checked for secrets yet.
+impl fmt::Debug for ClientCredentialsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientCredentialsBuilder")
+            .field("client_id", &self.client_id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -428,7 +430,8 @@ fn headers(
         if name == http::header::CONTENT_TYPE && parameters == Parameters::Body {
             return error("the body is a form (RFC 6749 §4.4.2), and its type is said already");
         }
-        let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) else {
+        let bytes = Zeroizing::new(value.expose_secret().as_bytes().to_vec());
+        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) else {
             return error("a value with a character that no header can carry");
         };
         value.set_sensitive(true);

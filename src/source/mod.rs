@@ -95,6 +95,15 @@ pub enum FetchReason {
     Manual,
 }
 
+impl<T: TokenSource> TokenSource for std::sync::Arc<T> {
+    fn fetch(
+        &self,
+        request: TokenRequest,
+    ) -> impl Future<Output = Result<TokenResponse, Error>> + Send {
+        (**self).fetch(request)
+    }
+}
+
 /// [`TokenSource`] behind a pointer.
 pub(crate) trait ErasedSource: Send + Sync + 'static {
     fn fetch_boxed(

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::clock::{Moment, nanos};
+use crate::clock::{Moment, ORIGIN, nanos};
 
 /// A clock that stands still until a test moves it: give it to
 /// [`TokenCacheBuilder::clock`](crate::TokenCacheBuilder::clock), and hours of refreshing, backoff
@@ -44,7 +44,7 @@ impl ManualClock {
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
             now: Moment {
-                monotonic: 1_000_000_000_000,
+                monotonic: ORIGIN,
                 wall: 1_800_000_000_000_000_000,
             },
             sleepers: BTreeMap::new(),

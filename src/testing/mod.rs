@@ -49,11 +49,13 @@
 //! idp.always(Answer::unavailable(30));
 //! clock.advance(Duration::from_secs(3000));
 //! assert_eq!(get().await?, 200);
+//! // Renewal runs in the background. To wait for it, join it:
+//! assert!(cache.refresh().await.is_err());
+//! assert_eq!(get().await?, 200);
 //!
-//! // When it is back, renewal goes on in the background: `refresh` joins it, to wait for it.
 //! idp.recover();
 //! cache.refresh().await?;
-//! assert!(cache.status().ready);
+//! assert_eq!(get().await?, 200);
 //! # Ok(()) }
 //! ```
 

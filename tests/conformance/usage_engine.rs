@@ -1,8 +1,8 @@
 //! MediationZone / Usage Engine CE, client credentials.
 
 use bearer_auth::{
-    BearerAuthLayer, ClientAuth, ClientCredentialsBuilder, Error, ErrorKind, OAuthErrorCode,
-    TokenCache, provider,
+    BearerAuthLayer, ClientAuth, ClientCredentials, ClientCredentialsBuilder, Error, ErrorKind,
+    OAuthErrorCode, TokenCache, provider,
     testing::{Answer, ManualClock, MockIdp},
 };
 use tower::Layer as _;
@@ -161,6 +161,9 @@ async fn s3_9_p55_c21_secrets_are_neither_printed_nor_in_a_url() {
         .param("pin", "p1n-canary")
         .header("x-key", "k3y-canary");
     let mut shown = format!("{source:?}");
+    // Not even what `build` is about to refuse.
+    let url = "https://user:canary@idp.example/token?key=canary";
+    shown += &format!("{:?}", ClientCredentials::builder(url, "client-id", SECRET));
     let source = source.build().unwrap();
     shown += &format!("{source:?}");
     let cache = TokenCache::new(source);

@@ -214,6 +214,12 @@ fn p36_p38_c4_what_is_no_token() {
 }
 
 #[test]
+fn p5_an_empty_error_beside_a_token_is_none() {
+    assert!(json(r#"{"access_token":"a","token_type":"Bearer","error":""}"#).is_ok());
+    assert!(json(r#"{"access_token":"a","token_type":"Bearer","error":null}"#).is_ok());
+}
+
+#[test]
 fn p50_c3_error_bodies() {
     let malformed = || Some(OAuthErrorCode::Malformed);
     let grant = || Some(OAuthErrorCode::InvalidGrant);
@@ -311,7 +317,9 @@ fn p236_retry_after() {
     assert_eq!(parse("120"), Some(120));
     assert_eq!(parse(" 120 "), Some(120));
     assert_eq!(parse("0"), Some(0));
-    assert_eq!(parse("99999999999999999999999"), Some(u64::MAX));
+    let longest = Some(LONGEST_RETRY_AFTER.as_secs());
+    assert_eq!(parse("99999999999999999999999"), longest);
+    assert_eq!(parse("Fri, 31 Dec 9999 23:59:59 GMT"), longest);
     assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), Some(1));
     assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), Some(1));
     assert_eq!(parse("Sun Nov  6 08:49:37 1994"), Some(1));
