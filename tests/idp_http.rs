@@ -234,7 +234,7 @@ async fn a_timeout_of_reqwest_is_one_of_ours() {
     let url = idp.token_url();
     let service = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
         let timeout = std::time::Duration::from_millis(1);
-        let asked = reqwest::Client::new().get(&url).timeout(timeout).send();
+        let asked = support_http::reqwest().get(&url).timeout(timeout).send();
         async { Ok::<_, reqwest::Error>(http::Response::<reqwest::Body>::from(asked.await?)) }
     });
     let source = ClientCredentials::builder("https://idp.example/token", "id", CANARY)

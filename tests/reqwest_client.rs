@@ -10,7 +10,7 @@ use bearer_auth::{
     testing::{Answer, MockIdp},
 };
 use futures_util::stream;
-use reqwest::{Body, Client, Method, Request, StatusCode};
+use reqwest::{Body, Method, Request, StatusCode};
 use support_http::{credentials, layer_for, soon};
 use tower::{Service, ServiceBuilder, ServiceExt as _};
 use tower_layer::Layer as _;
@@ -38,7 +38,7 @@ fn streaming(chunks: &'static [&'static str]) -> Body {
 #[tokio::test]
 async fn the_token_is_put_on_and_renewed() {
     let idp = MockIdp::start().await.unwrap();
-    let mut client = layer_for(&idp).layer(Client::new());
+    let mut client = layer_for(&idp).layer(support_http::reqwest());
     let url = idp.api_url() + "orders";
     for request in [get(&url), post(&url, "body")] {
         let response = client.ready().await.unwrap().call(request).await.unwrap();
@@ -67,7 +67,7 @@ async fn the_token_is_put_on_and_renewed() {
 #[tokio::test]
 async fn a_streaming_body_is_sent_once() {
     let idp = MockIdp::start().await.unwrap();
-    let client = layer_for(&idp).layer(Client::new());
+    let client = layer_for(&idp).layer(support_http::reqwest());
     let url = idp.api_url() + "orders";
     let call = || client.clone().oneshot(post(&url, streaming(&["ab", "cd"])));
     assert_eq!(call().await.unwrap().status(), 200);
@@ -85,7 +85,7 @@ async fn the_policies() {
     let auth = layer_for(&idp);
     auth.cache().token().await.unwrap();
 
-    let off = auth.clone().resend(Off).layer(Client::new());
+    let off = auth.clone().resend(Off).layer(support_http::reqwest());
     idp.revoke_all();
     assert_eq!(off.oneshot(get(&url)).await.unwrap().status(), 401);
     soon(idp.token_requests_reach(2)).await;
@@ -99,7 +99,7 @@ async fn the_policies() {
     let auth = layer_for(&idp).resend(Buffered::new(4, Body::from));
     auth.cache().token().await.unwrap();
     idp.revoke_all();
-    let client = auth.layer(Client::new());
+    let client = auth.layer(support_http::reqwest());
     let short = client.clone().oneshot(post(&url, streaming(&["ab", "cd"])));
     assert_eq!(short.await.unwrap().status(), 200);
     assert_eq!(idp.api_requests(), 2);
@@ -128,7 +128,7 @@ async fn in_a_stack_and_spawned() {
         .buffer(4)
         .layer(layer_for(&idp).resend(Buffered::new(100, Body::from)))
         .concurrency_limit(1)
-        .service(Client::new());
+        .service(support_http::reqwest());
     let calls: Vec<_> = (0..8)
         .map(|_| {
             tokio::spawn(
@@ -165,7 +165,7 @@ async fn a_redirect_that_reqwest_follows_to_another_host_leaks_and_costs_nothing
         let tokens = idp.token_requests();
         for to in [other.api_url(), by_name(&other), by_name(&idp)] {
             idp.api_answers("/api/away", Answer::redirect(&(to.clone() + "there")));
-            let client = auth.layer(Client::new());
+            let client = auth.layer(support_http::reqwest());
             let response = client
                 .oneshot(post(idp.api_url() + "away", "body"))
                 .await
@@ -177,7 +177,7 @@ async fn a_redirect_that_reqwest_follows_to_another_host_leaks_and_costs_nothing
         assert_eq!(idp.token_requests(), tokens, "{name}");
         // And it is still in use.
         let response = auth
-            .layer(Client::new())
+            .layer(support_http::reqwest())
             .oneshot(get(idp.api_url()))
             .await
             .unwrap();
@@ -198,7 +198,7 @@ async fn a_redirect_that_reqwest_follows_to_another_host_leaks_and_costs_nothing
 async fn a_redirect_within_the_api_keeps_the_token_and_its_401_counts() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/api/away", Answer::redirect("/api/there"));
-    let client = layer_for(&idp).layer(Client::new());
+    let client = layer_for(&idp).layer(support_http::reqwest());
     let url = idp.api_url() + "away";
     let call = || client.clone().oneshot(post(&url, "body"));
     assert_eq!(call().await.unwrap().status(), 200);
@@ -219,7 +219,7 @@ async fn errors_of_both_kinds() {
     idp.api_answers("/api/gone", Answer::drop_connection());
     let url = idp.api_url() + "gone?secret=canary";
     let error = auth
-        .layer(Client::new())
+        .layer(support_http::reqwest())
         .oneshot(get(url))
         .await
         .unwrap_err();
@@ -232,7 +232,7 @@ async fn errors_of_both_kinds() {
 
     let any = BearerAuthLayer::any_api(auth.cache().clone());
     let refused = any
-        .layer(Client::new())
+        .layer(support_http::reqwest())
         .oneshot(get("http://192.0.2.1/?q=canary"));
     let error = refused.await.unwrap_err();
     assert_eq!(error.token_error().unwrap().kind(), ErrorKind::Target);

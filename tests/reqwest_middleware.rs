@@ -10,7 +10,7 @@ use bearer_auth::{
     testing::{Answer, MockIdp},
 };
 use futures_util::stream;
-use reqwest::{Body, Client, Request};
+use reqwest::{Body, Request};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware};
 use support_http::{layer_for, settle, soon};
 
@@ -19,7 +19,9 @@ where
     P: Replay<Request>,
     BearerAuthLayer<P>: Middleware,
 {
-    ClientBuilder::new(Client::new()).with(auth).build()
+    ClientBuilder::new(support_http::reqwest())
+        .with(auth)
+        .build()
 }
 
 fn streaming(chunks: &'static [&'static str]) -> Body {

@@ -25,7 +25,8 @@
 //! // The program under test.
 //! let source = ClientCredentials::builder(idp.token_url(), "client-id", "client-secret").build()?;
 //! let cache = TokenCache::builder(source).clock(clock.clone()).build();
-//! let client = BearerAuthLayer::for_api(idp.api_url(), cache.clone())?.layer(Client::new());
+//! let client = Client::builder().no_proxy().build()?;
+//! let client = BearerAuthLayer::for_api(idp.api_url(), cache.clone())?.layer(client);
 //! let url = format!("{}orders", idp.api_url());
 //! let get = async || {
 //!     let request = Request::new(Method::GET, url.parse().unwrap());

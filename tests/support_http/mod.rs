@@ -62,6 +62,14 @@ pub(crate) fn layer_for(idp: &MockIdp) -> BearerAuthLayer {
     BearerAuthLayer::for_api(idp.api_url(), credentials(idp).build().unwrap()).unwrap()
 }
 
+/// reqwest's client for this machine alone: whatever proxies the environment names and whether
+/// there are certificates on it, the tests do not depend on it.
+#[cfg(feature = "reqwest")]
+pub(crate) fn reqwest() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    client.build().unwrap()
+}
+
 pub(crate) fn http1<B>() -> Client<HttpConnector, B>
 where
     B: http_body::Body + Send,
