@@ -114,6 +114,12 @@ impl Flight {
         self.hurry.notify_one();
     }
 
+    /// Somebody is going to wait. Said before the flight takes off, or it might have failed as one
+    /// that nobody waits for by the time the waiter is first polled.
+    pub(super) fn expect_waiter(&self) {
+        self.awaited.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until the flight is over, without asking for more attempts.
     pub(super) async fn done(&self) {
         let _ = self.outcome.clone().wait_for(Option::is_some).await;
@@ -127,7 +133,7 @@ impl Flight {
 
     /// Waits for the result, at most for `longest` if given, else until the flight is overdue.
     pub(super) async fn wait(&self, clock: &Clock, longest: Option<Duration>) -> WaitEnd {
-        self.awaited.store(true, Ordering::Relaxed);
+        self.expect_waiter();
         let mut outcome = self.outcome.clone();
         // The waiter's timer is its own runtime's: the flight's may have stopped.
         let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());

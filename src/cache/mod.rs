@@ -145,7 +145,7 @@ impl TokenCache {
     /// The token in hand if it is valid, without waiting. Starts a token request in the background
     /// when one is due.
     pub fn try_token(&self) -> Option<AccessToken> {
-        match self.acquire(false) {
+        match self.acquire_for(false, false) {
             Acquire::Now(token) => Some(token),
             Acquire::Wait(_) | Acquire::Fail(_) => self.in_hand(),
         }
@@ -158,7 +158,7 @@ impl TokenCache {
     /// were refused again and again, the refused token goes on serving: the fault may be one
     /// route's.
     pub fn reject(&self, token: &AccessToken) {
-        let _ = self.rejected(token);
+        let _ = self.rejected(token, false);
     }
 
     /// A new token, whatever the state of the one in hand, and whatever the backoff says. Joins a
@@ -176,6 +176,7 @@ impl TokenCache {
             }
             let runtime = runtime.ok_or_else(Error::no_runtime)?;
             let departure = self.depart(control, FetchReason::Manual, now, now, runtime);
+            departure.flight.expect_waiter();
             Ok((Arc::clone(&departure.flight), Some(departure)))
         })?;
         self.take_off(departure);
@@ -192,7 +193,7 @@ impl TokenCache {
     /// Starts a token request if one is due, and returns at once: for start-up, so that the first
     /// request need not wait. Without a tokio runtime it does nothing.
     pub fn prefetch(&self) {
-        let _ = self.acquire(true);
+        let _ = self.acquire_for(true, false);
     }
 
     /// What the cache has: for readiness probes and status pages. No I/O, no waiting.
@@ -233,6 +234,12 @@ impl TokenCache {
     /// The way of a request, up to where it has to wait. `can_resend`: see [`classify`].
     #[inline]
     pub(crate) fn acquire(&self, can_resend: bool) -> Acquire {
+        self.acquire_for(can_resend, true)
+    }
+
+    /// `waits`: the caller is going to wait if it is told to.
+    #[inline]
+    fn acquire_for(&self, can_resend: bool, waits: bool) -> Acquire {
         let now = self.0.settings.clock.now();
         let snapshot = self.0.snapshot.load();
         if let (Verdict::Fresh, Some(token)) =
@@ -242,12 +249,12 @@ impl TokenCache {
         }
         let settled = snapshot.settled(now, can_resend);
         drop(snapshot);
-        settled.unwrap_or_else(|| self.start_flight(can_resend))
+        settled.unwrap_or_else(|| self.start_flight(can_resend, waits))
     }
 
     /// A flight has to start, unless somebody has been faster.
     #[cold]
-    fn start_flight(&self, can_resend: bool) -> Acquire {
+    fn start_flight(&self, can_resend: bool, waits: bool) -> Acquire {
         let runtime = self.runtime();
         let (answer, departure) = self.transition(|control, now| {
             if let Some(settled) = control.snapshot().settled(now, can_resend) {
@@ -267,6 +274,9 @@ impl TokenCache {
                     let departure =
                         self.depart(control, FetchReason::Expired, now, starts_at, runtime);
                     let flight = Arc::clone(&departure.flight);
+                    if waits {
+                        flight.expect_waiter();
+                    }
                     let waiting = Waiting { flight, fallback };
                     (Acquire::Wait(waiting), Some(departure))
                 }
@@ -317,7 +327,7 @@ impl TokenCache {
     /// The API refused `rejected`: another token, if there is or will be one.
     pub(crate) async fn renew(&self, rejected: &AccessToken) -> Option<AccessToken> {
         let other = |token: &AccessToken| !token.same_value(rejected);
-        let flight = match self.rejected(rejected) {
+        let flight = match self.rejected(rejected, true) {
             Rejected::Superseded => return self.token().await.ok().filter(other),
             Rejected::TooSoon => return None,
             Rejected::Flight(flight) => flight,
@@ -333,7 +343,7 @@ impl TokenCache {
         self.in_hand().filter(other).or(landed.filter(other))
     }
 
-    fn rejected(&self, rejected: &AccessToken) -> Rejected {
+    fn rejected(&self, rejected: &AccessToken, waits: bool) -> Rejected {
         let runtime = self.runtime();
         let (answer, departure) =
             self.transition(
@@ -350,6 +360,9 @@ impl TokenCache {
                         let departure =
                             self.depart(control, FetchReason::Rejected, now, now, runtime);
                         control.rejection_flight(now);
+                        if waits {
+                            departure.flight.expect_waiter();
+                        }
                         (
                             Rejected::Flight(Arc::clone(&departure.flight)),
                             Some(departure),

@@ -1,7 +1,7 @@
 //! What shows only from inside: errors that are worth another attempt at once or carry a
 //! `Retry-After`, and the way of a request after a 401.
 
-#![allow(clippy::unwrap_used, reason = "it is for tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "it is for tests")]
 
 use std::{collections::VecDeque, pin::pin, task};
 
@@ -293,4 +293,27 @@ async fn a_request_that_can_be_sent_again_does_not_wait_for_a_token_under_suspic
     clock.settle().await;
     assert!(matches!(cache.acquire(true), Acquire::Now(_)));
     assert!(matches!(cache.acquire(false), Acquire::Wait(_)));
+}
+
+/// A service's `call` starts the flight, and its future is polled later: by then a flight that
+/// fails at once must not have ended as one that nobody waits for.
+#[tokio::test]
+async fn p51_a_caller_that_is_slow_to_wait_has_its_three_attempts_all_the_same() {
+    let (clock, source, cache) = Source::with_cache();
+    source.script().errors.extend([soon(None), soon(None)]);
+    let Acquire::Wait(waiting) = cache.acquire(false) else {
+        panic!("there is no token");
+    };
+    pass(&clock, secs(1)).await;
+    assert_eq!(source.fetches(), 3);
+    let token = cache.wait(waiting, false).await.unwrap();
+    assert_eq!(token.expose_secret(), "token-3");
+
+    // Nobody is going to wait for this one.
+    let (clock, source, cache) = Source::with_cache();
+    source.script().errors.push_back(soon(None));
+    cache.prefetch();
+    assert!(cache.try_token().is_none());
+    pass(&clock, Duration::from_millis(900)).await;
+    assert_eq!(source.fetches(), 1);
 }
