@@ -1,0 +1,86 @@
+//! [`TokenCacheBuilder`]: the settings of a cache.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::runtime::Handle;
+
+use super::{Settings, Shared, TokenCache, lifecycle};
+use crate::{Clock, TokenSource, source::ErasedSource};
+
+/// See [`TokenCache::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct TokenCacheBuilder {
+    source: Arc<dyn ErasedSource>,
+    settings: Settings,
+}
+
+impl TokenCacheBuilder {
+    pub(super) fn new(source: impl TokenSource) -> Self {
+        Self {
+            source: Arc::new(source),
+            settings: Settings {
+                clock: Clock::default(),
+                runtime: None,
+                default_lifetime: None,
+                safety_margin: Self::SAFETY_MARGIN,
+                fetch_timeout: Self::FETCH_TIMEOUT,
+            },
+        }
+    }
+
+    /// The default of [`safety_margin`](Self::safety_margin).
+    pub const SAFETY_MARGIN: Duration = lifecycle::SAFETY_MARGIN;
+    /// The default of [`fetch_timeout`](Self::fetch_timeout).
+    pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// The runtime that token requests run on, with its timer enabled (tokio panics without). It
+    /// has to be driven while callers wait. Default: the runtime of the caller that needs the
+    /// token.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.settings.runtime = Some(runtime);
+        self
+    }
+
+    /// Where the time is read. Default: the system's clocks.
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.settings.clock = clock.into();
+        self
+    }
+
+    /// The lifetime of tokens whose server does not say (no `expires_in`, RFC 6749 §5.1). Default:
+    /// they are used until the API refuses them.
+    pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
+        self.settings.default_lifetime = Some(lifetime);
+        self
+    }
+
+    /// From this long before a token's end, callers wait for a new one (briefly: the old one still
+    /// serves). At most a tenth of the lifetime. Default: [`SAFETY_MARGIN`](Self::SAFETY_MARGIN).
+    pub fn safety_margin(mut self, margin: Duration) -> Self {
+        self.settings.safety_margin = margin;
+        self
+    }
+
+    /// How long a token request may take, all its attempts together. Default:
+    /// [`FETCH_TIMEOUT`](Self::FETCH_TIMEOUT).
+    pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.fetch_timeout = timeout;
+        self
+    }
+
+    /// The cache. Does no I/O.
+    pub fn build(self) -> TokenCache {
+        TokenCache(Arc::new(Shared {
+            snapshot: ArcSwap::default(),
+            control: Mutex::default(),
+            keeper: Mutex::default(),
+            source: self.source,
+            settings: self.settings,
+        }))
+    }
+}
