@@ -234,3 +234,24 @@ async fn the_same_token_without_an_end_keeps_the_end_it_had() {
     clock.advance(secs(100));
     assert!(cache.try_token().is_none());
 }
+
+/// A server that slips into `expires_in: 0` while a token is still good.
+#[tokio::test]
+async fn c15_a_token_over_on_arrival_does_not_displace_one_that_is_good() {
+    let (clock, idp, cache) = Idp::with_cache();
+    assert_eq!(secret(&cache).await, "token-1");
+    idp.lifetime(Duration::ZERO);
+    pass(&clock, secs(3_000)).await;
+    for second in 3_000..3_590 {
+        assert_eq!(at_once(&cache).unwrap(), "token-1", "after {second} s");
+        pass(&clock, secs(1)).await;
+    }
+    // In the safety margin a caller waits for a fetch, and goes on with what is good.
+    for second in 3_590..3_600 {
+        assert_eq!(secret(&cache).await, "token-1", "after {second} s");
+        pass(&clock, secs(1)).await;
+    }
+    // And it is no fetch a second either.
+    assert!((2..30).contains(&idp.fetches()), "{}", idp.fetches());
+    assert_ne!(secret(&cache).await, "token-1");
+}

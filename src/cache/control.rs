@@ -4,7 +4,8 @@
 //! that the way of a request reads. Time and chance come in as arguments.
 //!
 //! Invariants: at most one flight at a time; a flight that was superseded changes nothing when it
-//! lands; a failure never removes a token; a rejection names the token it means.
+//! lands; neither a failure nor a dead token displaces a good one; a rejection names the token it
+//! means.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,8 +26,8 @@ pub(super) struct Control {
     flights: u64,
     last_start: Option<Moment>,
     failure: Option<Failure>,
-    /// The server handed out the token that it had handed out before.
-    same_again_until: Option<Moment>,
+    /// The last flight brought nothing better than the token in hand: the same again, or a dead one.
+    in_vain_until: Option<Moment>,
     rejections: Rejections,
     resting: bool,
 }
@@ -113,7 +114,7 @@ impl Control {
         [
             self.last_start.map(|start| start.after(SPACING)),
             self.failure.as_ref().map(|failure| failure.retry_at),
-            self.same_again_until,
+            self.in_vain_until,
         ]
         .into_iter()
         .flatten()
@@ -175,30 +176,46 @@ impl Control {
 
     fn store(&mut self, now: Moment, arrived: Arrived, margin: Duration, jitter: f64) -> Landed {
         let Arrived { token, lifetime } = arrived;
+        let is_over = |schedule: Option<Schedule>| {
+            schedule.is_some_and(|schedule| now.reached(schedule.expires_at()))
+        };
         let fresh = lifetime.map(|(anchor, life)| Schedule::new(anchor, life, margin, jitter));
-        let before = self
-            .token
-            .take_if(|current| current.token.same_value(&token));
         self.failure = None;
-        self.same_again_until = None;
-        let mut schedule = fresh;
-        if let Some(before) = before {
-            // The end is taken from the newer answer; an answer that names none takes none away.
-            schedule = match (before.schedule, fresh) {
-                (Some(old), Some(new)) => Some(old.renewed(new.expires_at())),
-                (old, new) => new.or(old),
-            };
-            let rest = schedule.map_or(Duration::ZERO, |s| now.until(s.expires_at()));
-            self.same_again_until = Some(now.after(SPACING.max(rest / 4)));
-        }
-        self.token = Some(Current {
-            token: token.clone(),
-            schedule,
-        });
+        self.in_vain_until = None;
+        let (kept, over_on_arrival) = match self.token.take() {
+            // The same token again. Its end is taken from the newer answer; an answer that names
+            // none takes none away.
+            Some(old) if old.token.same_value(&token) => {
+                let schedule = match (old.schedule, fresh) {
+                    (Some(old), Some(new)) => Some(old.renewed(new.expires_at())),
+                    (old, new) => new.or(old),
+                };
+                self.pause_for_a_quarter_of(schedule, now);
+                let token = token.clone();
+                (Current { token, schedule }, is_over(schedule))
+            }
+            // A dead one does not displace one that is good.
+            Some(old) if is_over(fresh) && !is_over(old.schedule) => {
+                self.pause_for_a_quarter_of(old.schedule, now);
+                (old, true)
+            }
+            _ => {
+                let token = token.clone();
+                let schedule = fresh;
+                (Current { token, schedule }, is_over(schedule))
+            }
+        };
+        self.token = Some(kept);
         Landed {
             token,
-            over_on_arrival: schedule.is_some_and(|s| now.reached(s.expires_at())),
+            over_on_arrival,
         }
+    }
+
+    /// Asking again brought nothing better than a token that ends by `schedule`.
+    fn pause_for_a_quarter_of(&mut self, schedule: Option<Schedule>, now: Moment) {
+        let rest = schedule.map_or(Duration::ZERO, |s| now.until(s.expires_at()));
+        self.in_vain_until = Some(now.after(SPACING.max(rest / 4)));
     }
 
     /// Notes a failed flight, and says when the next may start.

@@ -120,7 +120,8 @@ impl StdError for HttpError {
 /// An [`HttpClient`] made of a tower service: hyper-util's client, a stack with your own
 /// timeouts, anything.
 ///
-/// The service must not follow redirects. Plain `http` is refused except to loopback. Token requests end after the cache's
+/// The service must not follow redirects. Plain `http` is refused except to loopback. Token
+/// requests end after the cache's
 /// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) in any case.
 ///
 /// ```
