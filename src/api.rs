@@ -5,7 +5,11 @@
 //! `Host` headers are never looked at. A request to anybody else is passed on untouched; one whose
 //! target cannot be told, or that would carry the token in clear text, is refused.
 
-use crate::{ConfigError, Error, ErrorKind, address, error::Retry, message::Target};
+use crate::{
+    ConfigError, Error, ErrorKind, address,
+    error::Retry,
+    message::{Target, sealed},
+};
 
 /// The APIs that get the token.
 #[derive(Clone, Debug)]
@@ -32,6 +36,8 @@ struct Base {
     scheme: Scheme,
     host: Box<str>,
     port: u16,
+    /// As it is usually written: the host, and the port if it is not the scheme's own.
+    authority: Box<str>,
     /// Without a slash at the end: empty for a whole origin.
     path: Box<str>,
 }
@@ -76,7 +82,26 @@ impl Apis {
         self.plaintext = true;
     }
 
+    /// [`admit`](Self::admit), without taking the URI apart where it begins with a base URL as that
+    /// is written in full: how nearly all do.
     #[inline]
+    pub(crate) fn admit_request(&self, request: &impl sealed::Request) -> Admission {
+        let (scheme, authority, path) = request.spelled();
+        let is_base = |base: &Base| {
+            base.scheme.is(scheme) && *base.authority == *authority && base.contains(path)
+        };
+        let allowed = match &self.only {
+            Some(only) => only.iter().any(is_base),
+            None => Scheme::Https.is(scheme) && !authority.is_empty(),
+        };
+        if allowed {
+            Admission::Allowed
+        } else {
+            self.admit(request.target())
+        }
+    }
+
+    #[inline(never)]
     pub(crate) fn admit(&self, target: Target<'_>) -> Admission {
         let (scheme, host, port) = match (target.host, &self.relative_to) {
             (Some(host), _) => {
@@ -146,6 +171,7 @@ impl Base {
                 scheme,
                 host: host.into(),
                 port,
+                authority: url.authority().into(),
                 path: path.into(),
             }),
             _ => Err(ConfigError::new(FIELD, "names no host")),
@@ -159,7 +185,8 @@ impl Base {
             return true;
         }
         match path.strip_prefix(&*self.path) {
-            Some(rest) => (rest.is_empty() || rest.starts_with('/')) && !is_evasive(path),
+            // The base itself is not evasive, and what it is joined to begins with a slash.
+            Some(rest) => rest.is_empty() || rest.starts_with('/') && !is_evasive(rest),
             None => false,
         }
     }
@@ -168,8 +195,20 @@ impl Base {
 /// Whether servers may disagree on where a path leads: a `..` segment (with path parameters or
 /// without), an encoded `/`, `\` or `.` (encoded once, twice, or in overlong UTF-8), a backslash, an
 /// encoded control character, or a `%` that encodes nothing.
+#[inline]
 fn is_evasive(path: &str) -> bool {
-    let bytes = path.as_bytes();
+    /// The bytes that it takes.
+    const SUSPICIOUS: [bool; 256] = {
+        let mut bytes = [false; 256];
+        bytes[b'\\' as usize] = true;
+        bytes[b'%' as usize] = true;
+        bytes[b'.' as usize] = true;
+        bytes
+    };
+    path.bytes().any(|byte| SUSPICIOUS[usize::from(byte)]) && leads_elsewhere(path.as_bytes())
+}
+
+fn leads_elsewhere(bytes: &[u8]) -> bool {
     bytes.iter().enumerate().any(|(at, byte)| match byte {
         b'\\' => true,
         b'%' => match bytes.get(at + 1..at + 3) {
@@ -198,6 +237,15 @@ impl Scheme {
             Some(Self::Http)
         } else {
             None
+        }
+    }
+
+    /// In lower case, as it usually is.
+    #[inline]
+    fn is(self, scheme: &str) -> bool {
+        match self {
+            Self::Http => scheme == "http",
+            Self::Https => scheme == "https",
         }
     }
 

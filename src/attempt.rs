@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, StatusCode, header::Entry};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::{
     AccessToken, Error, ErrorKind,
@@ -34,17 +34,22 @@ pub(crate) enum Judgement {
 impl Rules {
     #[inline]
     pub(crate) fn admit(&self, request: &impl sealed::Request) -> Admission {
-        self.apis.admit(request.target())
+        self.apis.admit_request(request)
     }
 
-    /// What `response` says about `token`, which its request carried.
+    /// What `response` says about the token that its request carried: `token`, or another one
+    /// with the same scheme.
     #[inline]
-    pub(crate) fn judge(&self, response: &impl sealed::Response, token: &AccessToken) -> Judgement {
+    pub(crate) fn judge(
+        &self,
+        response: &impl sealed::Response,
+        token: impl FnOnce() -> Option<AccessToken>,
+    ) -> Judgement {
         let renew = match &self.renew_on {
             Some(renew_on) => renew_on(response.status(), response.headers()),
             None => {
                 response.status() == StatusCode::UNAUTHORIZED
-                    && renewal_helps(response.headers(), token.scheme())
+                    && renewal_helps(response.headers(), token().as_ref())
             }
         };
         if renew && self.is_from_api(response) {
@@ -74,15 +79,31 @@ impl fmt::Debug for Rules {
 }
 
 /// Puts the token on a request. `false`: the caller has set that header, which is respected.
-#[inline]
+#[inline(always)]
 pub(crate) fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
-    match headers.try_entry(token.header_name()) {
-        Ok(Entry::Vacant(entry)) => match entry.try_insert(token.header_value().clone()) {
-            Ok(_) => Ok(true),
-            Err(_) => Err(too_many_headers()),
-        },
-        Ok(Entry::Occupied(_)) => Ok(false),
+    // One search in place of two: whether the header was there shows when it is put.
+    match headers.try_append(token.header_name(), token.header_value().clone()) {
+        Ok(false) => Ok(true),
+        Ok(true) => {
+            take_back(headers, token.header_name());
+            Ok(false)
+        }
         Err(_) => Err(too_many_headers()),
+    }
+}
+
+/// Takes the last value of a header away again.
+#[cold]
+fn take_back(headers: &mut HeaderMap, name: &HeaderName) {
+    let mut values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+    values.pop();
+    let mut values = values.into_iter();
+    if let Some(first) = values.next() {
+        // Where it was: the order stays, and the other values go.
+        headers.insert(name, first);
+    }
+    for value in values {
+        headers.append(name, value);
     }
 }
 
@@ -96,7 +117,8 @@ fn too_many_headers() -> Error {
 ///
 /// Yes without any challenge (many servers send none) and with one for our scheme, unless its
 /// error says that the token is not what is wrong. No if all challenges are for other schemes.
-fn renewal_helps(headers: &HeaderMap, scheme: &str) -> bool {
+#[cold]
+fn renewal_helps(headers: &HeaderMap, token: Option<&AccessToken>) -> bool {
     /// Errors (RFC 6750 §3.1, RFC 9470 §3, Entra ID) that a token of the same kind meets again.
     const HOPELESS: [&str; 4] = [
         "insufficient_claims",
@@ -105,6 +127,7 @@ fn renewal_helps(headers: &HeaderMap, scheme: &str) -> bool {
         "invalid_request",
     ];
 
+    let scheme = token.map_or("", AccessToken::scheme);
     let (mut ours, mut others) = (false, false);
     for challenge in challenges(headers) {
         if !challenge.is(scheme) && !challenge.is("Bearer") {
@@ -149,7 +172,7 @@ mod tests {
         for challenge in challenges {
             response = response.header(WWW_AUTHENTICATE, *challenge);
         }
-        rules.judge(&response.body(()).unwrap(), &bearer())
+        rules.judge(&response.body(()).unwrap(), || Some(bearer()))
     }
 
     #[test]
@@ -209,7 +232,7 @@ mod tests {
         };
         let judge = |status: u16| {
             let response = Response::builder().status(status).body(()).unwrap();
-            rules.judge(&response, &bearer())
+            rules.judge(&response, || Some(bearer()))
         };
         assert_eq!(judge(419), Judgement::Renew);
         assert_eq!(judge(401), Judgement::Pass);

@@ -6,8 +6,9 @@
 //! prolong one. Elapsed time is therefore never under-estimated; a wall clock set forward costs an
 //! early refresh and nothing else.
 //!
-//! On Linux both are the kernel's coarse clocks (a few milliseconds behind, a fifth of the price):
-//! every request reads the time, and a token's lifetime is counted in seconds.
+//! On Linux both are the kernel's coarse clocks (a few milliseconds behind, a fifth of the price),
+//! and the second is read only when the first has moved: every request reads the time, and a
+//! token's lifetime is counted in seconds.
 
 use std::{
     fmt,
@@ -101,7 +102,7 @@ impl From<crate::testing::ManualClock> for Clock {
 }
 
 /// A point in time on both clocks, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Moment {
     /// Since some fixed point of this boot or process.
     pub(crate) monotonic: u64,
@@ -110,6 +111,12 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
+    /// Later than any.
+    pub(crate) const NEVER: Self = Self {
+        monotonic: u64::MAX,
+        wall: u64::MAX,
+    };
+
     /// How much time has passed since `earlier`: the larger of the two clocks' answers.
     #[inline]
     pub(crate) fn since(self, earlier: Moment) -> Duration {
@@ -198,18 +205,30 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[inline]
 fn system_now() -> Moment {
-    use rustix::time::{ClockId, Timespec, clock_gettime};
+    use std::cell::Cell;
 
-    fn nanos(time: Timespec) -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+
+    thread_local! {
+        static LAST: Cell<Moment> = const { Cell::new(Moment { monotonic: 0, wall: 0 }) };
+    }
+
+    let read = |clock| {
+        let time = clock_gettime(clock);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
-        seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
+    };
+    let monotonic = ORIGIN.wrapping_add(read(ClockId::MonotonicCoarse));
+    let last = LAST.get();
+    // The kernel moves both on in the same tick: within one, the other clock has nothing to add.
+    if monotonic == last.monotonic {
+        return last;
     }
-
-    Moment {
-        monotonic: ORIGIN + nanos(clock_gettime(ClockId::MonotonicCoarse)),
-        wall: nanos(clock_gettime(ClockId::RealtimeCoarse)),
-    }
+    let wall = read(ClockId::RealtimeCoarse);
+    let now = Moment { monotonic, wall };
+    LAST.set(now);
+    now
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, StatusCode, header::AUTHORIZATION};
+use http::{HeaderMap, StatusCode};
 use tower_layer::Layer;
 
 use crate::{BearerAuth, ConfigError, TokenCache, api::Apis, attempt::Rules, resend::InMemory};
@@ -160,21 +160,18 @@ impl<P> BearerAuthLayer<P> {
         &self.cache
     }
 
-    /// Whether the caller has put a token of its own on a request. What header ours goes in is
-    /// known when there is one: until then, it is `Authorization`.
-    #[inline]
-    pub(crate) fn is_authorized(&self, headers: &HeaderMap) -> bool {
-        headers.contains_key(AUTHORIZATION) && self.cache.goes_in_authorization()
-    }
-
-    #[inline]
+    #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn rules(&self) -> &Rules {
         &self.rules
     }
 
-    #[inline]
+    #[cfg(feature = "reqwest-middleware")]
     pub(crate) fn policy(&self) -> &P {
         &self.resend
+    }
+
+    pub(crate) fn into_parts(self) -> (TokenCache, Rules, P) {
+        (self.cache, Arc::unwrap_or_clone(self.rules), self.resend)
     }
 
     fn rules_mut(&mut self) -> &mut Rules {

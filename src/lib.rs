@@ -106,6 +106,7 @@ pub mod resend;
 mod service;
 mod service_error;
 mod source;
+mod spread;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;

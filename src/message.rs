@@ -34,6 +34,8 @@ pub(crate) mod sealed {
         type Origin: Origin;
 
         fn target(&self) -> Target<'_>;
+        /// Scheme, authority and path as they are written; empty what is missing.
+        fn spelled(&self) -> (&str, &str, &str);
         fn origin(&self) -> Self::Origin;
         fn headers(&self) -> &HeaderMap;
         fn headers_mut(&mut self) -> &mut HeaderMap;
@@ -79,6 +81,13 @@ impl<B> sealed::Request for http::Request<B> {
             port: uri.port_u16(),
             path: uri.path(),
         }
+    }
+
+    #[inline]
+    fn spelled(&self) -> (&str, &str, &str) {
+        let uri = self.uri();
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        (uri.scheme_str().unwrap_or(""), authority, uri.path())
     }
 
     #[inline]
@@ -152,6 +161,11 @@ mod of_reqwest {
 
         fn target(&self) -> Target<'_> {
             target(self.url())
+        }
+
+        fn spelled(&self) -> (&str, &str, &str) {
+            let url = self.url();
+            (url.scheme(), url.authority(), url.path())
         }
 
         fn headers(&self) -> &HeaderMap {

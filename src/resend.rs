@@ -6,10 +6,11 @@
 
 use std::{
     any::Any,
+    convert::Infallible,
     fmt,
-    future::{Future, Ready},
+    future::{Future, Pending},
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{self, Context, Poll},
 };
 
 use bytes::{Buf, Bytes};
@@ -20,7 +21,7 @@ use http_body_util::{
 };
 use pin_project_lite::pin_project;
 
-use self::sealed::{Policy, Preparation, Prepared};
+use self::sealed::{Kept, Policy, Prepared};
 use crate::{
     BoxError, Error, ErrorKind,
     error::{ErrorBuilder, Retry},
@@ -38,32 +39,48 @@ pub(crate) mod sealed {
 
     #[allow(unnameable_types, reason = "this is what seals")]
     pub trait Policy<R> {
-        /// Makes a request ready to be sent, if that takes time.
-        type Prepare: Future<Output = Result<Prepared<R>, Error>>;
+        /// What is kept of a request: [`Infallible`](std::convert::Infallible) where no request is
+        /// sent again, so that no future has room for it.
+        type Copy;
 
-        /// Takes a request, and keeps a copy of it if it can.
-        fn prepare(&self, request: R) -> Preparation<R, Self::Prepare>;
+        /// That a body has to be read: `Infallible` where none ever is.
+        type Later;
+
+        /// Reads the body of a request.
+        type Read: Future<Output = Result<Prepared<R, Self::Copy>, Error>>;
+
+        /// Keeps a copy of a request, if it can.
+        fn keep(&self, request: &R) -> Kept<Self::Copy, Self::Later>;
+
+        /// Reads the body, and keeps a copy then.
+        fn read(&self, request: R, later: Self::Later) -> Self::Read;
+
+        /// The request to be sent again.
+        fn restore(copy: Self::Copy) -> R;
     }
 
-    /// A request, and its copy if there can be one.
-    #[allow(unnameable_types, reason = "part of a sealed trait")]
-    #[allow(clippy::exhaustive_structs, reason = "part of a sealed trait")]
-    #[derive(Debug)]
-    pub struct Prepared<R> {
-        /// What is sent now.
-        pub request: R,
-        /// What is sent if the API refuses the token.
-        pub again: Option<R>,
-    }
-
+    /// What there is to be sent if the API refuses the token.
     #[allow(unnameable_types, reason = "part of a sealed trait")]
     #[allow(clippy::exhaustive_enums, reason = "part of a sealed trait")]
     #[derive(Debug)]
-    pub enum Preparation<R, F> {
-        /// Nothing had to be waited for.
-        Done(Prepared<R>),
-        /// The body is being read.
-        Pending(F),
+    pub enum Kept<C, L> {
+        /// A copy.
+        Copy(C),
+        /// Nothing: the request is sent once.
+        Nothing,
+        /// A copy, when the body has been read.
+        Later(L),
+    }
+
+    /// A request whose body has been read, and its copy if there can be one.
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
+    #[allow(clippy::exhaustive_structs, reason = "part of a sealed trait")]
+    #[derive(Debug)]
+    pub struct Prepared<R, C> {
+        /// What is sent now.
+        pub request: R,
+        /// What is sent if the API refuses the token.
+        pub again: Option<C>,
     }
 }
 
@@ -126,25 +143,47 @@ impl<F> fmt::Debug for Buffered<F> {
     }
 }
 
-/// The `Prepare` of policies that never wait.
-type Never<R> = Ready<Result<Prepared<R>, Error>>;
+/// The `Read` of policies that read nothing.
+type Never<R, C> = Pending<Result<Prepared<R, C>, Error>>;
 
 impl<R> Policy<R> for Off {
-    type Prepare = Never<R>;
+    type Copy = Infallible;
+    type Later = Infallible;
+    type Read = Never<R, Infallible>;
 
     #[inline]
-    fn prepare(&self, request: R) -> Preparation<R, Never<R>> {
-        done(request, None)
+    fn keep(&self, _: &R) -> Kept<Infallible, Infallible> {
+        Kept::Nothing
+    }
+
+    fn read(&self, _: R, never: Infallible) -> Self::Read {
+        match never {}
+    }
+
+    fn restore(copy: Infallible) -> R {
+        match copy {}
     }
 }
 
 impl<B: 'static> Policy<Request<B>> for InMemory {
-    type Prepare = Never<Request<B>>;
+    type Copy = Request<B>;
+    type Later = Infallible;
+    type Read = Never<Request<B>, Request<B>>;
 
     #[inline]
-    fn prepare(&self, request: Request<B>) -> Preparation<Request<B>, Self::Prepare> {
-        let again = clone_in_memory(request.body()).map(|body| copy(&request, body));
-        done(request, again)
+    fn keep(&self, request: &Request<B>) -> Kept<Request<B>, Infallible> {
+        match clone_in_memory(request.body()) {
+            Some(body) => Kept::Copy(copy(request, body)),
+            None => Kept::Nothing,
+        }
+    }
+
+    fn read(&self, _: Request<B>, never: Infallible) -> Self::Read {
+        match never {}
+    }
+
+    fn restore(copy: Request<B>) -> Request<B> {
+        copy
     }
 }
 
@@ -154,21 +193,30 @@ where
     B::Error: Into<BoxError>,
     F: Fn(Bytes) -> B + Clone,
 {
-    type Prepare = Buffering<B, F>;
+    type Copy = Request<B>;
+    type Later = ();
+    type Read = Buffering<B, F>;
 
-    fn prepare(&self, request: Request<B>) -> Preparation<Request<B>, Self::Prepare> {
-        if let Some(body) = clone_in_memory(request.body()) {
-            let again = copy(&request, body);
-            return done(request, Some(again));
+    fn keep(&self, request: &Request<B>) -> Kept<Request<B>, ()> {
+        match InMemory.keep(request) {
+            Kept::Copy(again) => Kept::Copy(again),
+            _ if declared_length(request.headers(), request.body()) > self.limit as u64 => {
+                Kept::Nothing
+            }
+            _ => Kept::Later(()),
         }
-        if declared_length(request.headers(), request.body()) > self.limit as u64 {
-            return done(request, None);
-        }
+    }
+
+    fn read(&self, request: Request<B>, (): ()) -> Self::Read {
         let (parts, body) = request.into_parts();
-        Preparation::Pending(Buffering {
+        Buffering {
             body: Limited::new(body, self.limit).collect(),
             rest: Some((parts, self.rebuild.clone())),
-        })
+        }
+    }
+
+    fn restore(copy: Request<B>) -> Request<B> {
+        copy
     }
 }
 
@@ -193,11 +241,11 @@ where
     B::Error: Into<BoxError>,
     F: Fn(Bytes) -> B,
 {
-    type Output = Result<Prepared<Request<B>>, Error>;
+    type Output = Result<Prepared<Request<B>, Request<B>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let bytes = collected(ready!(this.body.poll(cx)))?;
+        let bytes = collected(task::ready!(this.body.poll(cx)))?;
         let Some((parts, rebuild)) = this.rest.take() else {
             return Poll::Ready(Err(unreadable().done()));
         };
@@ -227,11 +275,21 @@ mod of_reqwest {
     use super::*;
 
     impl Policy<Request> for InMemory {
-        type Prepare = Never<Request>;
+        type Copy = Request;
+        type Later = Infallible;
+        type Read = Never<Request, Request>;
 
-        fn prepare(&self, request: Request) -> Preparation<Request, Self::Prepare> {
-            let again = request.try_clone();
-            done(request, again)
+        #[inline]
+        fn keep(&self, request: &Request) -> Kept<Request, Infallible> {
+            request.try_clone().map_or(Kept::Nothing, Kept::Copy)
+        }
+
+        fn read(&self, _: Request, never: Infallible) -> Self::Read {
+            match never {}
+        }
+
+        fn restore(copy: Request) -> Request {
+            copy
         }
     }
 
@@ -239,32 +297,35 @@ mod of_reqwest {
     where
         F: Fn(Bytes) -> Body + Clone + Send + 'static,
     {
-        type Prepare = Pin<Box<dyn Future<Output = Result<Prepared<Request>, Error>> + Send>>;
+        type Copy = Request;
+        type Later = ();
+        type Read = Pin<Box<dyn Future<Output = Result<Prepared<Request, Request>, Error>> + Send>>;
 
-        fn prepare(&self, mut request: Request) -> Preparation<Request, Self::Prepare> {
-            if let Some(again) = request.try_clone() {
-                return done(request, Some(again));
-            }
+        fn keep(&self, request: &Request) -> Kept<Request, ()> {
             let longer = |body| declared_length(request.headers(), body) > self.limit as u64;
-            if request.body().is_none_or(longer) {
-                return done(request, None);
+            match InMemory.keep(request) {
+                Kept::Copy(again) => Kept::Copy(again),
+                _ if request.body().is_none_or(longer) => Kept::Nothing,
+                _ => Kept::Later(()),
             }
+        }
+
+        fn read(&self, mut request: Request, (): ()) -> Self::Read {
             let Self { limit, rebuild } = self.clone();
-            Preparation::Pending(Box::pin(async move {
+            Box::pin(async move {
                 if let Some(body) = request.body_mut().take() {
                     let bytes = collected(Limited::new(body, limit).collect().await)?;
                     *request.body_mut() = Some(rebuild(bytes));
                 }
                 let again = request.try_clone();
                 Ok(Prepared { request, again })
-            }))
+            })
+        }
+
+        fn restore(copy: Request) -> Request {
+            copy
         }
     }
-}
-
-#[inline]
-fn done<R, F>(request: R, again: Option<R>) -> Preparation<R, F> {
-    Preparation::Done(Prepared { request, again })
 }
 
 /// Everything of a request but its body.

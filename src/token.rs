@@ -1,25 +1,43 @@
 //! [`AccessToken`]: a token, ready to be put on a request.
 //!
-//! The header value is built once, when the token arrives, over memory that is wiped when the last
-//! copy is gone; `expose_secret` is a slice of it, so there is no second copy to forget.
+//! The header value is built when the token arrives, once for each thread that may clone it at the
+//! same time ([`Spread`]), over memory that is wiped when the last clone is gone; `expose_secret`
+//! is a slice of it, so there is no further copy to forget.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 use zeroize::Zeroizing;
 
-use crate::clock::Moment;
+use crate::{
+    clock::Moment,
+    spread::{Alone, Spread},
+};
 
 /// An access token (RFC 6749 §1.4) and the header that carries it.
 ///
 /// Cheap to clone. `Debug` shows no secret.
 #[derive(Clone)]
-pub struct AccessToken(Arc<Inner>);
+pub struct AccessToken {
+    id: TokenId,
+    inner: Arc<Inner>,
+}
+
+/// Tells tokens apart that a process has had: cheaper to keep than a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenId(u64);
 
 struct Inner {
     header_name: HeaderName,
-    header_value: HeaderValue,
+    header_value: Spread<HeaderValue>,
     /// Where in the header value the token starts: behind the scheme and one space.
     secret_at: usize,
     expires_at: Option<Moment>,
@@ -28,74 +46,91 @@ struct Inner {
 
 impl AccessToken {
     pub(crate) fn new(header: Header, scope: Option<Box<str>>, expires_at: Option<Moment>) -> Self {
-        Self(Arc::new(Inner {
-            header_name: header.name,
-            header_value: header.value,
-            secret_at: header.secret_at,
-            expires_at,
-            scope,
-        }))
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: TokenId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            inner: Arc::new(Inner {
+                header_name: header.name,
+                header_value: Spread::new(header.value, another),
+                secret_at: header.secret_at,
+                expires_at,
+                scope,
+            }),
+        }
     }
 
     /// The value of the request header, `Bearer …` as a rule (RFC 6750 §2.1), marked sensitive.
     #[inline]
     pub fn header_value(&self) -> &HeaderValue {
-        &self.0.header_value
+        self.inner.header_value.mine()
     }
 
     /// The name of the request header: `authorization` as a rule.
     #[inline]
     pub fn header_name(&self) -> &HeaderName {
-        &self.0.header_name
+        &self.inner.header_name
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> TokenId {
+        self.id
+    }
+
+    /// The same token as `known`, handed out a second time.
+    pub(crate) fn known_as(self, known: &Self) -> Self {
+        Self {
+            id: known.id,
+            ..self
+        }
     }
 
     /// The token itself, without its scheme.
     pub fn expose_secret(&self) -> &str {
-        let value = self.0.header_value.as_bytes();
+        let value = self.inner.header_value.first().as_bytes();
         // Built from a `str`, behind an ASCII scheme.
         value
-            .get(self.0.secret_at..)
+            .get(self.inner.secret_at..)
             .and_then(|secret| std::str::from_utf8(secret).ok())
             .unwrap_or_default()
     }
 
     /// When the token ends, by the server's word; `None` if it did not say.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.0.expires_at.and_then(Moment::system_time)
+        self.inner.expires_at.and_then(Moment::system_time)
     }
 
     /// The scope that was granted, if the server said so: it may be narrower than what was asked
     /// for (RFC 6749 §3.3).
     pub fn scope(&self) -> Option<&str> {
-        self.0.scope.as_deref()
+        self.inner.scope.as_deref()
     }
 
     /// The scheme in front of the token; empty if there is none.
     pub(crate) fn scheme(&self) -> &str {
-        let value = self.0.header_value.as_bytes();
-        let end = self.0.secret_at.saturating_sub(1);
+        let value = self.inner.header_value.first().as_bytes();
+        let end = self.inner.secret_at.saturating_sub(1);
         let scheme = value.get(..end).unwrap_or_default();
         std::str::from_utf8(scheme).unwrap_or_default()
     }
 
     pub(crate) fn is_over(&self, now: Moment) -> bool {
-        self.0.expires_at.is_some_and(|end| now.reached(end))
+        self.inner.expires_at.is_some_and(|end| now.reached(end))
     }
 
     /// Whether both carry the same token on the wire.
     pub(crate) fn same_value(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-            || (self.0.header_value == other.0.header_value
-                && self.0.header_name == other.0.header_name)
+        Arc::ptr_eq(&self.inner, &other.inner)
+            || (self.inner.header_value.first() == other.inner.header_value.first()
+                && self.inner.header_name == other.inner.header_name)
     }
 }
 
 impl fmt::Debug for AccessToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AccessToken")
-            .field("header_name", &self.0.header_name)
+            .field("header_name", &self.inner.header_name)
             .field("expires_at", &self.expires_at())
-            .field("scope", &self.0.scope)
+            .field("scope", &self.inner.scope)
             .finish_non_exhaustive()
     }
 }
@@ -128,13 +163,32 @@ impl Header {
             value.push(b' ');
         }
         value.extend_from_slice(token.as_bytes());
-        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
-        value.set_sensitive(true);
         Some(Self {
             name,
-            value,
+            value: sensitive(value)?,
             secret_at,
         })
+    }
+}
+
+/// A header value over memory that is wiped, with a reference count that has its cache line for
+/// itself.
+fn sensitive(value: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
+    let bytes = Bytes::from_owner(Alone(value));
+    let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The same value, in memory of its own.
+fn another(value: &HeaderValue) -> HeaderValue {
+    let copy = Zeroizing::new(value.as_bytes().to_vec());
+    sensitive(copy).unwrap_or_else(|| value.clone())
+}
+
+impl AsRef<[u8]> for Alone<Zeroizing<Vec<u8>>> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
     }
 }
 

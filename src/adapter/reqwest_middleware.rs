@@ -13,7 +13,7 @@ use crate::{
     message::sealed::{Origin as _, Request as _},
     resend::{
         Replay,
-        sealed::{Preparation, Prepared},
+        sealed::{Kept, Prepared},
     },
 };
 
@@ -21,7 +21,9 @@ use crate::{
 impl<P> Middleware for BearerAuthLayer<P>
 where
     P: Replay<Request> + Send + Sync + 'static,
-    P::Prepare: Send,
+    P::Read: Send,
+    P::Copy: Send,
+    P::Later: Send,
 {
     async fn handle(
         &self,
@@ -34,12 +36,17 @@ where
             Admission::Elsewhere => return next.run(request, extensions).await,
             Admission::Refused(error) => return Err(Error::middleware(error)),
         }
-        if self.is_authorized(request.headers()) {
+        if self.cache().is_authorized(request.headers()) {
             return next.run(request, extensions).await;
         }
-        let Prepared { mut request, again } = match self.policy().prepare(request) {
-            Preparation::Done(prepared) => prepared,
-            Preparation::Pending(prepare) => prepare.await.map_err(Error::middleware)?,
+        let (mut request, again) = match self.policy().keep(&request) {
+            Kept::Copy(again) => (request, Some(again)),
+            Kept::Nothing => (request, None),
+            Kept::Later(later) => {
+                let read = self.policy().read(request, later).await;
+                let Prepared { request, again } = read.map_err(Error::middleware)?;
+                (request, again)
+            }
         };
         let cache = self.cache();
         let token = match cache.acquire(again.is_some()) {
@@ -55,11 +62,11 @@ where
         let refused = next.clone().run(request, extensions).await?;
         let renew = ours
             && origin.answered(&refused)
-            && self.rules().judge(&refused, &token) == Judgement::Renew;
+            && self.rules().judge(&refused, || Some(token.clone())) == Judgement::Renew;
         if !renew {
             return Ok(refused);
         }
-        let Some(mut again) = again else {
+        let Some(again) = again else {
             cache.reject(&token);
             return Ok(refused);
         };
@@ -67,6 +74,7 @@ where
             return Ok(refused);
         };
         drop(refused);
+        let mut again = P::restore(again);
         authorize(again.headers_mut(), &token).map_err(Error::middleware)?;
         next.run(again, extensions).await
     }

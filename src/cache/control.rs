@@ -54,6 +54,8 @@ struct Rejections {
 /// What the way of a request reads, without a lock.
 #[derive(Default)]
 pub(super) struct Snapshot {
+    /// Until then there is nothing to decide.
+    pub(super) fresh_until: Moment,
     pub(super) state: State,
     pub(super) token: Option<AccessToken>,
     pub(super) flight: Option<Arc<Flight>>,
@@ -93,8 +95,10 @@ impl Control {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
+        let state = self.state();
         Snapshot {
-            state: self.state(),
+            fresh_until: state.fresh_until(),
+            state,
             token: self.token().cloned(),
             flight: self.flight.clone(),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
@@ -191,7 +195,7 @@ impl Control {
                     (old, new) => new.or(old),
                 };
                 self.pause_for_a_quarter_of(schedule, now);
-                let token = token.clone();
+                let token = token.clone().known_as(&old.token);
                 (Current { token, schedule }, is_over(schedule))
             }
             // A dead one does not displace one that is good.

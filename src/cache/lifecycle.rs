@@ -121,6 +121,18 @@ pub(super) struct State {
     pub(super) failed: bool,
 }
 
+impl State {
+    /// Until this moment [`classify`] says [`Verdict::Fresh`] of every request, whatever else: the
+    /// way of nearly all requests is one comparison. May be early, never late.
+    pub(super) fn fresh_until(&self) -> Moment {
+        match &self.token {
+            Held::Until(schedule) if !self.resting => schedule.ageing_at,
+            Held::Lasting if !self.resting => Moment::NEVER,
+            _ => Moment::default(),
+        }
+    }
+}
+
 /// The token, as far as the lifecycle goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Held {

@@ -1,0 +1,162 @@
+//! The services that are compared, and how they are driven.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    hint::black_box,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bearer_auth::{
+    BearerAuth, BearerAuthLayer, StaticToken, TokenCache, TokenResponse, TokenSource, resend::Off,
+    source_fn,
+};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Empty;
+use tower_http::auth::{AddAuthorization, AddAuthorizationLayer};
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+pub type Body = Empty<Bytes>;
+
+/// Answers at once, and does nothing else.
+#[derive(Clone, Copy, Debug)]
+pub struct Noop;
+
+impl<B> Service<Request<B>> for Noop {
+    type Response = Response<()>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<B>) -> Answer {
+        drop(black_box(request));
+        Answer
+    }
+}
+
+/// Makes the response when it is polled, as clients do.
+#[derive(Debug)]
+pub struct Answer;
+
+impl Future for Answer {
+    type Output = Result<Response<()>, Infallible>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(Response::new(())))
+    }
+}
+
+pub const API: &str = "https://api.example.com/v1";
+
+/// A token of `length` characters.
+pub fn token(length: usize) -> String {
+    "t0k3n".chars().cycle().take(length).collect()
+}
+
+/// What a program does that knows nothing of expiry: the same header on each request.
+pub fn floor(length: usize) -> AddAuthorization<Noop> {
+    AddAuthorizationLayer::bearer(&token(length))
+        .as_sensitive(true)
+        .layer(Noop)
+}
+
+/// The layer, with a token that lives for an hour.
+pub fn layer(length: usize) -> BearerAuthLayer {
+    BearerAuthLayer::for_api(API, cache(length)).unwrap()
+}
+
+/// One that does not send anything twice.
+pub fn ours(length: usize) -> BearerAuth<Noop, Off> {
+    layer(length).resend(Off).layer(Noop)
+}
+
+/// A request with `headers` headers. Of memory of its own: nothing of it is shared between threads.
+pub fn request(headers: usize) -> Request<Body> {
+    let known = [
+        ("accept", "application/json"),
+        ("user-agent", "bench/1.0"),
+        ("x-request-id", "0d9a4ad0-7b5c-4c8a-8f43-9e2f1c1d7e55"),
+        ("accept-encoding", "gzip, br"),
+    ];
+    let uri = format!("{API}/items/42?expand=all");
+    let mut request = Request::get(uri);
+    for (name, value) in known.iter().take(headers) {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::new()).unwrap()
+}
+
+/// Sends copies of `request`, one after the other.
+#[inline]
+pub fn drive<S>(service: &mut S, request: &Request<Body>, times: u64)
+where
+    S: Service<Request<Body>>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..times {
+        assert!(service.poll_ready(&mut cx).is_ready(), "never busy");
+        let future = pin!(service.call(black_box(request).clone()));
+        match future.poll(&mut cx) {
+            Poll::Ready(Ok(response)) => drop(black_box(response)),
+            _ => unreachable!("answers at once, and well"),
+        }
+    }
+}
+
+/// `drive`, with a copy of each request made and dropped beside it: the least that a service pays
+/// that can send a request again.
+#[inline]
+pub fn drive_with_a_copy<S>(service: &mut S, request: &Request<Body>, times: u64)
+where
+    S: Service<Request<Body>>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..times {
+        assert!(service.poll_ready(&mut cx).is_ready(), "never busy");
+        let request = black_box(request).clone();
+        let copy = black_box(request.clone());
+        let future = pin!(service.call(request));
+        match future.poll(&mut cx) {
+            Poll::Ready(Ok(response)) => drop(black_box(response)),
+            _ => unreachable!("answers at once, and well"),
+        }
+        drop(copy);
+    }
+}
+
+fn cache(length: usize) -> TokenCache {
+    let token = token(length);
+    filled(source_fn(move |_| {
+        let token = token.clone();
+        async move {
+            let lifetime = Duration::from_secs(3_600);
+            TokenResponse::builder(token).expires_in(lifetime).build()
+        }
+    }))
+}
+
+/// A token that never ends.
+pub fn lasting(length: usize) -> BearerAuth<Noop, Off> {
+    let cache = filled(StaticToken::new(token(length)));
+    let layer = BearerAuthLayer::for_api(API, cache).unwrap();
+    layer.resend(Off).layer(Noop)
+}
+
+/// With its token.
+fn filled(source: impl TokenSource) -> TokenCache {
+    let cache = TokenCache::new(source);
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().build().unwrap();
+    runtime.block_on(cache.token()).unwrap();
+    cache
+}
