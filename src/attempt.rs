@@ -253,6 +253,40 @@ mod tests {
     }
 
     #[test]
+    fn p59_all_values_of_the_caller_s_header_stay_as_they_were() {
+        let mut headers = HeaderMap::new();
+        headers.insert("before", HeaderValue::from_static("1"));
+        for value in ["Basic own", "Digest own", "Negotiate own"] {
+            headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        headers.insert("behind", HeaderValue::from_static("2"));
+        let before: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
+        assert!(!authorize(&mut headers, &bearer()).unwrap());
+        let after: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
+        assert_eq!(after, before, "and in the same order");
+    }
+
+    #[test]
+    fn a_request_that_is_full_of_headers_is_an_error() {
+        let mut headers = HeaderMap::new();
+        let full = (0..).find(|n| {
+            let name = HeaderName::try_from(format!("x-{n}")).unwrap();
+            headers
+                .try_insert(name, HeaderValue::from_static(""))
+                .is_err()
+        });
+        assert!(full.is_some());
+        let error = authorize(&mut headers, &bearer()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Target);
+    }
+
+    #[test]
     fn another_header_and_no_scheme() {
         let name = HeaderName::from_static("x-amz-access-token");
         let mut headers = HeaderMap::new();

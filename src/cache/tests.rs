@@ -317,3 +317,22 @@ async fn p51_a_caller_that_is_slow_to_wait_has_its_three_attempts_all_the_same()
     pass(&clock, Duration::from_millis(900)).await;
     assert_eq!(source.fetches(), 1);
 }
+
+/// What a request remembers of its token is compared in place of the token's value.
+#[tokio::test]
+async fn p66_a_token_is_recalled_until_there_is_another_and_also_when_it_comes_twice() {
+    let (_clock, source, cache) = Source::with_cache();
+    source.script().value = Some("the-same");
+    let first = cache.token().await.unwrap();
+    assert!(cache.recall(first.id()).is_some());
+
+    let second = cache.refresh().await.unwrap();
+    assert!(second.same_value(&first));
+    // A late answer about the first is about the second too.
+    assert!(cache.recall(first.id()).is_some());
+
+    source.script().value = Some("another");
+    let third = cache.refresh().await.unwrap();
+    assert!(cache.recall(first.id()).is_none());
+    assert!(cache.recall(third.id()).is_some());
+}

@@ -468,4 +468,27 @@ proptest! {
         prop_assert!(window + TICK >= full.mul_f64(0.75));
         prop_assert!(window >= secs(10).min(lifetime / 10));
     }
+
+    #[test]
+    fn until_it_need_not_be_asked_the_verdict_is_fresh_for_everybody(
+        lifetime in lifetimes(),
+        jitter in 0.0..=1.0f64,
+        lasting: bool,
+        circumstances in circumstances(),
+        share in 0.0..1.3f64,
+        can_resend: bool,
+    ) {
+        let schedule = Schedule::new(START, lifetime, SAFETY_MARGIN, jitter);
+        let token = if lasting { Held::Lasting } else { Held::Until(schedule) };
+        for token in [token, Held::Nothing] {
+            let state = State { token, ..circumstances };
+            let now = at(lifetime.mul_f64(share));
+            if !now.reached(state.fresh_until()) {
+                prop_assert_eq!(classify(&state, now, can_resend), Verdict::Fresh);
+            } else if let Held::Until(schedule) = token {
+                // And it is no shorter than it has to be.
+                prop_assert!(state.resting || now.reached(schedule.ageing_at()));
+            }
+        }
+    }
 }
