@@ -1,0 +1,168 @@
+//! How a peer is driven: all in the same way, whatever it gives.
+
+use std::{
+    future::{Future, poll_fn},
+    hint::black_box,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response};
+use tokio::runtime::Handle;
+use tower_service::Service;
+
+use crate::{
+    BoxError,
+    stacks::{Body, Noop, request},
+};
+
+/// Headers in each request before the token comes to them.
+const HEADERS: usize = 4;
+
+/// Something that sends requests with a token on them.
+pub trait Peer: Clone + Send + 'static {
+    /// What it takes.
+    type Request: Clone + Send + 'static;
+
+    /// The request that is sent again and again.
+    fn request(&self) -> Self::Request;
+
+    /// Sends it to a service that does nothing.
+    fn send(&mut self, request: Self::Request)
+    -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// A peer that is a tower service.
+#[derive(Clone)]
+pub struct Tower<S>(pub S);
+
+impl<S, R> Peer for Tower<S>
+where
+    S: Service<Request<Body>, Response = Response<R>> + Clone + Send + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    type Request = Request<Body>;
+
+    fn request(&self) -> Self::Request {
+        request(HEADERS)
+    }
+
+    #[inline]
+    fn send(
+        &mut self,
+        request: Self::Request,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send {
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(self.0.poll_ready(&mut cx).is_ready(), "never busy");
+        let answer = self.0.call(request);
+        async move {
+            drop(black_box(answer.await.map_err(Into::into)?));
+            Ok(())
+        }
+    }
+}
+
+/// A peer that is asked for a token, or for a header, before each request.
+pub trait Asked: Clone + Send + Sync + 'static {
+    /// Asks, and puts it on the request, as its users would.
+    fn put(&self, request: &mut Request<Body>)
+    -> impl Future<Output = Result<(), BoxError>> + Send;
+
+    /// What its documentation wants to be told about each answer.
+    fn answered(&self, _response: &Response<()>) {}
+}
+
+/// The user of such a peer.
+#[derive(Clone)]
+pub struct Puts<P>(pub P);
+
+impl<P: Asked> Peer for Puts<P> {
+    type Request = Request<Body>;
+
+    fn request(&self) -> Self::Request {
+        request(HEADERS)
+    }
+
+    #[inline]
+    async fn send(&mut self, mut request: Self::Request) -> Result<(), BoxError> {
+        self.0.put(&mut request).await?;
+        let response = Noop.call(request).await?;
+        self.0.answered(black_box(&response));
+        Ok(())
+    }
+}
+
+/// One request, and how it went.
+pub type Sent = Pin<Box<dyn Future<Output = (Result<(), BoxError>, Duration)> + Send>>;
+/// Sends as many requests as it is told, one after the other.
+pub type Worker = Box<dyn FnMut(u64) + Send>;
+
+/// Any [`Peer`].
+pub trait AnyPeer: Send {
+    /// For a thread of its own, over the same token as all others.
+    fn worker(&self) -> Worker;
+
+    /// One request, and for how long it waited: not at all, if it was through at once.
+    fn send_one(&self) -> Sent;
+}
+
+/// Wakes a thread that has nothing to do.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+impl<P: Peer> AnyPeer for P {
+    fn worker(&self) -> Worker {
+        let mut peer = self.clone();
+        let request = peer.request();
+        let runtime = Handle::current();
+        Box::new(move |times| {
+            // Some make a timer for each request, which takes a runtime.
+            let _runtime = runtime.enter();
+            let waker = Waker::from(Arc::new(Unpark(thread::current())));
+            let mut cx = Context::from_waker(&waker);
+            for _ in 0..times {
+                let mut sending = pin!(peer.send(black_box(&request).clone()));
+                loop {
+                    match sending.as_mut().poll(&mut cx) {
+                        Poll::Ready(Ok(())) => break,
+                        Poll::Ready(Err(error)) => panic!("with a good token: {error}"),
+                        // For a lock that another thread has.
+                        Poll::Pending => thread::park(),
+                    }
+                }
+            }
+        })
+    }
+
+    fn send_one(&self) -> Sent {
+        let mut peer = self.clone();
+        Box::pin(async move {
+            let request = peer.request();
+            let mut sending = pin!(peer.send(request));
+            let start = Instant::now();
+            let mut waited = false;
+            let result = poll_fn(|cx| {
+                let poll = sending.as_mut().poll(cx);
+                waited |= poll.is_pending();
+                poll
+            })
+            .await;
+            // Another process may have had the processor: that is no wait.
+            let wait = if waited {
+                start.elapsed()
+            } else {
+                Duration::ZERO
+            };
+            (result, wait)
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! Where the tokens come from: an endpoint on loopback that counts, and takes its time.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::stacks;
+
+/// How long each token request takes.
+pub const DELAY: Duration = Duration::from_millis(50);
+const TOKEN_LENGTH: usize = 1_024;
+
+/// A token endpoint: any path, any method, any credentials.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    address: SocketAddr,
+    lifetime: Duration,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Endpoint {
+    /// One whose tokens live for `lifetime`, until the runtime is gone.
+    pub async fn start(lifetime: Duration) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let endpoint = Self {
+            address: listener.local_addr()?,
+            lifetime,
+            requests: Arc::default(),
+        };
+        let server = endpoint.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(server.clone().serve(connection));
+            }
+        });
+        Ok(endpoint)
+    }
+
+    /// `http://127.0.0.1:<port>`, without a slash.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
+    }
+
+    /// A token, for peers that are given a function to get one: it takes as long and counts as
+    /// much as over the socket.
+    pub async fn token(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        tokio::time::sleep(DELAY).await;
+        let number = format!("-{number}");
+        stacks::token(TOKEN_LENGTH - number.len()) + &number
+    }
+
+    async fn serve(self, connection: TcpStream) -> io::Result<()> {
+        let mut connection = BufReader::new(connection);
+        while read_request(&mut connection).await?.is_some() {
+            let body = serde_json::json!({
+                "access_token": self.token().await,
+                "token_type": "Bearer",
+                "expires_in": self.lifetime.as_secs(),
+            })
+            .to_string();
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            connection.get_mut().write_all(answer.as_bytes()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads a request to its end. `None`: there are no more.
+async fn read_request(connection: &mut BufReader<TcpStream>) -> io::Result<Option<()>> {
+    let mut length = 0;
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if connection.read_line(&mut line).await? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("content-length")
+        {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    connection.read_exact(&mut body).await?;
+    Ok(Some(()))
+}

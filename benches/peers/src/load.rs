@@ -1,0 +1,87 @@
+//! Callers that come, token or not: a crowd at the start, and a stream while tokens are renewed.
+
+use std::time::Duration;
+
+use tokio::{
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+
+use crate::{BoxError, driving::AnyPeer, endpoint::Endpoint, peers::Entry};
+
+/// Callers that arrive at once.
+pub const CALLERS: usize = 1_000;
+/// Requests a second while tokens are renewed.
+pub const RATE: u64 = 2_000;
+/// From here on a request has waited.
+pub const A_WAIT: Duration = Duration::from_millis(5);
+/// For a peer whose callers ask one after the other.
+const PATIENCE: Duration = Duration::from_secs(70);
+
+/// Token requests, and when they were made.
+pub struct Crowd {
+    /// Before anybody could call.
+    pub at_start: usize,
+    /// While they called.
+    pub requests: usize,
+    pub failed: usize,
+}
+
+/// A thousand callers and no token.
+pub async fn crowd(entry: &Entry) -> Result<Crowd, BoxError> {
+    let endpoint = Endpoint::start(Duration::from_secs(3_600)).await?;
+    let peer = entry.start.over(endpoint.clone()).await?;
+    let at_start = endpoint.requests();
+    let mut callers = JoinSet::new();
+    for _ in 0..CALLERS {
+        callers.spawn(peer.send_one());
+    }
+    let answers = timeout(PATIENCE, callers.join_all()).await?;
+    Ok(Crowd {
+        at_start,
+        requests: endpoint.requests() - at_start,
+        failed: answers.iter().filter(|(result, _)| result.is_err()).count(),
+    })
+}
+
+/// Requests while tokens are renewed.
+#[derive(Default)]
+pub struct Stream {
+    pub renewals: usize,
+    pub waited: usize,
+    pub failed: usize,
+}
+
+/// Requests at a fixed rate, whether or not those before are through.
+pub async fn stream(entry: &Entry) -> Result<Stream, BoxError> {
+    let endpoint = Endpoint::start(entry.lifetime).await?;
+    let peer = entry.start.over(endpoint.clone()).await?;
+    peer.send_one().await.0?;
+    let before = endpoint.requests();
+
+    let mut sent = JoinSet::new();
+    send(&*peer, entry.run, &mut sent).await;
+    let answers = timeout(PATIENCE, sent.join_all()).await?;
+    Ok(Stream {
+        renewals: endpoint.requests() - before,
+        waited: answers.iter().filter(|(_, wait)| *wait > A_WAIT).count(),
+        failed: answers.iter().filter(|(result, _)| result.is_err()).count(),
+    })
+}
+
+async fn send(
+    peer: &dyn AnyPeer,
+    run: Duration,
+    sent: &mut JoinSet<(Result<(), BoxError>, Duration)>,
+) {
+    // The resolution of the runtime's clock.
+    let mut tick = interval(Duration::from_millis(1));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let end = Instant::now() + run;
+    while Instant::now() < end {
+        tick.tick().await;
+        for _ in 0..RATE / 1_000 {
+            sent.spawn(peer.send_one());
+        }
+    }
+}

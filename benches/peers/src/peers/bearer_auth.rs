@@ -1,0 +1,43 @@
+//! The crate itself.
+
+use bearer_auth::{BearerAuthLayer, ClientCredentials, resend::Off};
+use tower_layer::Layer as _;
+
+use super::{Entry, seconds, start};
+use crate::{
+    BoxError,
+    driving::{Peer, Tower},
+    endpoint::Endpoint,
+    stacks::{API, Noop},
+};
+
+pub(super) fn entries() -> Vec<Entry> {
+    let entry = |what, start| Entry {
+        package: Some("bearer-auth"),
+        what,
+        start,
+        without: None,
+        lifetime: seconds(4),
+        run: seconds(8),
+        less: "–",
+    };
+    vec![
+        entry("as it comes: keeps a copy to send again", start!(resends)),
+        entry("resending off", start!(sends_once)),
+    ]
+}
+
+fn layer(endpoint: &Endpoint) -> Result<BearerAuthLayer, BoxError> {
+    let source =
+        ClientCredentials::builder(endpoint.url() + "/token", "client-id", "client-secret")
+            .build()?;
+    Ok(BearerAuthLayer::for_api(API, source)?)
+}
+
+async fn resends(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    Ok(Tower(layer(&endpoint)?.layer(Noop)))
+}
+
+async fn sends_once(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    Ok(Tower(layer(&endpoint)?.resend(Off).layer(Noop)))
+}

@@ -1,0 +1,79 @@
+//! The two tower layers of cf-gears-toolkit-auth.
+
+use std::{
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use toolkit_auth::oauth2::{
+    BearerAuthAutoRefreshLayer, BearerAuthLayer, OAuthClientConfig, SecretString, TokenProvider,
+};
+use toolkit_http::{HttpClientConfig, HttpError};
+use tower_layer::Layer as _;
+use tower_service::Service;
+
+use super::{Entry, seconds, start};
+use crate::{
+    BoxError,
+    driving::{Peer, Tower},
+    endpoint::Endpoint,
+    stacks::{Body, Noop},
+};
+
+pub(super) fn entries() -> Vec<Entry> {
+    let entry = |what, start, less| Entry {
+        package: Some("cf-gears-toolkit-auth"),
+        what,
+        start,
+        without: None,
+        lifetime: seconds(4),
+        run: seconds(8),
+        less,
+    };
+    vec![
+        entry("`BearerAuthLayer`", start!(plain), ""),
+        entry("`BearerAuthAutoRefreshLayer`", start!(auto_refresh), ""),
+    ]
+}
+
+/// `Noop`, with the error that these layers want of the service below.
+#[derive(Clone, Copy)]
+struct Inner;
+
+impl Service<Request<Body>> for Inner {
+    type Response = Response<()>;
+    type Error = HttpError;
+    type Future = Ready<Result<Response<()>, HttpError>>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Ok(response) = Noop.call(request).into_inner();
+        ready(Ok(response))
+    }
+}
+
+fn tokens(endpoint: &Endpoint) -> Result<TokenProvider, BoxError> {
+    Ok(TokenProvider::new(OAuthClientConfig {
+        token_endpoint: Some((endpoint.url() + "/token").parse()?),
+        client_id: "client-id".into(),
+        client_secret: SecretString::new("client-secret"),
+        // Plain http is for tests alone.
+        http_config: Some(HttpClientConfig::for_testing()),
+        ..OAuthClientConfig::default()
+    })?)
+}
+
+async fn plain(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    Ok(Tower(BearerAuthLayer::new(tokens(&endpoint)?).layer(Inner)))
+}
+
+async fn auto_refresh(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    let layer = BearerAuthAutoRefreshLayer::new(tokens(&endpoint)?);
+    Ok(Tower(layer.layer(Inner)))
+}

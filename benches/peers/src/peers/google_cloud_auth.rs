@@ -1,0 +1,44 @@
+//! `Credentials` of the metadata server, the one kind that can be pointed at plain loopback.
+
+use google_cloud_auth::credentials::{CacheableResource, Credentials, mds};
+use http::{Extensions, Request};
+
+use super::{Entry, seconds, start};
+use crate::{
+    BoxError,
+    driving::{Asked, Peer, Puts},
+    endpoint::Endpoint,
+    stacks::Body,
+};
+
+pub(super) fn entries() -> Vec<Entry> {
+    vec![Entry {
+        package: Some("google-cloud-auth"),
+        what: "`Credentials`, metadata server",
+        start: start!(start),
+        without: None,
+        lifetime: seconds(243),
+        run: seconds(8),
+        less: "",
+    }]
+}
+
+#[derive(Clone)]
+struct Google(Credentials);
+
+impl Asked for Google {
+    async fn put(&self, request: &mut Request<Body>) -> Result<(), BoxError> {
+        match self.0.headers(Extensions::new()).await? {
+            CacheableResource::New { data, .. } => request.headers_mut().extend(data),
+            CacheableResource::NotModified => unreachable!("nobody has said what it has"),
+        }
+        Ok(())
+    }
+}
+
+async fn start(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    let credentials = mds::Builder::default()
+        .with_endpoint(endpoint.url())
+        .build()?;
+    Ok(Puts(Google(credentials)))
+}

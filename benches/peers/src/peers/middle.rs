@@ -1,0 +1,48 @@
+//! `ClientCredentialAuthorizer`. Its own client is reqwest's; this asks as that does.
+
+use std::sync::Arc;
+
+use http::{Request, header::AUTHORIZATION};
+use middle::{Authorizer, BasicClientCredentialAuthorizer};
+
+use super::{Entry, seconds, start};
+use crate::{
+    BoxError,
+    driving::{Asked, Peer, Puts},
+    endpoint::Endpoint,
+    stacks::Body,
+};
+
+pub(super) fn entries() -> Vec<Entry> {
+    vec![Entry {
+        package: Some("middle"),
+        what: "`ClientCredentialAuthorizer`",
+        start: start!(start),
+        without: None,
+        lifetime: seconds(33),
+        run: seconds(8),
+        less: "",
+    }]
+}
+
+#[derive(Clone)]
+struct Header(BasicClientCredentialAuthorizer);
+
+impl Asked for Header {
+    async fn put(&self, request: &mut Request<Body>) -> Result<(), BoxError> {
+        let header = self.0.authorization_header()?;
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, Arc::unwrap_or_clone(header));
+        Ok(())
+    }
+}
+
+async fn start(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    let url = (endpoint.url() + "/token").parse()?;
+    let authorizer =
+        BasicClientCredentialAuthorizer::basic_builder("client-id", "client-secret", url)
+            .build()
+            .await?;
+    Ok(Puts(Header(authorizer)))
+}

@@ -1,0 +1,57 @@
+//! `Authenticator` of the metadata server, the one flow without a person, a key or a fixed URL.
+
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use yup_oauth2::{
+    ApplicationDefaultCredentialsAuthenticator, ApplicationDefaultCredentialsFlowOpts,
+    authenticator::{ApplicationDefaultCredentialsTypes, DefaultAuthenticator},
+};
+
+use super::{Entry, seconds, start};
+use crate::{
+    BoxError,
+    driving::{Asked, Peer, Puts},
+    endpoint::Endpoint,
+    stacks::Body,
+};
+
+const SCOPES: [&str; 1] = ["test"];
+
+pub(super) fn entries() -> Vec<Entry> {
+    vec![Entry {
+        package: Some("yup-oauth2"),
+        what: "`Authenticator`, metadata server",
+        start: start!(start),
+        without: None,
+        lifetime: seconds(62),
+        run: seconds(6),
+        less: "",
+    }]
+}
+
+#[derive(Clone)]
+struct Yup(DefaultAuthenticator);
+
+impl Asked for Yup {
+    async fn put(&self, request: &mut Request<Body>) -> Result<(), BoxError> {
+        let token = self.0.token(&SCOPES).await?;
+        let token = token.token().ok_or("no access token")?;
+        let mut value = HeaderValue::try_from(format!("Bearer {token}"))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+        Ok(())
+    }
+}
+
+async fn start(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
+    let options = ApplicationDefaultCredentialsFlowOpts {
+        metadata_url: Some(endpoint.url() + "/token"),
+    };
+    match ApplicationDefaultCredentialsAuthenticator::builder(options).await {
+        ApplicationDefaultCredentialsTypes::InstanceMetadata(builder) => {
+            Ok(Puts(Yup(builder.build().await?)))
+        }
+        ApplicationDefaultCredentialsTypes::ServiceAccount(_) => {
+            Err("unset GOOGLE_APPLICATION_CREDENTIALS: this is to run offline".into())
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The table, in Markdown.
+
+use std::{fmt::Write as _, time::Duration};
+
+use crate::{
+    BoxError,
+    endpoint::DELAY,
+    facts,
+    load::{A_WAIT, CALLERS, Crowd, RATE, Stream},
+    peers::Entry,
+};
+
+/// One peer's figures.
+pub struct Row {
+    pub name: String,
+    pub what: &'static str,
+    pub ratio: f64,
+    pub allocations: f64,
+    pub scaling: f64,
+    pub crowd: Crowd,
+    pub lifetime: Duration,
+    pub stream: Stream,
+    pub less: &'static str,
+}
+
+impl Entry {
+    /// With its version, as built.
+    pub fn name(&self) -> Result<String, BoxError> {
+        Ok(match self.package {
+            Some(package) => format!("{package} {}", facts::version(package)?),
+            None => "no crate".to_owned(),
+        })
+    }
+}
+
+pub fn table(circumstances: &str, rows: &[Row]) -> Result<String, BoxError> {
+    let floor = facts::version("tower-http")?;
+    let mut table = format!(
+        "# bearer-auth and what one would use instead\n\
+         \n\
+         Written by `cargo run --release --manifest-path benches/peers/Cargo.toml`.\n\
+         {circumstances}.\n\
+         \n\
+         | | time | allocations | two threads | token requests | waits | does less |\n\
+         |---|---:|---:|---:|---:|---:|---|\n"
+    );
+    for row in rows {
+        writeln!(
+            table,
+            "| **{}**<br>{} | {:.1} | {} | {:.0} % | {} | {} | {} |",
+            row.name,
+            row.what,
+            row.ratio,
+            count(row.allocations),
+            row.scaling * 100.0,
+            crowd(&row.crowd),
+            stream(row),
+            row.less,
+        )?;
+    }
+    write!(
+        table,
+        "\n\
+         Each with a good token of 1 KiB in its cache and the same request with 4 headers, over a \
+         service that does nothing; driven as its users would, on loopback.\n\
+         \n\
+         - **time**: processor time for a request, as a multiple of the least that a header can \
+         cost: tower-http {floor} `AddAuthorizationLayer` with a fixed value. The median of many \
+         rounds in turns.\n\
+         - **allocations**: for each request, above the same.\n\
+         - **two threads**: what each of two threads keeps of the speed of one alone; 100 % is \
+         what the service that does nothing keeps by itself.\n\
+         - **token requests**: for {CALLERS} callers that arrive at once with no token in the \
+         cache, at an endpoint that takes {} ms.\n\
+         - **waits**: requests that wait longer than {} ms, for each renewal, at {RATE} requests a \
+         second: {} is everybody who comes while the endpoint takes its time. In brackets the \
+         lifetime of the tokens: the shortest for which the peer renews as it does for an hour.\n\
+         - **does less**: of what bearer-auth does, from the source of this version. Most of these \
+         do other things besides, which bearer-auth does not: other grants, DPoP, the credentials \
+         of a cloud.\n\
+         \n\
+         azure_core has requests of its own kind: its figures are the floor's and what its policy \
+         adds to a pipeline without. azure_core and aws-smithy-runtime get their tokens from a \
+         function, which is how their caches are fed; it takes and counts as much as the endpoint.\n",
+        DELAY.as_millis(),
+        A_WAIT.as_millis(),
+        RATE as u128 * DELAY.as_millis() / 1_000,
+    )?;
+    Ok(table)
+}
+
+fn count(number: f64) -> String {
+    if (number - number.round()).abs() < 0.05 {
+        format!("{:.0}", number.round().abs())
+    } else {
+        format!("{number:.1}")
+    }
+}
+
+fn crowd(crowd: &Crowd) -> String {
+    let mut text = match crowd.at_start {
+        0 => crowd.requests.to_string(),
+        at_start => format!("{}, before the first call", at_start + crowd.requests),
+    };
+    if crowd.failed > 0 {
+        text += &format!("; {} calls failed", crowd.failed);
+    }
+    text
+}
+
+fn stream(row: &Row) -> String {
+    let stream = &row.stream;
+    let mut text = match stream.renewals {
+        0 => "not renewed".to_owned(),
+        renewals => count(stream.waited as f64 / renewals as f64),
+    };
+    text += &format!(" ({} s)", row.lifetime.as_secs());
+    if stream.failed > 0 {
+        text += &format!("; {} failed", stream.failed);
+    }
+    text
+}
