@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 use crate::{BoxError, table::Row};
 
 const WIDTH: f64 = 760.0;
-const LABELS: f64 = 330.0;
-const FIGURES: f64 = 60.0;
-const TOP: f64 = 64.0;
+const LABELS: f64 = 350.0;
+const FIGURES: f64 = 50.0;
+const TOP: f64 = 72.0;
 const LINE: f64 = 26.0;
 const BAR: f64 = 16.0;
 
-/// The time of a request. Readable on white and on black.
+/// The time of a request. On paper of its own: what is around it may be light or dark, and need not
+/// be what the reader's system prefers.
 pub fn chart(rows: &[Row]) -> Result<String, BoxError> {
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
@@ -20,24 +21,29 @@ pub fn chart(rows: &[Row]) -> Result<String, BoxError> {
     let mut svg = format!(
         r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="Time per request of bearer-auth and of what one would use instead">
 <style>
-  text {{ font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }}
+  text {{ font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }}
   .title {{ font-size: 16px; font-weight: 600 }}
-  .small {{ font-size: 12px; fill: #59636e }}
+  .small {{ fill: #59636e }}
   .ours {{ font-weight: 600 }}
   rect {{ fill: #afb8c1 }}
   rect.ours {{ fill: #1a7f37 }}
   line {{ stroke: #59636e; stroke-dasharray: 3 3 }}
+  rect.paper {{ fill: #ffffff; stroke: #d1d9e0 }}
   @media (prefers-color-scheme: dark) {{
     text {{ fill: #f0f6fc }}
     .small {{ fill: #9198a1 }}
     rect {{ fill: #656c76 }}
     rect.ours {{ fill: #3fb950 }}
     line {{ stroke: #9198a1 }}
+    rect.paper {{ fill: #0d1117; stroke: #3d444d }}
   }}
 </style>
-<text class="title" x="8" y="24">Time to put a cached token on a request</text>
-<text class="small" x="8" y="44">1 (dashed): a fixed header, which knows nothing of expiry. Shorter is better.</text>
-"##
+<rect class="paper" x="0.5" y="0.5" width="{:.1}" height="{:.1}" rx="6"/>
+<text class="title" x="16" y="28">Time to put a cached token on a request</text>
+<text class="small" x="16" y="48">As a multiple of a fixed header (dashed), which knows nothing of expiry. Shorter is better.</text>
+"##,
+        WIDTH - 1.0,
+        height - 1.0,
     );
     let scale = (WIDTH - LABELS - FIGURES) / longest;
     for (at, row) in rows.iter().enumerate() {
@@ -68,13 +74,14 @@ pub fn chart(rows: &[Row]) -> Result<String, BoxError> {
     Ok(svg)
 }
 
-/// The name, and the first words of what it is: up to a colon or a comma.
+/// The name, and of what it is the words before a colon or a comma.
 fn label(row: &Row) -> String {
     let what = row.what.split([':', ',']).next().unwrap_or_default();
-    let what = what.replace('`', "");
-    let package = row.name.split(' ').next().unwrap_or_default();
-    match row.name.as_str() {
-        "no crate" => what,
-        _ => format!("{package}, {what}"),
-    }
+    let name = &row.name;
+    let package = match name.rsplit_once(' ') {
+        Some((package, version)) if version.starts_with(|c: char| c.is_ascii_digit()) => package,
+        _ => name,
+    };
+    let label = format!("{package}, {what}").replace('`', "");
+    label.replace('&', "&amp;").replace('<', "&lt;")
 }

@@ -3,11 +3,8 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard},
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -19,6 +16,8 @@ use crate::stacks;
 
 /// How long each token request takes.
 pub const DELAY: Duration = Duration::from_millis(50);
+/// Token requests this close have the same cause.
+const TOGETHER: Duration = Duration::from_millis(250);
 const TOKEN_LENGTH: usize = 1_024;
 
 /// A token endpoint: any path, any method, any credentials.
@@ -26,7 +25,14 @@ const TOKEN_LENGTH: usize = 1_024;
 pub struct Endpoint {
     address: SocketAddr,
     lifetime: Duration,
-    requests: Arc<AtomicUsize>,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    requests: usize,
+    occasions: usize,
+    last: Option<Instant>,
 }
 
 impl Endpoint {
@@ -36,7 +42,7 @@ impl Endpoint {
         let endpoint = Self {
             address: listener.local_addr()?,
             lifetime,
-            requests: Arc::default(),
+            log: Arc::default(),
         };
         let server = endpoint.clone();
         tokio::spawn(async move {
@@ -53,7 +59,12 @@ impl Endpoint {
     }
 
     pub fn requests(&self) -> usize {
-        self.requests.load(Ordering::Relaxed)
+        self.log().requests
+    }
+
+    /// Of requests that come together: one token's end, say, at which several callers ask.
+    pub fn occasions(&self) -> usize {
+        self.log().occasions
     }
 
     pub fn lifetime(&self) -> Duration {
@@ -63,10 +74,25 @@ impl Endpoint {
     /// A token, for peers that are given a function to get one: it takes as long and counts as
     /// much as over the socket.
     pub async fn token(&self) -> String {
-        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        let number = self.note();
         tokio::time::sleep(DELAY).await;
         let number = format!("-{number}");
         stacks::token(TOKEN_LENGTH - number.len()) + &number
+    }
+
+    fn note(&self) -> usize {
+        let mut log = self.log();
+        let now = Instant::now();
+        log.requests += 1;
+        if log.last.is_none_or(|last| now - last > TOGETHER) {
+            log.occasions += 1;
+        }
+        log.last = Some(now);
+        log.requests
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().expect("nobody panics with it")
     }
 
     async fn serve(self, connection: TcpStream) -> io::Result<()> {

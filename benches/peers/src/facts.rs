@@ -11,13 +11,18 @@ const LOCK: &str = include_str!("../Cargo.lock");
 
 /// The version of a package, from the lock file.
 pub fn version(package: &str) -> Result<&'static str, BoxError> {
-    let name = format!("name = \"{package}\"");
-    let mut lines = LOCK.lines().skip_while(|line| *line != name).skip(1);
-    let version = lines
-        .next()
-        .and_then(|line| line.strip_prefix("version = "));
+    // Where there are several, that of this package's own dependency.
+    let several = format!(" \"{package} ");
+    let ours = entry("peers").find_map(|line| line.strip_prefix(&several));
+    let version = ours.or_else(|| entry(package).find_map(|line| line.strip_prefix("version = ")));
     let version = version.ok_or_else(|| format!("{package} is not in Cargo.lock"))?;
-    Ok(version.trim_matches('"'))
+    Ok(version.trim_matches(['"', ',']))
+}
+
+fn entry(package: &str) -> impl Iterator<Item = &'static str> {
+    let name = format!("name = \"{package}\"");
+    let lines = LOCK.lines().skip_while(move |line| *line != name);
+    lines.take_while(|line| !line.is_empty())
 }
 
 /// Date, machine, compiler.

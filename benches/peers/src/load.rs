@@ -18,7 +18,7 @@ pub const A_WAIT: Duration = Duration::from_millis(5);
 /// For a peer whose callers ask one after the other.
 const PATIENCE: Duration = Duration::from_secs(70);
 
-/// Token requests, and when they were made.
+/// The token requests of a crowd.
 pub struct Crowd {
     /// Before anybody could call.
     pub at_start: usize,
@@ -47,7 +47,9 @@ pub async fn crowd(entry: &Entry) -> Result<Crowd, BoxError> {
 /// Requests while tokens are renewed.
 #[derive(Default)]
 pub struct Stream {
+    /// How often a token was renewed, by however many token requests.
     pub renewals: usize,
+    pub requests: usize,
     pub waited: usize,
     pub failed: usize,
 }
@@ -57,13 +59,14 @@ pub async fn stream(entry: &Entry) -> Result<Stream, BoxError> {
     let endpoint = Endpoint::start(entry.lifetime).await?;
     let peer = entry.start.over(endpoint.clone()).await?;
     peer.send_one().await.0?;
-    let before = endpoint.requests();
+    let before = (endpoint.occasions(), endpoint.requests());
 
     let mut sent = JoinSet::new();
     send(&*peer, entry.run, &mut sent).await;
     let answers = timeout(PATIENCE, sent.join_all()).await?;
     Ok(Stream {
-        renewals: endpoint.requests() - before,
+        renewals: endpoint.occasions() - before.0,
+        requests: endpoint.requests() - before.1,
         waited: answers.iter().filter(|(_, wait)| *wait > A_WAIT).count(),
         failed: answers.iter().filter(|(result, _)| result.is_err()).count(),
     })

@@ -51,7 +51,7 @@ use start;
 
 /// A row of the table.
 pub struct Entry {
-    /// The name on crates.io, for its version. `None`: not a crate.
+    /// The crate, for its version. `None`: there is none.
     pub package: Option<&'static str>,
     /// What of it is measured.
     pub what: &'static str,

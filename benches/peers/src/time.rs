@@ -1,13 +1,13 @@
-//! What a request costs, in processor time: alone, and on two threads at once.
+//! What a request costs: alone in time, and on two threads at once in processor time.
 
 use crate::{
     driving::AnyPeer,
     rounds::{Work, at_once, interleaved, median},
 };
 
-const ROUNDS: usize = 600;
+const ROUNDS: usize = 1_500;
 const REQUESTS_A_ROUND: u64 = 500;
-const PAIRS: usize = 15;
+const PAIRS: usize = 25;
 const REQUESTS_A_THREAD: u64 = 20_000;
 
 /// A peer, and what it is like without a token, if that is not the floor.
@@ -58,9 +58,8 @@ pub fn scaling(noop: &dyn AnyPeer, contenders: &[Contender]) -> Vec<f64> {
     };
     let mut shares = vec![Vec::with_capacity(PAIRS); contenders.len()];
     for _ in 0..PAIRS {
-        let noop = kept(noop);
         for (shares, contender) in shares.iter_mut().zip(contenders) {
-            shares.push(kept(&*contender.peer) / noop);
+            shares.push(kept(&*contender.peer) / kept(noop));
         }
     }
     shares.iter().map(|shares| median(shares)).collect()

@@ -23,7 +23,10 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(4),
         run: seconds(8),
-        less: "",
+        less: "Not a layer: gives the latest token, to be made a header. Has to have one at \
+               start-up, and hands it out when it has ended, too (the caller can ask for its \
+               status). No 401 handling, no check of where the token goes. Renews in the \
+               background, called or not. Secrets are not wiped. Wall clock only",
     }]
 }
 

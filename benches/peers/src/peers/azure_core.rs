@@ -26,7 +26,12 @@ pub(super) fn entries() -> Vec<Entry> {
         without: Some(start!(without)),
         lifetime: seconds(302),
         run: seconds(6),
-        less: "",
+        less: "For Azure, and requests of its own kind. From 5 min before the end everybody waits \
+               for the renewal; while that fails, everybody tries, one after the other. If the \
+               caller that asks is dropped, so is the token request. A 401 discards whatever \
+               token is cached by then, a newer one too, and the request is sent again only if \
+               one writes an `OnChallenge`. Looks at the scheme that a token goes to, not the \
+               host. Secrets are not wiped. Wall clock only",
     }]
 }
 

@@ -12,18 +12,26 @@ use crate::{
 };
 
 pub(super) fn entries() -> Vec<Entry> {
-    let entry = |what, start| Entry {
+    let entry = |what, start, less| Entry {
         package: Some("bearer-auth"),
         what,
         start,
         without: None,
         lifetime: seconds(4),
         run: seconds(8),
-        less: "–",
+        less,
     };
     vec![
-        entry("as it comes: keeps a copy to send again", start!(resends)),
-        entry("resending off", start!(sends_once)),
+        entry(
+            "as it comes: keeps a copy to send again",
+            start!(resends),
+            "–",
+        ),
+        entry(
+            "resending off",
+            start!(sends_once),
+            "Sends nothing again: a 401 comes back, and the next request has a new token",
+        ),
     ]
 }
 

@@ -32,8 +32,21 @@ pub(super) fn entries() -> Vec<Entry> {
         less,
     };
     vec![
-        entry("`BearerAuthLayer`", start!(plain), ""),
-        entry("`BearerAuthAutoRefreshLayer`", start!(auto_refresh), ""),
+        entry(
+            "`BearerAuthLayer`",
+            start!(plain),
+            "No 401 handling. No check of where the token goes; an `Authorization` that the \
+               caller has set is replaced. Renews in the background as long as it exists, called or \
+               not. Monotonic clock only",
+        ),
+        entry(
+            "`BearerAuthAutoRefreshLayer`",
+            start!(auto_refresh),
+            "Asks for a new token after a 401 at most once in 15 min (configurable), whatever the \
+               challenge says, and discards whatever token is cached by then, a newer one too; \
+               everybody waits for the new one. Bodies have to be `Clone`. No check of where the \
+               token goes. Renews in the background, called or not. Monotonic clock only",
+        ),
     ]
 }
 

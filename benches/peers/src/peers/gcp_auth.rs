@@ -24,7 +24,11 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(22),
         run: seconds(6),
-        less: "",
+        less: "For Google. Not a layer: gives a token. From 20 s before the end everybody waits; \
+               those that were waiting to ask do ask again, each, and a failed renewal fails \
+               requests though the token is good. If the caller that asks is dropped, so is the \
+               token request. No backoff but the retries of each call. No 401 handling, no check \
+               of where the token goes. Secrets are not wiped. Wall clock only",
     }]
 }
 

@@ -19,7 +19,10 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(243),
         run: seconds(8),
-        less: "",
+        less: "For Google. Not a layer: gives headers, made anew each time (a caller with an \
+               `EntityTag` can keep them). No 401 handling. No check of where the token goes: the \
+               SDK's clients have one host. Renews in the background, called or not; an error taken \
+               for permanent ends that for good. Secrets are not wiped. Monotonic clock only",
     }]
 }
 

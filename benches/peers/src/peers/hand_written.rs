@@ -27,12 +27,12 @@ const MARGIN: Duration = Duration::from_secs(30);
 pub(super) fn entries() -> Vec<Entry> {
     vec![Entry {
         package: None,
-        what: "written by hand: `RwLock<Option<Token>>` and `format!` in a tower layer",
+        what: "`RwLock<Option<Token>>`, `format!`, in a tower layer",
         start: start!(start),
         without: None,
         lifetime: seconds(32),
         run: seconds(6),
-        less: "No renewal ahead: everybody waits for the new token. No 401 handling, no check of \
+        less: "From 30 s before the end everybody waits for the new token. No 401 handling, no check of \
                where the token goes, no backoff. A caller that is dropped drops the token request. \
                Secrets are not wiped. Monotonic clock only",
     }]

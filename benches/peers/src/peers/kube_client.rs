@@ -38,7 +38,12 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(62),
         run: seconds(7),
-        less: "",
+        less: "For Kubernetes. All requests take one lock, one after the other (a token file, as \
+               inside a cluster, has a read-write lock), and wait for the plugin from 60 s before \
+               the end. If it fails, each request runs it again, and fails though the token is \
+               good. If the caller that waits for the plugin is dropped, its token is lost. No \
+               401 handling. No check of where the token goes: the client around it has one host. \
+               Wall clock only",
     }]
 }
 

@@ -21,7 +21,10 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(33),
         run: seconds(8),
-        less: "",
+        less: "Not a layer: gives a header (its own client is reqwest's). Has to have a token at \
+               start-up. No 401 handling, no check of where the token goes. Renews in the \
+               background, called or not; when a token has ended, callers get an error at once, and \
+               the next attempt may be 30 s away. Secrets are not wiped. Monotonic clock only",
     }]
 }
 

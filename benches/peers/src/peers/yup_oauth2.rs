@@ -24,7 +24,11 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(62),
         run: seconds(6),
-        less: "",
+        less: "For Google. Not a layer: gives a token. Without a good one each caller asks for \
+               himself. From 60 s before the end everybody waits, and a failed renewal fails \
+               requests though the token is good. No backoff. No 401 handling but \
+               `force_refreshed_token`, for the caller to use. No check of where the token goes. \
+               `Debug` and debug logs show tokens; they are not wiped. Wall clock only",
     }]
 }
 
