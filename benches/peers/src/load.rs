@@ -7,7 +7,12 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, timeout},
 };
 
-use crate::{BoxError, driving::AnyPeer, endpoint::Endpoint, peers::Entry};
+use crate::{
+    BoxError,
+    driving::AnyPeer,
+    endpoint::{DELAY, Endpoint},
+    peers::Entry,
+};
 
 /// Callers that arrive at once.
 pub const CALLERS: usize = 1_000;
@@ -20,26 +25,26 @@ const PATIENCE: Duration = Duration::from_secs(70);
 
 /// The token requests of a crowd.
 pub struct Crowd {
-    /// Before anybody could call.
-    pub at_start: usize,
-    /// While they called.
     pub requests: usize,
+    /// It waits for a token before anybody can call.
+    pub token_first: bool,
     pub failed: usize,
 }
 
 /// A thousand callers and no token.
 pub async fn crowd(entry: &Entry) -> Result<Crowd, BoxError> {
     let endpoint = Endpoint::start(Duration::from_secs(3_600)).await?;
+    let start = Instant::now();
     let peer = entry.start.over(endpoint.clone()).await?;
-    let at_start = endpoint.requests();
+    let token_first = endpoint.requests() > 0 && start.elapsed() >= DELAY;
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         callers.spawn(peer.send_one());
     }
     let answers = timeout(PATIENCE, callers.join_all()).await?;
     Ok(Crowd {
-        at_start,
-        requests: endpoint.requests() - at_start,
+        requests: endpoint.requests(),
+        token_first,
         failed: answers.iter().filter(|(result, _)| result.is_err()).count(),
     })
 }

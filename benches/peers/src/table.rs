@@ -8,6 +8,7 @@ use crate::{
     facts,
     load::{A_WAIT, CALLERS, Crowd, RATE, Stream},
     peers::Entry,
+    time::Figures,
 };
 
 /// One peer's figures.
@@ -16,7 +17,7 @@ pub struct Row {
     pub what: &'static str,
     pub ratio: f64,
     pub allocations: f64,
-    pub scaling: f64,
+    pub scaling: Figures,
     pub crowd: Crowd,
     pub lifetime: Duration,
     pub stream: Stream,
@@ -47,12 +48,12 @@ pub fn table(circumstances: &str, rows: &[Row]) -> Result<String, BoxError> {
     for row in rows {
         writeln!(
             table,
-            "| **{}**<br>{} | {:.1} | {} | {:.0} % | {} | {} |",
+            "| **{}**<br>{} | {:.1} | {} | {} | {} | {} |",
             row.name,
             row.what,
             row.ratio,
             count(row.allocations),
-            row.scaling * 100.0,
+            percent(&row.scaling),
             crowd(&row.crowd),
             stream(row),
         )?;
@@ -68,9 +69,10 @@ pub fn table(circumstances: &str, rows: &[Row]) -> Result<String, BoxError> {
          rounds in turns.\n\
          - **allocations**: for each request, above the same.\n\
          - **two threads**: what each of two threads keeps of the speed of one alone; 100 % is \
-         what the service that does nothing keeps by itself.\n\
+         what the service that does nothing keeps by itself. In brackets the range: small differences \
+         mean nothing.\n\
          - **token requests**: for {CALLERS} callers that arrive at once with no token in the \
-         cache, at an endpoint that takes {} ms.\n\
+         cache, at an endpoint that takes {} ms. Where each asks for himself, as many as come before the first answer.\n\
          - **waits**: requests that wait longer than {} ms, for each renewal, at {RATE} requests a \
          second: {} is everybody who comes while the endpoint takes its time. In brackets the \
          lifetime of the tokens: the shortest for which the peer renews much as it does for an hour.\n\
@@ -103,11 +105,23 @@ fn count(number: f64) -> String {
     }
 }
 
+fn percent(figures: &Figures) -> String {
+    if figures.0.is_empty() {
+        return "not measured: too busy".to_owned();
+    }
+    format!(
+        "{:.0} % ({:.0}–{:.0})",
+        figures.median() * 100.0,
+        figures.lowest() * 100.0,
+        figures.highest() * 100.0
+    )
+}
+
 fn crowd(crowd: &Crowd) -> String {
-    let mut text = match crowd.at_start {
-        0 => crowd.requests.to_string(),
-        at_start => format!("{}, before the first call", at_start + crowd.requests),
-    };
+    let mut text = crowd.requests.to_string();
+    if crowd.token_first {
+        text += ", before the first call";
+    }
     if crowd.failed > 0 {
         text += &format!("; {} calls failed", crowd.failed);
     }

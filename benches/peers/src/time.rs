@@ -1,14 +1,38 @@
 //! What a request costs: alone in time, and on two threads at once in processor time.
 
+use std::time::Instant;
+
 use crate::{
     driving::AnyPeer,
     rounds::{Work, at_once, interleaved, median},
 };
 
-const ROUNDS: usize = 1_500;
+const ROUNDS: usize = 300;
 const REQUESTS_A_ROUND: u64 = 500;
-const PAIRS: usize = 25;
+const PAIRS: usize = 5;
+const ATTEMPTS: usize = 20;
 const REQUESTS_A_THREAD: u64 = 20_000;
+
+/// How often it is all set up anew: where in memory things come to lie makes a difference.
+pub const SETUPS: usize = 5;
+
+/// A figure from each of the setups.
+#[derive(Clone, Default)]
+pub struct Figures(pub Vec<f64>);
+
+impl Figures {
+    pub fn median(&self) -> f64 {
+        median(&self.0)
+    }
+
+    pub fn lowest(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    pub fn highest(&self) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max)
+    }
+}
 
 /// A peer, and what it is like without a token, if that is not the floor.
 pub struct Contender {
@@ -49,18 +73,43 @@ pub fn ratios(floor: &dyn AnyPeer, contenders: &[Contender]) -> Vec<f64> {
 }
 
 /// How much of the speed of one thread each of two has, as a share of what the service that does
-/// nothing keeps: 1 where threads do not hinder each other.
-pub fn scaling(noop: &dyn AnyPeer, contenders: &[Contender]) -> Vec<f64> {
-    let kept = |peer: &dyn AnyPeer| {
-        let workers = |threads| (0..threads).map(|_| peer.worker()).collect();
-        let alone = at_once(REQUESTS_A_THREAD, workers(1));
-        alone / at_once(REQUESTS_A_THREAD, workers(2))
-    };
-    let mut shares = vec![Vec::with_capacity(PAIRS); contenders.len()];
-    for _ in 0..PAIRS {
-        for (shares, contender) in shares.iter_mut().zip(contenders) {
-            shares.push(kept(&*contender.peer) / kept(noop));
+/// nothing keeps: 1 where threads do not hinder each other. `None` if two threads hardly ever had
+/// a processor each: then they cannot.
+pub fn scaling(noop: &dyn AnyPeer, contenders: &[Contender]) -> Vec<Option<f64>> {
+    let share = |contender: &Contender| {
+        let mut shares = Vec::new();
+        for _ in 0..ATTEMPTS {
+            // What comes between two that ran side by side has done so, too.
+            let before = kept_side_by_side(noop);
+            let peer = kept(&*contender.peer);
+            if let (Some(noop), Some(_)) = (before, kept_side_by_side(noop)) {
+                shares.push(peer / noop);
+            }
+            if shares.len() == PAIRS {
+                break;
+            }
         }
-    }
-    shares.iter().map(|shares| median(shares)).collect()
+        (!shares.is_empty()).then(|| median(&shares))
+    };
+    contenders.iter().map(share).collect()
+}
+
+fn kept(peer: &dyn AnyPeer) -> f64 {
+    cpu(peer, 1) / cpu(peer, 2)
+}
+
+/// `kept`, if neither thread had to wait for a processor.
+fn kept_side_by_side(noop: &dyn AnyPeer) -> Option<f64> {
+    let alone = cpu(noop, 1);
+    let start = Instant::now();
+    let both = cpu(noop, 2);
+    let time = start.elapsed().as_nanos() as f64;
+    // An eighth comes before, to warm up.
+    let least = both * REQUESTS_A_THREAD as f64 * 1.125;
+    (time < least * 1.25).then_some(alone / both)
+}
+
+fn cpu(peer: &dyn AnyPeer, threads: usize) -> f64 {
+    let workers = (0..threads).map(|_| peer.worker()).collect();
+    at_once(REQUESTS_A_THREAD, workers)
 }

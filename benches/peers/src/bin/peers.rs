@@ -10,7 +10,7 @@ use peers::{
     BoxError, chart, facts, install_crypto, load,
     peers::{Entry, FLOOR, NOOP, Start, all, kube_client},
     table::{self, Row},
-    time::{self, Contender},
+    time::{self, Contender, Figures, SETUPS},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -46,20 +46,29 @@ fn measure(runtime: &tokio::runtime::Runtime, entries: &[Entry]) -> Result<Vec<R
     let allocations = allocations(entries.len())?;
 
     let started = |start: Start| runtime.block_on(start.with_a_token());
-    let (floor, noop) = (started(FLOOR)?, started(NOOP)?);
-    let mut contenders = Vec::new();
-    for entry in entries {
-        contenders.push(Contender {
-            peer: started(entry.start)?,
-            without: entry.without.map(started).transpose()?,
-        });
+    let mut ratios = vec![Figures::default(); entries.len()];
+    let mut scaling = ratios.clone();
+    for setup in 1..=SETUPS {
+        eprintln!("time per request, alone and on two threads: {setup} of {SETUPS} …");
+        let (floor, noop) = (started(FLOOR)?, started(NOOP)?);
+        let contenders = entries
+            .iter()
+            .map(|entry| {
+                Ok(Contender {
+                    peer: started(entry.start)?,
+                    without: entry.without.map(started).transpose()?,
+                })
+            })
+            .collect::<Result<Vec<_>, BoxError>>()?;
+        let measured = time::ratios(&*floor, &contenders);
+        for (figures, figure) in ratios.iter_mut().zip(measured) {
+            figures.0.push(figure);
+        }
+        let measured = time::scaling(&*noop, &contenders);
+        for (figures, figure) in scaling.iter_mut().zip(measured) {
+            figures.0.extend(figure);
+        }
     }
-    eprintln!("time per request …");
-    let ratios = time::ratios(&*floor, &contenders);
-    eprintln!("two threads …");
-    let scaling = time::scaling(&*noop, &contenders);
-    drop(contenders);
-
     let mut rows = Vec::new();
     for (at, entry) in entries.iter().enumerate() {
         let name = entry.name()?;
@@ -67,9 +76,9 @@ fn measure(runtime: &tokio::runtime::Runtime, entries: &[Entry]) -> Result<Vec<R
         rows.push(Row {
             name,
             what: entry.what,
-            ratio: ratios[at],
+            ratio: ratios[at].median(),
             allocations: allocations[at],
-            scaling: scaling[at],
+            scaling: scaling[at].clone(),
             crowd: runtime.block_on(load::crowd(entry))?,
             lifetime: entry.lifetime,
             stream: runtime.block_on(load::stream(entry))?,
