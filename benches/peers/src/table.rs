@@ -78,8 +78,8 @@ pub fn table(circumstances: &str, rows: &[Row]) -> Result<String, BoxError> {
          lifetime of the tokens: the shortest for which the peer renews much as it does for an hour.\n\
          \n\
          azure_core has requests of its own kind: its figures are the floor's and what its policy \
-         adds to a pipeline without. azure_core and aws-smithy-runtime get their tokens from a \
-         function, which is how their caches are fed; it takes and counts as much as the endpoint.\n",
+         adds to a pipeline without. azure_core, aws-smithy-runtime and the one by hand get their tokens from a \
+         function, which is how these caches are fed; it takes and counts as much as the endpoint.\n",
         DELAY.as_millis(),
         A_WAIT.as_millis(),
         RATE as u128 * DELAY.as_millis() / 1_000,
