@@ -3,6 +3,7 @@
 use std::{
     future::{Future, poll_fn},
     hint::black_box,
+    marker::PhantomData,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
@@ -21,6 +22,25 @@ use crate::{
 
 /// Headers in each request before the token comes to them.
 const HEADERS: usize = 4;
+
+/// The answer of a service that does nothing, but for the error that its peer asks for.
+pub struct Answer<E>(PhantomData<fn() -> E>);
+
+impl<E> Answer<E> {
+    pub fn to(request: Request<Body>) -> Self {
+        drop(black_box(request));
+        Self(PhantomData)
+    }
+}
+
+impl<E> Future for Answer<E> {
+    type Output = Result<Response<()>, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(Response::new(())))
+    }
+}
 
 /// Something that sends requests with a token on them.
 pub trait Peer: Clone + Send + 'static {

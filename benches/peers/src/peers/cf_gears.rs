@@ -1,9 +1,6 @@
 //! The two tower layers of cf-gears-toolkit-auth.
 
-use std::{
-    future::{Ready, ready},
-    task::{Context, Poll},
-};
+use std::task::{Context, Poll};
 
 use http::{Request, Response};
 use toolkit_auth::oauth2::{
@@ -16,9 +13,9 @@ use tower_service::Service;
 use super::{Entry, seconds, start};
 use crate::{
     BoxError,
-    driving::{Peer, Tower},
+    driving::{Answer, Peer, Tower},
     endpoint::Endpoint,
-    stacks::{Body, Noop},
+    stacks::Body,
 };
 
 pub(super) fn entries() -> Vec<Entry> {
@@ -57,7 +54,7 @@ struct Inner;
 impl Service<Request<Body>> for Inner {
     type Response = Response<()>;
     type Error = HttpError;
-    type Future = Ready<Result<Response<()>, HttpError>>;
+    type Future = Answer<HttpError>;
 
     #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
@@ -66,8 +63,7 @@ impl Service<Request<Body>> for Inner {
 
     #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Ok(response) = Noop.call(request).into_inner();
-        ready(Ok(response))
+        Answer::to(request)
     }
 }
 

@@ -3,7 +3,6 @@
 
 use std::{
     env,
-    future::{Ready, ready},
     io::{Read as _, Write as _},
     net::TcpStream,
     task::{Context, Poll},
@@ -22,9 +21,9 @@ use tower_service::Service;
 use super::{Entry, seconds, start};
 use crate::{
     BoxError,
-    driving::{Peer, Tower},
+    driving::{Answer, Peer, Tower},
     endpoint::Endpoint,
-    stacks::{API, Body, Noop},
+    stacks::{API, Body},
 };
 
 /// The argument with which this program is the credential plugin. Then comes an address.
@@ -54,7 +53,7 @@ struct Inner;
 impl Service<Request<Body>> for Inner {
     type Response = Response<()>;
     type Error = BoxError;
-    type Future = Ready<Result<Response<()>, BoxError>>;
+    type Future = Answer<BoxError>;
 
     #[inline]
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
@@ -63,8 +62,7 @@ impl Service<Request<Body>> for Inner {
 
     #[inline]
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let Ok(response) = Noop.call(request).into_inner();
-        ready(Ok(response))
+        Answer::to(request)
     }
 }
 
