@@ -15,3 +15,4 @@
 pub mod ratio;
 pub mod rounds;
 pub mod stacks;
+pub mod table;

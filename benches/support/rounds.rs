@@ -53,6 +53,7 @@ pub fn at_once(times: u64, workers: Vec<Box<dyn FnMut(u64) + Send + '_>>) -> f64
 
 /// What this thread has had of a processor: unlike the clock on the wall, it stands still while
 /// another process has it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn cpu_time() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
     let time = clock_gettime(ClockId::ThreadCPUTime);
@@ -62,14 +63,26 @@ pub fn cpu_time() -> Duration {
     )
 }
 
+/// The clock on the wall will have to do.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub fn cpu_time() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
 fn per_time(time: Duration, times: u64) -> f64 {
     time.as_nanos() as f64 / times as f64
 }
 
 pub fn median(figures: &[f64]) -> f64 {
+    percentile(figures, 50)
+}
+
+/// What so many percent of the figures are below.
+pub fn percentile(figures: &[f64], percent: usize) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
 /// Round by round.

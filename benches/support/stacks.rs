@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use bearer_auth::{
-    BearerAuth, BearerAuthLayer, StaticToken, TokenCache, TokenResponse, TokenSource, resend::Off,
-    source_fn,
-};
+use bearer_auth::{BearerAuth, BearerAuthLayer, TokenCache, TokenResponse, resend::Off, source_fn};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Empty;
@@ -102,15 +99,7 @@ pub fn drive<S>(service: &mut S, request: &Request<Body>, times: u64)
 where
     S: Service<Request<Body>>,
 {
-    let mut cx = Context::from_waker(Waker::noop());
-    for _ in 0..times {
-        assert!(service.poll_ready(&mut cx).is_ready(), "never busy");
-        let future = pin!(service.call(black_box(request).clone()));
-        match future.poll(&mut cx) {
-            Poll::Ready(Ok(response)) => drop(black_box(response)),
-            _ => unreachable!("answers at once, and well"),
-        }
-    }
+    drive_keeping(service, request, times, |_| ());
 }
 
 /// `drive`, with a copy of each request made and dropped beside it: the least that a service pays
@@ -120,41 +109,60 @@ pub fn drive_with_a_copy<S>(service: &mut S, request: &Request<Body>, times: u64
 where
     S: Service<Request<Body>>,
 {
+    drive_keeping(service, request, times, Request::clone);
+}
+
+#[inline(always)]
+fn drive_keeping<S, K>(
+    service: &mut S,
+    request: &Request<Body>,
+    times: u64,
+    keep: impl Fn(&Request<Body>) -> K,
+) where
+    S: Service<Request<Body>>,
+{
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..times {
         assert!(service.poll_ready(&mut cx).is_ready(), "never busy");
         let request = black_box(request).clone();
-        let copy = black_box(request.clone());
+        let kept = black_box(keep(&request));
         let future = pin!(service.call(request));
         match future.poll(&mut cx) {
             Poll::Ready(Ok(response)) => drop(black_box(response)),
             _ => unreachable!("answers at once, and well"),
         }
-        drop(copy);
+        drop(kept);
     }
 }
 
+/// Work for a thread: requests with `headers` headers through `service`.
+pub fn work<S>(mut service: S, headers: usize) -> Box<dyn FnMut(u64) + Send>
+where
+    S: Service<Request<Body>> + Send + 'static,
+{
+    let request = request(headers);
+    Box::new(move |times| drive(&mut service, &request, times))
+}
+
+/// `work`, with a copy of each request beside it.
+pub fn work_with_a_copy<S>(mut service: S, headers: usize) -> Box<dyn FnMut(u64) + Send>
+where
+    S: Service<Request<Body>> + Send + 'static,
+{
+    let request = request(headers);
+    Box::new(move |times| drive_with_a_copy(&mut service, &request, times))
+}
+
+/// With its token, which lives for an hour.
 fn cache(length: usize) -> TokenCache {
     let token = token(length);
-    filled(source_fn(move |_| {
+    let cache = TokenCache::new(source_fn(move |_| {
         let token = token.clone();
         async move {
             let lifetime = Duration::from_secs(3_600);
             TokenResponse::builder(token).expires_in(lifetime).build()
         }
-    }))
-}
-
-/// A token that never ends.
-pub fn lasting(length: usize) -> BearerAuth<Noop, Off> {
-    let cache = filled(StaticToken::new(token(length)));
-    let layer = BearerAuthLayer::for_api(API, cache).unwrap();
-    layer.resend(Off).layer(Noop)
-}
-
-/// With its token.
-fn filled(source: impl TokenSource) -> TokenCache {
-    let cache = TokenCache::new(source);
+    }));
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().build().unwrap();
     runtime.block_on(cache.token()).unwrap();
