@@ -1,43 +1,26 @@
 //! criterion, measuring ratios in place of time.
 
-use std::time::Instant;
-
 use criterion::{
     Throughput,
     measurement::{Measurement, ValueFormatter},
 };
 
-use super::rounds::Work;
+use super::rounds::{Work, interleaved, median, ratios};
 
 /// How many times as long one thing takes as another.
 pub struct Ratio;
 
 impl Ratio {
-    /// `work` against `floor`, for `Bencher::iter_custom`: in turns of about a tenth of a
-    /// millisecond, too short for the machine to change between them.
-    pub fn of<'a>(mut work: Work<'a>, mut floor: Work<'a>) -> impl FnMut(u64) -> f64 + 'a {
-        const TURN: u64 = 1_000;
+    /// `work` against `floor`, for `Bencher::iter_custom`: the median of rounds of about a tenth of
+    /// a millisecond, too short for the machine to change between the two.
+    pub fn of<'a>(work: Work<'a>, floor: Work<'a>) -> impl FnMut(u64) -> f64 + 'a {
+        const TIMES: u64 = 500;
+        let mut contenders = [work, floor];
         move |times| {
-            let (mut ours, mut theirs) = (0.0, 0.0);
-            let mut left = times.max(1);
-            let mut first = false;
-            while left > 0 {
-                let turn = left.min(TURN);
-                left -= turn;
-                first = !first;
-                for mine in [first, !first] {
-                    let start = Instant::now();
-                    if mine {
-                        work(turn)
-                    } else {
-                        floor(turn)
-                    }
-                    let time = start.elapsed().as_secs_f64();
-                    *if mine { &mut ours } else { &mut theirs } += time;
-                }
-            }
-            // criterion divides by the iterations.
-            ours / theirs * times as f64
+            let rounds = times.div_ceil(TIMES) as usize;
+            let figures = interleaved(rounds, TIMES, &mut contenders);
+            // criterion divides by the times.
+            median(&ratios(&figures[0], &figures[1])) * times as f64
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{
     future::Future,
     hint::black_box,
     pin::{Pin, pin},
+    sync::atomic::{AtomicU64, Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -58,6 +59,13 @@ pub const API: &str = "https://api.example.com/v1";
 /// A token of `length` characters.
 pub fn token(length: usize) -> String {
     "t0k3n".chars().cycle().take(length).collect()
+}
+
+/// One that was not there before: a cache does not take the same twice for a new one.
+pub fn new_token(length: usize) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed));
+    number + &token(length - 8)
 }
 
 /// What a program does that knows nothing of expiry: the same header on each request.

@@ -1,5 +1,20 @@
 //! How figures are printed.
 
+use super::rounds::{median, percentile};
+
+/// The columns of [`spread`].
+pub const SPREAD: [&str; 3] = ["median", "10 % below", "10 % above"];
+
+/// What there is to say about the figures of many rounds.
+pub fn spread(figures: &[f64]) -> Vec<String> {
+    let say = [
+        median(figures),
+        percentile(figures, 10),
+        percentile(figures, 90),
+    ];
+    say.map(|figure| format!("{figure:.3}")).to_vec()
+}
+
 /// A headline, a line with the columns' names, and rows that begin with what they are about.
 pub fn print(title: &str, columns: &[&str], rows: &[(String, Vec<String>)]) {
     let first = rows.iter().map(|(what, _)| what.chars().count()).max();
