@@ -1,0 +1,128 @@
+//! Callers that come while there is no token: how many token requests they make, and how soon they
+//! are all on their way when the token has come, beside as many tasks that wait for a bare
+//! `tokio::sync::watch`.
+#![allow(clippy::unwrap_used, reason = "a benchmark")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures time, and paces its load"
+)]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bearer_auth::{BearerAuthLayer, TokenResponse, TokenSource, resend::Off, source_fn};
+use tokio::{
+    runtime::Runtime,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+use tower::ServiceExt as _;
+use tower_layer::Layer as _;
+
+use support::{
+    rounds::{median, ratios},
+    stacks::{API, Noop, request, token},
+    table::{SPREAD, print, spread},
+};
+
+const ROUNDS: usize = 30;
+
+fn main() {
+    let runtime = Runtime::new().unwrap();
+    let mut rows = Vec::new();
+    for callers in [1, 100, 10_000] {
+        let (mut ours, mut bare, mut requests) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..ROUNDS {
+            let (time, made) = runtime.block_on(first_token(callers));
+            ours.push(time);
+            requests = requests.max(made);
+            bare.push(runtime.block_on(bare_watch(callers)));
+        }
+        let mut cells = vec![requests.to_string(), format!("{:.3}", median(&bare))];
+        cells.extend(spread(&ours));
+        cells.push(format!("{:.2}", median(&ratios(&ours, &bare))));
+        rows.push((format!("callers: {callers}"), cells));
+    }
+    let [median, below, above] = SPREAD;
+    let columns = [
+        "token requests",
+        "bare watch",
+        median,
+        below,
+        above,
+        "× bare watch",
+    ];
+    let title = "From the token's arrival to the last caller on its way, in ms";
+    print(title, &columns, &rows);
+}
+
+/// The milliseconds, and how often the source was asked.
+async fn first_token(callers: usize) -> (f64, usize) {
+    let (requests, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
+    let source = source(requests.clone(), answer.clone());
+    let auth = BearerAuthLayer::for_api(API, source).unwrap();
+    let client = auth.resend(Off).layer(Noop);
+    let last = last_of(callers, || {
+        let request = client.clone().oneshot(request(4));
+        async { drop(request.await.unwrap()) }
+    });
+    let time = last.after(|| answer.add_permits(1)).await;
+    (time, requests.load(Ordering::Relaxed))
+}
+
+async fn bare_watch(callers: usize) -> f64 {
+    let (sender, receiver) = watch::channel(());
+    let last = last_of(callers, || {
+        let mut receiver = receiver.clone();
+        async move { receiver.changed().await.unwrap() }
+    });
+    last.after(|| sender.send(()).unwrap()).await
+}
+
+/// A token when there is a permit.
+fn source(requests: Arc<AtomicUsize>, answer: Arc<Semaphore>) -> impl TokenSource {
+    source_fn(move |_| {
+        requests.fetch_add(1, Ordering::Relaxed);
+        let answer = answer.clone();
+        async move {
+            answer.acquire().await.unwrap().forget();
+            TokenResponse::builder(token(1_024)).build()
+        }
+    })
+}
+
+/// Tasks that wait, and the time at which each is done.
+struct Waiting(JoinSet<Instant>);
+
+fn last_of<F>(callers: usize, caller: impl Fn() -> F) -> Waiting
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let tasks = (0..callers).map(|_| {
+        let caller = caller();
+        async move {
+            caller.await;
+            Instant::now()
+        }
+    });
+    Waiting(tasks.collect())
+}
+
+impl Waiting {
+    /// The milliseconds from `release` until the last is done.
+    async fn after(self, release: impl FnOnce()) -> f64 {
+        // By now they all wait.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let start = Instant::now();
+        release();
+        let last = self.0.join_all().await.into_iter().max().unwrap();
+        (last - start).as_secs_f64() * 1e3
+    }
+}
