@@ -1,0 +1,114 @@
+//! Two thousand requests a second, whether answered or not, while tokens end and the token
+//! endpoint takes its time: how many of them wait, beside a cache that fetches a token when the
+//! last one is over.
+#![allow(clippy::unwrap_used, reason = "a benchmark")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it measures time, and paces its load"
+)]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use bearer_auth::{BearerAuthLayer, Error, TokenResponse, resend::Off, source_fn};
+use tokio::{
+    runtime::Runtime,
+    sync::Mutex,
+    task::JoinSet,
+    time::{Instant, interval, sleep},
+};
+use tower::ServiceExt as _;
+use tower_layer::Layer as _;
+
+use support::{
+    rounds::percentile,
+    stacks::{API, Noop, new_token, request},
+    table::print,
+};
+
+const EVERY: Duration = Duration::from_micros(500);
+/// Token requests start a second apart: a token that lives for little more is not renewed ahead.
+const LIFETIME: Duration = Duration::from_secs(2);
+const LIFETIMES: u32 = 6;
+/// Of the token endpoint.
+const ANSWERS_IN: Duration = Duration::from_millis(50);
+/// More than this is a wait.
+const WAIT: f64 = 5.0;
+
+fn main() {
+    let runtime = Runtime::new().unwrap();
+    // At the same time, so that what the machine does happens to all of them.
+    let (none, ours, lazy) =
+        runtime.block_on(async { tokio::join!(load(|| async {}), ours(), lazy()) });
+    let contenders = [("no token", none), ("ours", ours), ("a lazy cache", lazy)];
+    let rows = contenders.map(|(name, waits)| {
+        let waited = waits.iter().filter(|wait| **wait > WAIT).count();
+        let share = 100.0 * waited as f64 / waits.len() as f64;
+        let [most, longest] = [99, 100].map(|percent| percentile(&waits, percent));
+        let mut cells = vec![waits.len().to_string(), format!("{share:.2} %")];
+        cells.extend([most, longest].map(|wait| format!("{wait:.2}")));
+        (name.to_owned(), cells)
+    });
+    let title = "How long until a request is on its way, after the first token, in ms";
+    print(
+        title,
+        &["requests", "over 5 ms", "99 % below", "longest"],
+        &rows,
+    );
+}
+
+async fn ours() -> Vec<f64> {
+    let layer = BearerAuthLayer::for_api(API, source_fn(|_| fetch())).unwrap();
+    let client = layer.resend(Off).layer(Noop);
+    load(|| {
+        let response = client.clone().oneshot(request(4));
+        async { drop(response.await.unwrap()) }
+    })
+    .await
+}
+
+/// What is written in an hour.
+async fn lazy() -> Vec<f64> {
+    let cache = Arc::new(Mutex::new(None::<(TokenResponse, Instant)>));
+    load(|| {
+        let cache = cache.clone();
+        async move {
+            let mut token = cache.lock().await;
+            let asked = Instant::now();
+            if token.as_ref().is_none_or(|(_, end)| asked >= *end) {
+                *token = Some((fetch().await.unwrap(), asked + LIFETIME));
+            }
+        }
+    })
+    .await
+}
+
+async fn fetch() -> Result<TokenResponse, Error> {
+    sleep(ANSWERS_IN).await;
+    TokenResponse::builder(new_token(1_024))
+        .expires_in(LIFETIME)
+        .build()
+}
+
+/// The milliseconds from when each request was due until it was done, all but the first.
+async fn load<F>(send: impl Fn() -> F) -> Vec<f64>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    send().await;
+    let mut ticks = interval(EVERY);
+    let mut sent = JoinSet::new();
+    let end = Instant::now() + LIFETIMES * LIFETIME;
+    loop {
+        let due = ticks.tick().await;
+        if due >= end {
+            return sent.join_all().await;
+        }
+        let sending = send();
+        sent.spawn(async move {
+            sending.await;
+            due.elapsed().as_secs_f64() * 1e3
+        });
+    }
+}
