@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header::AUTHORIZATION};
 
 use crate::{
     AccessToken, Error, ErrorKind,
@@ -82,7 +82,15 @@ impl fmt::Debug for Rules {
 #[inline(always)]
 pub(crate) fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
     // One search in place of two: whether the header was there shows when it is put.
-    match headers.try_append(token.header_name(), token.header_value().clone()) {
+    let name = token.header_name();
+    let value = token.header_value().clone();
+    // A constant costs fewer instructions than a name, and nearly all tokens have this one.
+    let put = if name == AUTHORIZATION {
+        headers.try_append(AUTHORIZATION, value)
+    } else {
+        headers.try_append(name, value)
+    };
+    match put {
         Ok(false) => Ok(true),
         Ok(true) => {
             take_back(headers, token.header_name());
@@ -146,10 +154,7 @@ fn renewal_helps(headers: &HeaderMap, token: Option<&AccessToken>) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use http::{
-        HeaderName, HeaderValue, Response,
-        header::{AUTHORIZATION, WWW_AUTHENTICATE},
-    };
+    use http::{HeaderValue, Response, header::WWW_AUTHENTICATE};
 
     use super::*;
     use crate::token::Header;
