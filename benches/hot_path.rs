@@ -22,7 +22,8 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(1_500))
-        .noise_threshold(0.03);
+        // What the layout of a build makes of the same code.
+        .noise_threshold(0.1);
     targets = once, again
 }
 criterion_main!(benches);

@@ -1,6 +1,6 @@
 //! Callers that come while there is no token: how many token requests they make, and how soon they
-//! are all on their way when the token has come, beside as many tasks that wait for a bare
-//! `tokio::sync::watch`.
+//! are all on their way when the token has come, beside as many that wait for a bare
+//! `tokio::sync::watch`, and send their request with a fixed header.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(
     clippy::disallowed_methods,
@@ -28,11 +28,12 @@ use tower_layer::Layer as _;
 
 use support::{
     rounds::{median, ratios},
-    stacks::{API, Noop, request, token},
+    stacks::{API, Noop, floor, request, token},
     table::{SPREAD, print, spread},
 };
 
 const ROUNDS: usize = 30;
+const TOKEN: usize = 1_024;
 
 fn main() {
     let runtime = Runtime::new().unwrap();
@@ -79,9 +80,14 @@ async fn first_token(callers: usize) -> (f64, usize) {
 
 async fn bare_watch(callers: usize) -> f64 {
     let (sender, receiver) = watch::channel(());
+    let client = floor(TOKEN);
     let last = last_of(callers, || {
         let mut receiver = receiver.clone();
-        async move { receiver.changed().await.unwrap() }
+        let request = client.clone().oneshot(request(4));
+        async move {
+            receiver.changed().await.unwrap();
+            drop(request.await.unwrap());
+        }
     });
     last.after(|| sender.send(()).unwrap()).await
 }
@@ -93,7 +99,7 @@ fn source(requests: Arc<AtomicUsize>, answer: Arc<Semaphore>) -> impl TokenSourc
         let answer = answer.clone();
         async move {
             answer.acquire().await.unwrap().forget();
-            TokenResponse::builder(token(1_024)).build()
+            TokenResponse::builder(token(TOKEN)).build()
         }
     })
 }
