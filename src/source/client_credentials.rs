@@ -2,16 +2,16 @@
 
 use std::{fmt, sync::Arc};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
-use zeroize::Zeroizing;
 
-use super::{TokenRequest, TokenResponse, TokenSource};
+use super::{
+    TokenRequest, TokenResponse, TokenSource,
+    client::{ClientSettings, check_params, check_scopes, scopes},
+};
 use crate::{
     ClientAuth, ConfigError, Error, address,
-    endpoint::{Form, HttpClient, Parameters, Reading, TokenEndpoint, default_client},
+    endpoint::{Form, HttpClient, Parameters, TokenEndpoint},
 };
 
 /// The client credentials grant (RFC 6749 §4.4): a service asks for a token in its own name.
@@ -54,9 +54,11 @@ impl ClientCredentials {
         client_secret: impl Into<SecretString>,
     ) -> ClientCredentialsBuilder {
         ClientCredentialsBuilder {
-            token_url: Ok(token_url.into()),
-            client_id: client_id.into(),
-            client_secret: client_secret.into(),
+            client: ClientSettings::new(
+                Ok(token_url.into()),
+                client_id.into(),
+                client_secret.into(),
+            ),
             grant: Grant {
                 grant_type: "client_credentials".to_owned(),
                 scopes: Vec::new(),
@@ -64,11 +66,6 @@ impl ClientCredentials {
                 resources: Vec::new(),
                 params: Vec::new(),
             },
-            auth: Vec::new(),
-            parameters: Parameters::default(),
-            headers: Vec::new(),
-            http: None,
-            reading: Reading::default(),
             required: Vec::new(),
         }
     }
@@ -100,15 +97,8 @@ impl TokenSource for ClientCredentials {
 /// See [`ClientCredentials::builder`].
 #[must_use]
 pub struct ClientCredentialsBuilder {
-    token_url: Result<String, ConfigError>,
-    client_id: String,
-    client_secret: SecretString,
+    client: ClientSettings,
     grant: Grant,
-    auth: Vec<ClientAuth>,
-    parameters: Parameters,
-    headers: Vec<(String, SecretString)>,
-    http: Option<Arc<dyn HttpClient>>,
-    reading: Reading,
     required: Vec<Required>,
 }
 
@@ -128,7 +118,7 @@ impl ClientCredentialsBuilder {
         client_secret: impl Into<SecretString>,
     ) -> Self {
         let mut builder = ClientCredentials::builder("", client_id, client_secret);
-        builder.token_url = address::join("base", base, path);
+        builder.client.token_url = address::join("base", base, path);
         builder
     }
 
@@ -140,8 +130,7 @@ impl ClientCredentialsBuilder {
     /// Scopes to ask for, separated by spaces (RFC 6749 §3.3); further calls add to them. Default:
     /// none are sent, and the server decides.
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
-        let scopes = scope.as_ref().split(' ').filter(|scope| !scope.is_empty());
-        self.grant.scopes.extend(scopes.map(str::to_owned));
+        self.grant.scopes.extend(scopes(scope.as_ref()));
         self
     }
 
@@ -169,14 +158,14 @@ impl ClientCredentialsBuilder {
     /// A further header of the token request. `Authorization` is the business of
     /// [`client_auth`](Self::client_auth), and the `Content-Type` of the body is that of a form.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.client.headers.push((name.into(), value.into()));
         self
     }
 
     /// How the client proves itself. Default: [`ClientAuth::basic`]. Giving two is an error of
     /// [`build`](Self::build) (RFC 6749 §2.3).
     pub fn client_auth(mut self, auth: ClientAuth) -> Self {
-        self.auth.push(auth);
+        self.client.auth.push(auth);
         self
     }
 
@@ -191,42 +180,42 @@ impl ClientCredentialsBuilder {
     /// Sends the parameters in the URL's query and an empty body, for servers that want it so. Not
     /// with a [`ClientAuth`] that sends the secret as a parameter.
     pub fn params_in_query(mut self) -> Self {
-        self.parameters = Parameters::Query;
+        self.client.parameters = Parameters::Query;
         self
     }
 
     /// Asks with GET, the parameters in the query: for servers that want it so. The standard says
     /// POST (RFC 6749 §3.2).
     pub fn get(mut self) -> Self {
-        self.parameters = Parameters::Get;
+        self.client.parameters = Parameters::Get;
         self
     }
 
     /// An answer without `token_type` is an error, as it is by RFC 6749 §5.1. Default: it counts
     /// as `Bearer`.
     pub fn strict_token_type(mut self) -> Self {
-        self.reading.strict_token_type = true;
+        self.client.reading.strict_token_type = true;
         self
     }
 
     /// A further value of `token_type` that means `Bearer`, in any case: `BearerToken` (Apigee),
     /// `Application Access Token` (eBay). Default: none, and such a token is an error.
     pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
-        self.reading.bearer_aliases.push(token_type.into());
+        self.client.reading.bearer_aliases.push(token_type.into());
         self
     }
 
     /// The spelling of `Bearer` on requests to the API, for a server that compares it to the
     /// letter although it is case-insensitive (RFC 9110 §11.1), or that has a scheme of its own.
     pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
-        self.reading.scheme = Some(scheme.into());
+        self.client.reading.scheme = Some(scheme.into());
         self
     }
 
     /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
     /// with the feature `reqwest`; without it, one must be given.
     pub fn http_client(mut self, client: impl HttpClient) -> Self {
-        self.http = Some(Arc::new(client));
+        self.client.http = Some(Arc::new(client));
         self
     }
 
@@ -236,45 +225,18 @@ impl ClientCredentialsBuilder {
     ///
     /// The first setting that cannot work, by name, with the remedy.
     pub fn build(self) -> Result<ClientCredentials, ConfigError> {
-        let url = address::parse("token_url", &self.token_url?)?;
-        address::uri("token_url", &url)?;
-        let auth = one_auth(self.auth)?;
-        auth.check(&self.client_id, &self.client_secret)?;
-        if auth.is_none() {
+        let endpoint = self.client.build(ClientAuth::default())?;
+        if endpoint.auth.is_none() {
             return Err(ConfigError::new(
                 "client_auth",
                 "client credentials are for clients that can prove themselves; \
                  use `basic`, `basic_raw` or `post`",
             ));
         }
-        if self.parameters != Parameters::Body && auth.is_in_body() {
-            return Err(ConfigError::new(
-                "client_auth",
-                "this method would put the secret into the URL; \
-                 use `basic` or `basic_raw` with parameters in the query",
-            ));
-        }
-        check_required(&self.required, &self.client_secret, &self.grant)?;
-        check_grant(&self.grant, self.parameters, &url)?;
-        if let Some(scheme) = &self.reading.scheme
-            && !is_token(scheme)
-        {
-            return Err(ConfigError::new("scheme", "not a scheme, such as `Bearer`"));
-        }
+        check_required(&self.required, &endpoint.client_secret, &self.grant)?;
+        check_grant(&self.grant, &endpoint)?;
         Ok(ClientCredentials {
-            endpoint: TokenEndpoint {
-                headers: headers(self.headers, self.parameters)?,
-                url,
-                client_id: self.client_id,
-                client_secret: self.client_secret,
-                auth,
-                parameters: self.parameters,
-                http: match self.http {
-                    Some(client) => client,
-                    None => default_client()?,
-                },
-                reading: self.reading,
-            },
+            endpoint,
             grant: self.grant,
         })
     }
@@ -284,20 +246,9 @@ impl ClientCredentialsBuilder {
 impl fmt::Debug for ClientCredentialsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCredentialsBuilder")
-            .field("client_id", &self.client_id)
+            .field("client_id", &self.client.client_id)
             .finish_non_exhaustive()
     }
-}
-
-fn one_auth(mut methods: Vec<ClientAuth>) -> Result<ClientAuth, ConfigError> {
-    let auth = methods.pop().unwrap_or_default();
-    if methods.is_empty() {
-        return Ok(auth);
-    }
-    Err(ConfigError::new(
-        "client_auth",
-        "given twice; a request has exactly one method",
-    ))
 }
 
 fn check_required(
@@ -317,69 +268,19 @@ fn check_required(
     Ok(())
 }
 
-/// Parameters with a setter or a place of their own.
-const RESERVED: [&str; 8] = [
-    "grant_type",
-    "scope",
-    "audience",
-    "resource",
-    "client_id",
-    "client_secret",
-    "client_assertion",
-    "client_assertion_type",
-];
-
-/// Parameters that are secrets, which do not go into a URL.
-const SECRET: [&str; 8] = [
-    "actor_token",
-    "assertion",
-    "code",
-    "code_verifier",
-    "device_code",
-    "password",
-    "refresh_token",
-    "subject_token",
-];
-
-fn check_grant(grant: &Grant, parameters: Parameters, url: &Url) -> Result<(), ConfigError> {
+fn check_grant(grant: &Grant, endpoint: &TokenEndpoint) -> Result<(), ConfigError> {
     let error = |field, problem: &'static str| Err(ConfigError::new(field, problem));
     if grant.grant_type.is_empty() {
         return error("grant_type", "empty; leave it at its default");
     }
-    if !grant.scopes.iter().all(|scope| is_scope_token(scope)) {
-        return error(
-            "scope",
-            "has a character that no scope has (RFC 6749 §3.3): \
-             a quote, a backslash, a control character or one that is not ASCII",
-        );
-    }
+    check_scopes("scope", &grant.scopes)?;
     for resource in &grant.resources {
         match Url::parse(resource) {
             Ok(uri) if uri.fragment().is_none() => {}
             _ => return error("resource", "not an absolute URI without a `#fragment`"),
         }
     }
-    let mut names: Vec<&str> = Vec::new();
-    for (name, _) in &grant.params {
-        if name.is_empty() {
-            return error("param", "a parameter without a name");
-        }
-        if RESERVED.contains(&name.as_str()) {
-            let problem = format!("`{name}` has a setter of its own; use that");
-            return Err(ConfigError::new("param", problem));
-        }
-        if parameters != Parameters::Body && SECRET.contains(&name.as_str()) {
-            let problem = format!("`{name}` is a secret, which does not go into a URL");
-            return Err(ConfigError::new("param", problem));
-        }
-        if names.contains(&name.as_str()) {
-            return Err(ConfigError::new(
-                "param",
-                format!("`{name}` is there twice"),
-            ));
-        }
-        names.push(name);
-    }
+    let names = check_params(&grant.params, endpoint.parameters)?;
     // The same parameter in the URL's query and in ours would be sent twice.
     let sent = |name: &str| match name {
         "grant_type" | "client_id" | "client_secret" => true,
@@ -388,54 +289,11 @@ fn check_grant(grant: &Grant, parameters: Parameters, url: &Url) -> Result<(), C
         "resource" => !grant.resources.is_empty(),
         name => names.contains(&name),
     };
-    if url.query_pairs().any(|(name, _)| sent(&name)) {
+    if endpoint.url.query_pairs().any(|(name, _)| sent(&name)) {
         return error(
             "token_url",
             "its query has a parameter that is sent anyway; take it out",
         );
     }
     Ok(())
-}
-
-/// RFC 6749 §3.3: `%x21 / %x23-5B / %x5D-7E`.
-fn is_scope_token(scope: &str) -> bool {
-    scope
-        .bytes()
-        .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
-    HeaderName::from_bytes(text.as_bytes()).is_ok()
-}
-
-fn headers(
-    given: Vec<(String, SecretString)>,
-    parameters: Parameters,
-) -> Result<HeaderMap, ConfigError> {
-    let mut headers = HeaderMap::new();
-    for (name, value) in given {
-        let error = |problem: &'static str| Err(ConfigError::new("header", problem));
-        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-            return error("not a header name");
-        };
-        if name == http::header::AUTHORIZATION {
-            return error("`Authorization` is the business of `client_auth`");
-        }
-        if [http::header::CONTENT_LENGTH, http::header::HOST].contains(&name)
-            || name == http::header::TRANSFER_ENCODING
-        {
-            return error("this header is the HTTP client's business");
-        }
-        if name == http::header::CONTENT_TYPE && parameters == Parameters::Body {
-            return error("the body is a form (RFC 6749 §4.4.2), and its type is said already");
-        }
-        let bytes = Zeroizing::new(value.expose_secret().as_bytes().to_vec());
-        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) else {
-            return error("a value with a character that no header can carry");
-        };
-        value.set_sensitive(true);
-        headers.insert(name, value);
-    }
-    Ok(headers)
 }

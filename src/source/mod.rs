@@ -1,5 +1,6 @@
 //! Where tokens come from: [`TokenSource`], and one file for each grant.
 
+mod client;
 mod client_credentials;
 mod fixed;
 mod response;

@@ -1,0 +1,200 @@
+//! What all grants of a client share: who it is, how it proves itself, and how its token endpoint is
+//! asked and understood.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use crate::{
+    ClientAuth, ConfigError, address,
+    endpoint::{HttpClient, Parameters, Reading, TokenEndpoint, default_client},
+};
+
+/// The settings of a client, not checked yet.
+pub(crate) struct ClientSettings {
+    pub(crate) token_url: Result<String, ConfigError>,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: SecretString,
+    pub(crate) auth: Vec<ClientAuth>,
+    pub(crate) parameters: Parameters,
+    pub(crate) headers: Vec<(String, SecretString)>,
+    pub(crate) http: Option<Arc<dyn HttpClient>>,
+    pub(crate) reading: Reading,
+}
+
+impl ClientSettings {
+    pub(crate) fn new(
+        token_url: Result<String, ConfigError>,
+        client_id: String,
+        client_secret: SecretString,
+    ) -> Self {
+        Self {
+            token_url,
+            client_id,
+            client_secret,
+            auth: Vec::new(),
+            parameters: Parameters::default(),
+            headers: Vec::new(),
+            http: None,
+            reading: Reading::default(),
+        }
+    }
+
+    /// `usual`: how the client proves itself if nothing was said about it.
+    pub(crate) fn build(self, usual: ClientAuth) -> Result<TokenEndpoint, ConfigError> {
+        let url = address::parse("token_url", &self.token_url?)?;
+        address::uri("token_url", &url)?;
+        let auth = one_auth(self.auth, usual)?;
+        auth.check(&self.client_id, &self.client_secret)?;
+        if self.parameters != Parameters::Body && auth.is_in_body() {
+            return Err(ConfigError::new(
+                "client_auth",
+                "this method would put the secret into the URL; \
+                 use `basic` or `basic_raw` with parameters in the query",
+            ));
+        }
+        if let Some(scheme) = &self.reading.scheme
+            && !is_token(scheme)
+        {
+            return Err(ConfigError::new("scheme", "not a scheme, such as `Bearer`"));
+        }
+        Ok(TokenEndpoint {
+            headers: headers(self.headers, self.parameters)?,
+            url,
+            client_id: self.client_id,
+            client_secret: self.client_secret,
+            auth,
+            parameters: self.parameters,
+            http: match self.http {
+                Some(client) => client,
+                None => default_client()?,
+            },
+            reading: self.reading,
+        })
+    }
+}
+
+fn one_auth(mut methods: Vec<ClientAuth>, usual: ClientAuth) -> Result<ClientAuth, ConfigError> {
+    let auth = methods.pop().unwrap_or(usual);
+    if methods.is_empty() {
+        return Ok(auth);
+    }
+    Err(ConfigError::new(
+        "client_auth",
+        "given twice; a request has exactly one method",
+    ))
+}
+
+/// The scopes of a list, separated by spaces (RFC 6749 §3.3).
+pub(crate) fn scopes(list: &str) -> impl Iterator<Item = String> {
+    let scopes = list.split(' ').filter(|scope| !scope.is_empty());
+    scopes.map(str::to_owned)
+}
+
+pub(crate) fn check_scopes(field: &'static str, scopes: &[String]) -> Result<(), ConfigError> {
+    if scopes.iter().all(|scope| is_scope_token(scope)) {
+        return Ok(());
+    }
+    Err(ConfigError::new(
+        field,
+        "has a character that no scope has (RFC 6749 §3.3): \
+         a quote, a backslash, a control character or one that is not ASCII",
+    ))
+}
+
+/// Parameters with a setter or a place of their own.
+const RESERVED: [&str; 8] = [
+    "grant_type",
+    "scope",
+    "audience",
+    "resource",
+    "client_id",
+    "client_secret",
+    "client_assertion",
+    "client_assertion_type",
+];
+
+/// Parameters that are secrets, which do not go into a URL.
+const SECRET: [&str; 8] = [
+    "actor_token",
+    "assertion",
+    "code",
+    "code_verifier",
+    "device_code",
+    "password",
+    "refresh_token",
+    "subject_token",
+];
+
+/// The names of further parameters.
+pub(crate) fn check_params(
+    params: &[(String, SecretString)],
+    place: Parameters,
+) -> Result<Vec<&str>, ConfigError> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in params {
+        if name.is_empty() {
+            return Err(ConfigError::new("param", "a parameter without a name"));
+        }
+        if RESERVED.contains(&name.as_str()) {
+            let problem = format!("`{name}` has a setter of its own; use that");
+            return Err(ConfigError::new("param", problem));
+        }
+        if place != Parameters::Body && SECRET.contains(&name.as_str()) {
+            let problem = format!("`{name}` is a secret, which does not go into a URL");
+            return Err(ConfigError::new("param", problem));
+        }
+        if names.contains(&name.as_str()) {
+            let problem = format!("`{name}` is there twice");
+            return Err(ConfigError::new("param", problem));
+        }
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// RFC 6749 §3.3: `%x21 / %x23-5B / %x5D-7E`.
+fn is_scope_token(scope: &str) -> bool {
+    scope
+        .bytes()
+        .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    HeaderName::from_bytes(text.as_bytes()).is_ok()
+}
+
+fn headers(
+    given: Vec<(String, SecretString)>,
+    parameters: Parameters,
+) -> Result<HeaderMap, ConfigError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in given {
+        let error = |problem: &'static str| Err(ConfigError::new("header", problem));
+        let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
+            return error("not a header name");
+        };
+        if name == http::header::AUTHORIZATION {
+            return error("`Authorization` is the business of `client_auth`");
+        }
+        if [http::header::CONTENT_LENGTH, http::header::HOST].contains(&name)
+            || name == http::header::TRANSFER_ENCODING
+        {
+            return error("this header is the HTTP client's business");
+        }
+        if name == http::header::CONTENT_TYPE && parameters == Parameters::Body {
+            return error("the body is a form (RFC 6749 §4.4.2), and its type is said already");
+        }
+        let bytes = Zeroizing::new(value.expose_secret().as_bytes().to_vec());
+        let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) else {
+            return error("a value with a character that no header can carry");
+        };
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(headers)
+}
