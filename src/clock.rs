@@ -46,6 +46,12 @@ impl Clock {
         }
     }
 
+    /// Now, on the wall clock.
+    pub(crate) fn system_time(&self) -> SystemTime {
+        let now = self.now().system_time();
+        now.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
     /// A future that ends `duration` from now, whoever polls it; a system timer is `runtime`'s.
     pub(crate) fn sleep(&self, duration: Duration, runtime: &Handle) -> Sleep {
         match &self.0 {

@@ -74,6 +74,10 @@ pub enum ErrorKind {
     UnsupportedTokenType,
     /// A [`TokenSource`](crate::TokenSource) of the caller's own failed.
     Source,
+    /// A login failed: the server refused it, or what came back is not its answer.
+    SignIn,
+    /// The session is over, and nothing but the user can begin another: sign in again.
+    SignInRequired,
     /// The token request ended without a result: its runtime was shut down, or the source panicked.
     Interrupted,
     /// There is no tokio runtime to run the token request on.

@@ -108,8 +108,10 @@ pub mod provider;
 pub mod resend;
 mod service;
 mod service_error;
+mod sign_in;
 mod source;
 mod spread;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
@@ -123,9 +125,11 @@ pub use self::{
     message::{HttpRequest, HttpResponse},
     service::{BearerAuth, ResponseFuture},
     service_error::ServiceError,
+    sign_in::{AuthorizationCode, AuthorizationCodeBuilder, Login, PendingLogin},
     source::{
-        ClientCredentials, ClientCredentialsBuilder, FetchReason, SourceFn, StaticToken,
-        TokenRequest, TokenResponse, TokenResponseBuilder, TokenSource, source_fn,
+        ClientCredentials, ClientCredentialsBuilder, FetchReason, RefreshToken, SourceFn,
+        StaticToken, StoreError, StoreOperation, TokenRequest, TokenResponse, TokenResponseBuilder,
+        TokenSource, source_fn,
     },
     token::AccessToken,
 };

@@ -144,6 +144,14 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    /// The scheme and the token.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        let value = std::str::from_utf8(self.value.as_bytes()).unwrap_or_default();
+        let scheme = value.get(..self.secret_at.saturating_sub(1));
+        let token = value.get(self.secret_at..);
+        (scheme.unwrap_or_default(), token.unwrap_or_default())
+    }
+
     /// `None` if the token, or the scheme, cannot stand in a header (RFC 9110 §5.5): control
     /// characters, or anything that is not ASCII. An empty `scheme` leaves the token bare.
     pub(crate) fn new(name: HeaderName, scheme: &str, token: &str) -> Option<Self> {

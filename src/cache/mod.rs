@@ -526,10 +526,9 @@ fn overdue() -> Error {
     Error::build(ErrorKind::Timeout, Retry::Later, message).done()
 }
 
-/// From 0 to 1. Without a random source there is none, which costs a little spreading.
+/// From 0 to 1.
 fn jitter() -> f64 {
-    let random = getrandom::u32().unwrap_or(u32::MAX);
-    f64::from(random) / f64::from(u32::MAX)
+    rand::random()
 }
 
 #[cfg(all(test, feature = "testing"))]

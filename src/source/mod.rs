@@ -1,8 +1,9 @@
 //! Where tokens come from: [`TokenSource`], and one file for each grant.
 
-mod client;
+pub(crate) mod client;
 mod client_credentials;
 mod fixed;
+mod refresh_token;
 mod response;
 
 use std::{fmt, future::Future, pin::Pin};
@@ -11,6 +12,7 @@ pub(crate) use self::{client_credentials::Required, response::Arrived};
 pub use self::{
     client_credentials::{ClientCredentials, ClientCredentialsBuilder},
     fixed::{SourceFn, StaticToken, source_fn},
+    refresh_token::{RefreshToken, StoreError, StoreOperation},
     response::{TokenResponse, TokenResponseBuilder},
 };
 use crate::{AccessToken, Error};

@@ -12,6 +12,7 @@ use crate::{
     AccessToken, Error, ErrorKind,
     clock::{Moment, nanos},
     error::Retry,
+    store::Access,
     token::Header,
 };
 
@@ -67,6 +68,23 @@ impl TokenResponse {
     /// The refresh token (RFC 6749 §1.5) that came with it.
     pub fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
+    }
+
+    /// What a session keeps of it. `now`: when it was asked for, or a moment later.
+    pub(crate) fn access(&self, now: SystemTime) -> Access {
+        let expires_at = match self.expiry {
+            Expiry::Unknown => None,
+            Expiry::In(lifetime) => now.checked_add(lifetime.min(LONGEST_LIFETIME)),
+            Expiry::At(end) => Some(end),
+        };
+        let (scheme, token) = self.header.parts();
+        Access {
+            token: token.into(),
+            scheme: scheme.to_owned(),
+            expires_at,
+            since: now,
+            scope: self.scope.as_deref().map(str::to_owned),
+        }
     }
 
     /// The token and its lifetime: anchor and length, or `None` for a token that never ends by

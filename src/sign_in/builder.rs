@@ -1,0 +1,287 @@
+//! [`AuthorizationCodeBuilder`].
+
+use std::{fmt, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use super::{AuthorizationCode, Config, pkce::Method};
+use crate::{
+    ClientAuth, ConfigError, StoreError, address,
+    endpoint::{HttpClient, Parameters},
+    source::client::{ClientSettings, check_params, check_scopes, scopes},
+    store::{ErasedStore, MemoryStore, TokenStore},
+};
+
+/// See [`AuthorizationCode::builder`].
+#[must_use]
+pub struct AuthorizationCodeBuilder {
+    authorization_url: String,
+    client: ClientSettings,
+    redirect_uri: String,
+    scopes: Vec<String>,
+    token_scopes: Vec<String>,
+    params: Vec<(String, SecretString)>,
+    token_params: Vec<(String, SecretString)>,
+    challenge: Result<Method, ConfigError>,
+    issuer: Option<String>,
+    issuer_is_sent: bool,
+    store: Arc<dyn ErasedStore>,
+    warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+}
+
+impl AuthorizationCodeBuilder {
+    pub(super) fn new(authorization_url: String, token_url: String, client_id: String) -> Self {
+        Self {
+            authorization_url,
+            client: ClientSettings::new(Ok(token_url), client_id, SecretString::default()),
+            redirect_uri: String::new(),
+            scopes: Vec::new(),
+            token_scopes: Vec::new(),
+            params: Vec::new(),
+            token_params: Vec::new(),
+            challenge: Ok(Method::S256),
+            issuer: None,
+            issuer_is_sent: false,
+            store: Arc::new(MemoryStore::new()),
+            warn: Arc::new(|_| {}),
+        }
+    }
+
+    /// The client's secret. Default: none, as programs have that people install (RFC 8252 §8.5): a
+    /// secret that many know is none, and PKCE protects their logins.
+    pub fn client_secret(mut self, secret: impl Into<SecretString>) -> Self {
+        self.client.client_secret = secret.into();
+        self
+    }
+
+    /// How the client proves itself. Default: [`ClientAuth::basic`] with a secret, and
+    /// [`ClientAuth::none`] without.
+    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
+        self.client.auth.push(auth);
+        self
+    }
+
+    /// Where the server sends people back to, as it is registered there: sent to the letter in both
+    /// requests (RFC 6749 §4.1.3). Only a login on loopback can do without.
+    pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
+        self.redirect_uri = uri.into();
+        self
+    }
+
+    /// Scopes to ask for, separated by spaces (RFC 6749 §3.3); further calls add to them. Default:
+    /// none are sent, and the server decides. Many servers give a refresh token only with
+    /// `offline_access`.
+    pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
+        self.scopes.extend(scopes(scope.as_ref()));
+        self
+    }
+
+    /// Scopes to send with the code as well, as Microsoft's servers understand it: those of the one
+    /// API that the token is for, out of more that people have consented to. Default: none.
+    pub fn token_scope(mut self, scope: impl AsRef<str>) -> Self {
+        self.token_scopes.extend(scopes(scope.as_ref()));
+        self
+    }
+
+    /// A further parameter of the authorization URL: `prompt`, `audience`. Whoever sees the URL
+    /// sees it.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    /// A further parameter of the token request.
+    pub fn token_param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.token_params.push((name.into(), value.into()));
+        self
+    }
+
+    /// A further header of the token request.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.client.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The code challenge method as a configuration spells it: `S256`, `SHA256` or `SHA-256`, all
+    /// of which are `S256` on the wire (RFC 7636 §4.3), the default.
+    pub fn code_challenge_method(mut self, name: impl AsRef<str>) -> Self {
+        self.challenge = Method::parse(name.as_ref());
+        self
+    }
+
+    /// The verifier itself as its challenge (`plain`), for a server that knows nothing better:
+    /// whoever sees the authorization URL can use the code.
+    pub fn insecure_plain_challenge(mut self) -> Self {
+        self.challenge = Ok(Method::Plain);
+        self
+    }
+
+    /// No PKCE, for a server that refuses parameters it does not know. Only with a client secret
+    /// (RFC 9700 §2.1.1).
+    pub fn without_pkce(mut self) -> Self {
+        self.challenge = Ok(Method::Off);
+        self
+    }
+
+    /// The server's issuer (RFC 8414 §2): an answer that says to be from another is refused (RFC
+    /// 9207). Compared as it is.
+    pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer = Some(issuer.into());
+        self
+    }
+
+    /// As [`issuer`](Self::issuer), and the server always says who it is
+    /// (`authorization_response_iss_parameter_supported`, RFC 9207 §3): an answer that does not is
+    /// refused.
+    pub fn issuer_always_sent(mut self, issuer: impl Into<String>) -> Self {
+        self.issuer_is_sent = true;
+        self.issuer(issuer)
+    }
+
+    /// Where the session is kept. Default: [`MemoryStore`], it ends with the process.
+    pub fn store(mut self, store: impl TokenStore) -> Self {
+        self.store = Arc::new(store);
+        self
+    }
+
+    /// Called when the [`store`](Self::store) fails; the session goes on without it. Default:
+    /// nobody is told.
+    pub fn on_store_error(mut self, warn: impl Fn(&StoreError) + Send + Sync + 'static) -> Self {
+        self.warn = Arc::new(warn);
+        self
+    }
+
+    /// An answer without `token_type` is an error, as it is by RFC 6749 §5.1. Default: it counts
+    /// as `Bearer`.
+    pub fn strict_token_type(mut self) -> Self {
+        self.client.reading.strict_token_type = true;
+        self
+    }
+
+    /// A further value of `token_type` that means `Bearer`.
+    pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
+        self.client.reading.bearer_aliases.push(token_type.into());
+        self
+    }
+
+    /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
+    /// with the feature `reqwest`; without it, one must be given.
+    pub fn http_client(mut self, client: impl HttpClient) -> Self {
+        self.client.http = Some(Arc::new(client));
+        self
+    }
+
+    /// Checks everything. Does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that cannot work, by name, with the remedy.
+    pub fn build(self) -> Result<AuthorizationCode, ConfigError> {
+        let authorization_url = address::parse("authorization_url", &self.authorization_url)?;
+        let is_public = self.client.client_secret.expose_secret().is_empty();
+        let usual = if is_public {
+            ClientAuth::none()
+        } else {
+            ClientAuth::basic()
+        };
+        let endpoint = self.client.build(usual)?;
+        let challenge = self.challenge?;
+        if challenge == Method::Off && (is_public || endpoint.auth.is_none()) {
+            return Err(ConfigError::new(
+                "without_pkce",
+                "a client without a secret has nothing else to protect its codes (RFC 9700 §2.1.1)",
+            ));
+        }
+        check_redirect_uri(&self.redirect_uri)?;
+        check_scopes("scope", &self.scopes)?;
+        check_scopes("token_scope", &self.token_scopes)?;
+        check_own(&self.params, Parameters::Query)?;
+        check_own(&self.token_params, Parameters::Body)?;
+        let taken = |(name, _): (std::borrow::Cow<'_, str>, _)| OURS.contains(&&*name);
+        if authorization_url.query_pairs().any(taken) {
+            return Err(ConfigError::new(
+                "authorization_url",
+                "its query has a parameter that is sent anyway; take it out",
+            ));
+        }
+        Ok(AuthorizationCode(Arc::new(Config {
+            authorization_url,
+            redirect_uri: self.redirect_uri,
+            scopes: self.scopes,
+            token_scopes: self.token_scopes,
+            params: self.params,
+            token_params: self.token_params,
+            challenge,
+            issuer: self.issuer,
+            issuer_is_sent: self.issuer_is_sent,
+            endpoint: Arc::new(endpoint),
+            store: self.store,
+            warn: self.warn,
+        })))
+    }
+}
+
+/// Parameters that a login sets by itself, in either request.
+const OURS: [&str; 12] = [
+    "response_type",
+    "client_id",
+    "client_secret",
+    "redirect_uri",
+    "scope",
+    "state",
+    "code_challenge",
+    "code_challenge_method",
+    "request_uri",
+    "grant_type",
+    "code",
+    "code_verifier",
+];
+
+pub(super) fn check_own(
+    params: &[(String, SecretString)],
+    place: Parameters,
+) -> Result<(), ConfigError> {
+    let names = check_params(params, place)?;
+    match names.iter().find(|name| OURS.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let problem = format!("`{name}` is set by the login itself");
+            Err(ConfigError::new("param", problem))
+        }
+    }
+}
+
+/// RFC 6749 §3.1.2, RFC 8252 §7: absolute, without a fragment; `https`, a scheme of the program's
+/// own in the form of a domain name read backwards, or `http` to this machine.
+fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
+    let error = |problem: &'static str| Err(ConfigError::new("redirect_uri", problem));
+    if uri.is_empty() {
+        return error("none; give the one that is registered with the server");
+    }
+    let Ok(url) = Url::parse(uri) else {
+        return error("not an absolute URI, such as `https://app.example/callback`");
+    };
+    if uri.contains('#') {
+        return error("has a `#fragment`, which no answer can have (RFC 6749 §3.1.2)");
+    }
+    match url.scheme() {
+        "https" => Ok(()),
+        "http" if address::is_loopback(&url) => Ok(()),
+        "http" => error("a code does not travel over plain http (http is for loopback)"),
+        scheme if scheme.contains('.') => Ok(()),
+        _ => error(
+            "a scheme of one's own is a domain name read backwards, such as `com.example.app` \
+             (RFC 8252 §7.1)",
+        ),
+    }
+}
+
+/// Without URLs and parameters, which have not been checked for secrets yet.
+impl fmt::Debug for AuthorizationCodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthorizationCodeBuilder")
+            .field("client_id", &self.client.client_id)
+            .finish_non_exhaustive()
+    }
+}

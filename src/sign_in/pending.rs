@@ -1,0 +1,292 @@
+//! [`PendingLogin`]: from the browser's start to its return.
+
+use std::fmt;
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::{
+    AuthorizationCode, Config,
+    builder::check_own,
+    callback::{self, Expected},
+    pkce::{Verifier, random},
+};
+use crate::{
+    BoxError, ConfigError, Error, RefreshToken,
+    endpoint::{Form, Parameters},
+};
+
+/// What one login needs beyond its client's settings: see
+/// [`AuthorizationCode::start_with`].
+#[derive(Clone, Default)]
+#[must_use]
+pub struct Login {
+    state: Option<SecretString>,
+    payload: Option<String>,
+    verifier: Option<SecretString>,
+    params: Vec<(String, SecretString)>,
+}
+
+impl Login {
+    /// Nothing special.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Something of the program's own, the page to go back to, say: it travels behind the random
+    /// part of `state`, for all to read, and comes back from
+    /// [`PendingLogin::payload`]. An answer with another one is refused.
+    pub fn payload(mut self, payload: impl Into<String>) -> Self {
+        self.payload = Some(payload.into());
+        self
+    }
+
+    /// The whole `state`, in place of a random one. It has to be as hard to guess (RFC 6749
+    /// §10.12), and may be used for one login only.
+    pub fn state(mut self, state: impl Into<SecretString>) -> Self {
+        self.state = Some(state.into());
+        self
+    }
+
+    /// The code verifier (RFC 7636 §4.1), in place of a random one: 43 to 128 characters of
+    /// `A-Z a-z 0-9 - . _ ~`, for one login only.
+    pub fn code_verifier(mut self, verifier: impl Into<SecretString>) -> Self {
+        self.verifier = Some(verifier.into());
+        self
+    }
+
+    /// A further parameter of the authorization URL: `login_hint`, `prompt`.
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
+        self.params.push((name.into(), value.into()));
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        if let Some(verifier) = &self.verifier {
+            Verifier::given(verifier.clone())?;
+        }
+        let state = self.state.as_ref().map(ExposeSecret::expose_secret);
+        if state.is_some_and(str::is_empty) {
+            let problem = "empty; leave it out, and a random one is made";
+            return Err(ConfigError::new("state", problem));
+        }
+        if state.is_some() && self.payload.is_some() {
+            let problem = "a state of one's own carries its payload by itself";
+            return Err(ConfigError::new("payload", problem));
+        }
+        check_own(&self.params, Parameters::Query)
+    }
+}
+
+/// Without the state and the verifier.
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").finish_non_exhaustive()
+    }
+}
+
+/// A login that waits for the person: see [`AuthorizationCode::start`].
+///
+/// It belongs to one browser: a web application keeps it in that browser's session, and takes it
+/// out there when the callback comes, so that it is used once. [`save`](Self::save) makes a text of
+/// it for a session that outlives the process; [`AuthorizationCode::resume`] reads it.
+#[must_use]
+pub struct PendingLogin {
+    client: AuthorizationCode,
+    url: String,
+    redirect_uri: String,
+    state: SecretString,
+    payload: Option<String>,
+    verifier: Verifier,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    version: u32,
+    /// Which server it went to: only there may the code go (RFC 9700 §4.4).
+    token_url: String,
+    client_id: String,
+    url: String,
+    redirect_uri: String,
+    state: String,
+    payload: Option<String>,
+    verifier: String,
+}
+
+const VERSION: u32 = 1;
+
+impl PendingLogin {
+    /// `login` has been checked.
+    pub(super) fn new(client: AuthorizationCode, login: Login) -> Self {
+        let redirect_uri = client.0.redirect_uri.clone();
+        Self::at(client, login, redirect_uri)
+    }
+
+    /// With a redirect URI of its own.
+    pub(super) fn at(client: AuthorizationCode, login: Login, redirect_uri: String) -> Self {
+        let given = login.verifier.and_then(|given| Verifier::given(given).ok());
+        let verifier = given.unwrap_or_else(Verifier::random);
+        let state = login.state.unwrap_or_else(|| match &login.payload {
+            None => random(),
+            Some(payload) => format!("{}.{payload}", random().expose_secret()).into(),
+        });
+        let url = authorization_url(&client.0, &redirect_uri, &state, &verifier, &login.params);
+        Self {
+            client,
+            url: url.into(),
+            redirect_uri,
+            state,
+            payload: login.payload,
+            verifier,
+        }
+    }
+
+    /// Where to send the person's browser.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The `state` of this login, by which a callback finds it.
+    pub fn state(&self) -> &SecretString {
+        &self.state
+    }
+
+    /// What [`Login::payload`] was given.
+    pub fn payload(&self) -> Option<&str> {
+        self.payload.as_deref()
+    }
+
+    /// The login as a text, for [`AuthorizationCode::resume`]. Secret: who has it and sees the
+    /// callback can finish the login. Keep it in a session of this browser's, encrypted if the
+    /// browser holds it itself.
+    pub fn save(&self) -> SecretString {
+        let saved = Saved {
+            version: VERSION,
+            token_url: self.client.0.endpoint.url.as_str().to_owned(),
+            client_id: self.client.0.endpoint.client_id.clone(),
+            url: self.url.clone(),
+            redirect_uri: self.redirect_uri.clone(),
+            state: self.state.expose_secret().to_owned(),
+            payload: self.payload.clone(),
+            verifier: self.verifier.expose_secret().to_owned(),
+        };
+        serde_json::to_string(&saved).unwrap_or_default().into()
+    }
+
+    /// The person is back: exchanges the code for a session. `callback` is the URL that was
+    /// requested, in full, or its query alone if something else has seen to it that it came to the
+    /// redirect URI.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::SignIn`](crate::ErrorKind::SignIn), without a request, if the callback is not
+    /// this login's answer, or says that the server refuses
+    /// ([`oauth_error`](Error::oauth_error)); otherwise those of a token request. A code is never
+    /// sent twice (RFC 6749 §4.1.2): the person has to start anew.
+    pub async fn finish(self, callback: &str) -> Result<RefreshToken, Error> {
+        let code = self.code(callback)?;
+        self.exchange(code).await
+    }
+
+    pub(super) fn code(&self, callback: &str) -> Result<SecretString, Error> {
+        let config = &self.client.0;
+        let expected = Expected {
+            redirect_uri: &self.redirect_uri,
+            state: &self.state,
+            issuer: config.issuer.as_deref(),
+            issuer_is_sent: config.issuer_is_sent,
+        };
+        callback::code(callback, &expected)
+    }
+
+    pub(super) async fn exchange(self, code: SecretString) -> Result<RefreshToken, Error> {
+        let config = &self.client.0;
+        let mut form = Form::default();
+        form.push("grant_type", "authorization_code");
+        form.push("code", code.expose_secret());
+        form.push("redirect_uri", &self.redirect_uri);
+        if config.challenge.name().is_some() {
+            form.push("code_verifier", self.verifier.expose_secret());
+        }
+        form.push("scope", &config.token_scopes.join(" "));
+        for (name, value) in &config.token_params {
+            form.push(name.clone(), value.expose_secret());
+        }
+        let response = config.endpoint.ask(form).await?;
+        let session = self.client.session();
+        session.begin(&response).await;
+        Ok(session)
+    }
+}
+
+impl AuthorizationCode {
+    /// A login that was [saved](PendingLogin::save), in this process or in another with the same
+    /// client. Forget the text before you finish the login: it is good for one.
+    ///
+    /// # Errors
+    ///
+    /// The text is damaged, or of another client's login.
+    pub fn resume(&self, saved: &str) -> Result<PendingLogin, BoxError> {
+        // Its own words may show what it read.
+        let saved: Saved = serde_json::from_str(saved).map_err(|_| "not a saved login")?;
+        let endpoint = &self.0.endpoint;
+        if saved.version != VERSION
+            || saved.token_url != endpoint.url.as_str()
+            || saved.client_id != endpoint.client_id
+        {
+            return Err("a saved login of another client or version".into());
+        }
+        Ok(PendingLogin {
+            client: self.clone(),
+            url: saved.url,
+            redirect_uri: saved.redirect_uri,
+            state: saved.state.into(),
+            payload: saved.payload,
+            verifier: Verifier::given(saved.verifier.into())?,
+        })
+    }
+}
+
+fn authorization_url(
+    config: &Config,
+    redirect_uri: &str,
+    state: &SecretString,
+    verifier: &Verifier,
+    params: &[(String, SecretString)],
+) -> Url {
+    let mut url = config.authorization_url.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        let mut push = |name: &str, value: &str| {
+            if !value.is_empty() {
+                query.append_pair(name, value);
+            }
+        };
+        push("response_type", "code");
+        push("client_id", &config.endpoint.client_id);
+        push("redirect_uri", redirect_uri);
+        push("scope", &config.scopes.join(" "));
+        push("state", state.expose_secret());
+        if let (Some(challenge), Some(method)) = (
+            verifier.challenge(config.challenge),
+            config.challenge.name(),
+        ) {
+            push("code_challenge", &challenge);
+            push("code_challenge_method", method);
+        }
+        for (name, value) in config.params.iter().chain(params) {
+            push(name, value.expose_secret());
+        }
+    }
+    url
+}
+
+/// Without the URL, which has the state in it.
+impl fmt::Debug for PendingLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingLogin")
+            .field("redirect_uri", &self.redirect_uri)
+            .finish_non_exhaustive()
+    }
+}

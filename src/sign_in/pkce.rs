@@ -1,0 +1,157 @@
+//! Proof Key for Code Exchange (RFC 7636): the code is of use only to whoever started the login.
+//!
+//! Invariants: a verifier is used for one login; `plain` is never chosen by itself, and never tried
+//! after `S256` has failed (§7.2).
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::ConfigError;
+
+/// How the challenge is made of the verifier (RFC 7636 §4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Method {
+    #[default]
+    S256,
+    Plain,
+    /// No challenge at all, for servers that refuse parameters which they do not know.
+    Off,
+}
+
+impl Method {
+    /// `S256` as configurations spell it, too: `SHA256`, `SHA-256`, in any case.
+    pub(crate) fn parse(name: &str) -> Result<Self, ConfigError> {
+        const FIELD: &str = "code_challenge_method";
+        match name.to_ascii_uppercase().as_str() {
+            "S256" | "SHA256" | "SHA-256" => Ok(Self::S256),
+            "PLAIN" => Err(ConfigError::new(
+                FIELD,
+                "`plain` protects from next to nothing; if the server knows nothing better, \
+                 say `insecure_plain_challenge()`",
+            )),
+            _ => Err(ConfigError::new(
+                FIELD,
+                "not a method of RFC 7636: `S256` (or `SHA256`, `SHA-256`)",
+            )),
+        }
+    }
+
+    /// As it stands on the wire.
+    pub(crate) fn name(self) -> Option<&'static str> {
+        match self {
+            Self::S256 => Some("S256"),
+            Self::Plain => Some("plain"),
+            Self::Off => None,
+        }
+    }
+}
+
+/// A code verifier (RFC 7636 §4.1).
+#[derive(Clone, Debug)]
+pub(crate) struct Verifier(SecretString);
+
+impl Verifier {
+    /// 32 random octets, as §4.1 recommends: 43 characters.
+    pub(crate) fn random() -> Self {
+        Self(random())
+    }
+
+    /// The caller's own.
+    pub(crate) fn given(verifier: SecretString) -> Result<Self, ConfigError> {
+        let text = verifier.expose_secret();
+        let unreserved =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        if !(43..=128).contains(&text.len()) || !text.bytes().all(unreserved) {
+            return Err(ConfigError::new(
+                "code_verifier",
+                "not 43 to 128 characters of `A-Z a-z 0-9 - . _ ~` (RFC 7636 §4.1)",
+            ));
+        }
+        Ok(Self(verifier))
+    }
+
+    pub(crate) fn expose_secret(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// `None`: there is to be none.
+    pub(crate) fn challenge(&self, method: Method) -> Option<String> {
+        match method {
+            Method::S256 => {
+                let digest = Sha256::digest(self.expose_secret().as_bytes());
+                Some(URL_SAFE_NO_PAD.encode(digest))
+            }
+            Method::Plain => Some(self.expose_secret().to_owned()),
+            Method::Off => None,
+        }
+    }
+}
+
+/// 256 bits from a generator that the operating system seeds, as 43 characters of base64url.
+pub(crate) fn random() -> SecretString {
+    let octets = Zeroizing::new(rand::random::<[u8; 32]>());
+    SecretString::from(URL_SAFE_NO_PAD.encode(*octets))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn p73_p74_c26_the_vector_of_appendix_b() {
+        let verifier = SecretString::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
+        let challenge = Verifier::given(verifier).unwrap().challenge(Method::S256);
+        let expected = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
+        assert_eq!(challenge.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn p71_p72_verifiers_are_32_random_octets() {
+        let verifiers: HashSet<String> = (0..1_000)
+            .map(|_| Verifier::random().expose_secret().to_owned())
+            .collect();
+        assert_eq!(verifiers.len(), 1_000);
+        for verifier in verifiers {
+            assert_eq!(verifier.len(), 43);
+            assert_eq!(URL_SAFE_NO_PAD.decode(&verifier).unwrap().len(), 32);
+            assert!(Verifier::given(verifier.into()).is_ok());
+        }
+    }
+
+    #[test]
+    fn p71_s1_11_a_verifier_of_the_callers_is_checked() {
+        let given = |text: String| Verifier::given(text.into()).is_ok();
+        for good in ["a".repeat(43), "Z9-._~".repeat(8), "x".repeat(128)] {
+            assert!(given(good));
+        }
+        for bad in [
+            "a".repeat(42),
+            "a".repeat(129),
+            format!("{}+", "a".repeat(43)),
+        ] {
+            assert!(!given(bad));
+        }
+    }
+
+    #[test]
+    fn p76_s1_10_s2_5_spellings_of_configurations() {
+        for name in ["S256", "s256", "SHA256", "SHA-256", "sha-256"] {
+            assert_eq!(Method::parse(name).unwrap().name(), Some("S256"));
+        }
+        for name in ["plain", "PLAIN"] {
+            let error = Method::parse(name).unwrap_err().to_string();
+            assert!(error.contains("insecure_plain_challenge"), "{error}");
+        }
+        assert!(Method::parse("S512").is_err());
+    }
+
+    #[test]
+    fn nothing_shows_in_debug() {
+        let verifier = Verifier::given("canary".repeat(8).into()).unwrap();
+        assert!(!format!("{verifier:?}").contains("canary"));
+    }
+}

@@ -1,0 +1,291 @@
+//! [`RefreshToken`]: a session goes on (RFC 6749 §6).
+//!
+//! Many servers rotate refresh tokens (RFC 9700 §4.14): each is good for one exchange, its answer
+//! brings the next, and a second use of one is taken for theft and ends the session. Hence the
+//! invariants:
+//!
+//! - One exchange at a time: in this process by a mutex, among processes by the store's lock, which
+//!   is held from before the session is read until the next one is written.
+//! - Written before used: the next refresh token is in the store before the access token is handed
+//!   out. If the store fails, it is in memory, and the store is tried again.
+//! - Whoever finds a newer access token in the store than the one it knows uses that, and exchanges
+//!   nothing.
+//! - An exchange runs in a task of its own: neither a caller who goes nor a time limit ends it
+//!   between the server's answer and the store.
+//! - A refresh token whose answer was lost is sent once more, and never again: it may have been
+//!   used.
+
+use std::{fmt, sync::Arc};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
+
+use super::{TokenRequest, TokenResponse, TokenSource};
+use crate::{
+    AccessToken, BoxError, Error, ErrorKind, OAuthError, OAuthErrorCode,
+    clock::Clock,
+    endpoint::{Form, TokenEndpoint},
+    error::Retry,
+    store::{Access, ErasedLocked, ErasedStore, Session},
+};
+
+/// A signed-in session (RFC 6749 §6): a [`TokenSource`] that renews with a refresh token.
+///
+/// Made by [`PendingLogin::finish`](crate::PendingLogin::finish), or by
+/// [`AuthorizationCode::session`](crate::AuthorizationCode::session) from what a store has. Clones
+/// share one session.
+///
+/// When the session is over (the server refuses the refresh token, or there never was one), the
+/// error's kind is [`ErrorKind::SignInRequired`]: the user has to sign in again. An access token in
+/// hand serves until it ends.
+#[derive(Clone)]
+pub struct RefreshToken(Arc<Inner>);
+
+struct Inner {
+    endpoint: Arc<TokenEndpoint>,
+    scope: Option<String>,
+    store: Arc<dyn ErasedStore>,
+    /// Called when the store fails.
+    warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    state: Mutex<State>,
+}
+
+/// What this process knows by itself.
+#[derive(Default)]
+struct State {
+    /// A session that the store has not taken yet, or would not give.
+    unsaved: Option<Session>,
+    /// The refresh token that is under way or got no answer, and how often it was sent.
+    lost: Option<(SecretString, u8)>,
+}
+
+/// A store that failed while the session goes on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StoreError {
+    /// What was being done.
+    pub doing: StoreOperation,
+    /// The store's own error.
+    pub cause: BoxError,
+}
+
+/// What a store failed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreOperation {
+    /// Taking the lock.
+    Lock,
+    /// Reading the session.
+    Load,
+    /// Writing the session.
+    Save,
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.doing {
+            StoreOperation::Lock => "the token store cannot be locked",
+            StoreOperation::Load => "the session cannot be read from the token store",
+            StoreOperation::Save => "the session cannot be written to the token store",
+        })
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self.cause.as_ref())
+    }
+}
+
+/// How often a refresh token is sent whose answer is lost.
+const MOST_SENDS: u8 = 2;
+
+impl RefreshToken {
+    pub(crate) fn new(
+        endpoint: Arc<TokenEndpoint>,
+        scope: Option<String>,
+        store: Arc<dyn ErasedStore>,
+        warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            endpoint,
+            scope,
+            store,
+            warn,
+            state: Mutex::default(),
+        }))
+    }
+
+    /// A session begins: it replaces what the store has.
+    pub(crate) async fn begin(&self, response: &TokenResponse) {
+        let session = Session {
+            refresh_token: response.refresh_token().cloned(),
+            access: Some(response.access(Clock::default().system_time())),
+        };
+        let mut state = self.0.state.lock().await;
+        let mut locked = self.0.lock().await;
+        state.lost = None;
+        self.0
+            .save(&mut state, locked.as_deref_mut(), session)
+            .await;
+    }
+}
+
+impl Inner {
+    /// `None`: the store fails, and the session goes on without.
+    async fn lock(&self) -> Option<Box<dyn ErasedLocked>> {
+        let locked = self.store.lock_boxed().await;
+        locked
+            .map_err(|cause| self.warn(StoreOperation::Lock, cause))
+            .ok()
+    }
+
+    fn warn(&self, doing: StoreOperation, cause: BoxError) {
+        (self.warn)(&StoreError { doing, cause });
+    }
+
+    async fn save(
+        &self,
+        state: &mut State,
+        locked: Option<&mut (dyn ErasedLocked + 'static)>,
+        session: Session,
+    ) {
+        state.unsaved = Some(session);
+        if let Some(locked) = locked {
+            match locked.save_boxed(state.unsaved.as_ref()).await {
+                Ok(()) => state.unsaved = None,
+                Err(cause) => self.warn(StoreOperation::Save, cause),
+            }
+        }
+    }
+
+    /// The session, as far as it is known: what the store would not take is newer than what it has.
+    async fn load(
+        &self,
+        state: &State,
+        locked: Option<&mut (dyn ErasedLocked + 'static)>,
+    ) -> Option<Session> {
+        if state.unsaved.is_some() {
+            return state.unsaved.clone();
+        }
+        match locked?.load_boxed().await {
+            Ok(session) => session,
+            Err(cause) => {
+                self.warn(StoreOperation::Load, cause);
+                None
+            }
+        }
+    }
+
+    async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
+        let mut state = self.state.lock().await;
+        let mut locked = self.lock().await;
+        let session = self.load(&state, locked.as_deref_mut()).await;
+        let session =
+            session.ok_or_else(|| required("there is no session: nobody is signed in"))?;
+        if let Some(access) = session.access.as_ref().filter(|a| is_newer(a, &request)) {
+            if state.unsaved.is_some() {
+                self.save(&mut state, locked.as_deref_mut(), session.clone())
+                    .await;
+            }
+            return access.response();
+        }
+        let Some(refresh_token) = &session.refresh_token else {
+            return Err(required(
+                "the session has ended, and the server gave no refresh token",
+            ));
+        };
+        let sends = match &state.lost {
+            Some((lost, sends)) if same(lost, refresh_token) => *sends,
+            _ => 0,
+        };
+        if sends >= MOST_SENDS {
+            let message = "the answer to a refresh token was lost twice: it may have been used";
+            return Err(required(message));
+        }
+        state.lost = Some((refresh_token.clone(), sends + 1));
+        match self.exchange(refresh_token).await {
+            Ok(response) => {
+                state.lost = None;
+                let next = Session {
+                    // None comes back: the old one stays good (RFC 6749 §6).
+                    refresh_token: response.refresh_token().cloned().or(session.refresh_token),
+                    access: Some(response.access(Clock::default().system_time())),
+                };
+                self.save(&mut state, locked.as_deref_mut(), next).await;
+                Ok(response)
+            }
+            // An answer, whatever it says, or nothing sent: it has not been used up.
+            Err(error) if !matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout) => {
+                state.lost = None;
+                let code = error.oauth_error().map(OAuthError::code);
+                if code != Some(&OAuthErrorCode::InvalidGrant) {
+                    return Err(error);
+                }
+                // Nobody is to send it again, in no process.
+                let over = Session {
+                    refresh_token: None,
+                    ..session
+                };
+                self.save(&mut state, locked.as_deref_mut(), over).await;
+                let message = "the server refuses to go on with the session: sign in again";
+                let required = Error::build(ErrorKind::SignInRequired, Retry::Never, message);
+                Err(required.caused_by(error).done())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn exchange(&self, refresh_token: &SecretString) -> Result<TokenResponse, Error> {
+        let mut form = Form::default();
+        form.push("grant_type", "refresh_token");
+        form.push("refresh_token", refresh_token.expose_secret());
+        form.push("scope", self.scope.as_deref().unwrap_or_default());
+        self.endpoint.ask(form).await
+    }
+}
+
+impl TokenSource for RefreshToken {
+    async fn fetch(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
+        let inner = Arc::clone(&self.0);
+        // Its own task: see above.
+        let exchange = tokio::spawn(async move { inner.renew(request).await });
+        exchange.await.unwrap_or_else(|error| {
+            let message = "the exchange of the refresh token was interrupted";
+            let error =
+                Error::build(ErrorKind::Interrupted, Retry::Later, message).caused_by(error);
+            Err(error.done())
+        })
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RefreshToken")
+            .field("endpoint", &self.0.endpoint)
+            .field("scope", &self.0.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether an access token of the store is of use to a cache that asks for one: another one than
+/// the cache has, and not over.
+fn is_newer(access: &Access, request: &TokenRequest) -> bool {
+    let known = [&request.previous, &request.rejected];
+    let known = known.into_iter().flatten();
+    let is_other = known
+        .map(AccessToken::expose_secret)
+        .all(|known| known != access.token.expose_secret());
+    let lives = access
+        .expires_at
+        .is_none_or(|end| Clock::default().system_time() < end);
+    is_other && lives
+}
+
+fn same(a: &SecretString, b: &SecretString) -> bool {
+    a.expose_secret() == b.expose_secret()
+}
+
+fn required(message: &'static str) -> Error {
+    Error::build(ErrorKind::SignInRequired, Retry::Never, message).done()
+}

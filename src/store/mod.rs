@@ -1,0 +1,240 @@
+//! Where sessions live: [`TokenStore`].
+//!
+//! A server that rotates refresh tokens takes a second use of one for theft, and revokes the whole
+//! grant. So a store is not a place to put things but a *lock with a value*: whoever wants to
+//! exchange a refresh token holds the lock from before it reads the session until after it has
+//! written the next one. Whoever comes second finds the result of the first, and uses that.
+
+mod memory;
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+
+pub use self::memory::MemoryStore;
+use crate::{BoxError, Clock, Error, TokenResponse};
+
+/// A place for the session of one signed-in user.
+///
+/// Ready are [`MemoryStore`] and [`FileStore`]. One of your own (a database row, say) is two
+/// traits, of which this is the lock.
+pub trait TokenStore: Send + Sync + 'static {
+    /// What holds the lock.
+    type Locked: LockedSession;
+
+    /// Waits for the lock, and takes it. Whoever holds it is the only one, among all processes that
+    /// share the store, who reads, exchanges and writes. Dropping it releases it; so does the end
+    /// of the process.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps the store from locking. The session in memory serves on, unlocked.
+    fn lock(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send;
+}
+
+/// The one session of a [`TokenStore`], locked.
+pub trait LockedSession: Send + 'static {
+    /// The session; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is damaged.
+    fn load(&mut self) -> impl Future<Output = Result<Option<Session>, BoxError>> + Send;
+
+    /// Replaces the session, so that a crash at any moment leaves the old one or the new one.
+    /// `None` forgets it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written. The old one is still there.
+    fn save(
+        &mut self,
+        session: Option<&Session>,
+    ) -> impl Future<Output = Result<(), BoxError>> + Send;
+}
+
+/// A signed-in session: what is needed to go on with it, in this process or in another.
+///
+/// `Debug` shows no secret.
+#[derive(Clone)]
+pub struct Session {
+    pub(crate) refresh_token: Option<SecretString>,
+    pub(crate) access: Option<Access>,
+}
+
+/// The access token that came with it last.
+#[derive(Clone)]
+pub(crate) struct Access {
+    pub(crate) token: SecretString,
+    /// The authentication scheme, `Bearer` as a rule.
+    pub(crate) scheme: String,
+    pub(crate) expires_at: Option<SystemTime>,
+    /// When it was asked for.
+    pub(crate) since: SystemTime,
+    pub(crate) scope: Option<String>,
+}
+
+impl Access {
+    pub(crate) fn response(&self) -> Result<TokenResponse, Error> {
+        let mut response =
+            TokenResponse::builder(self.token.expose_secret()).scheme(self.scheme.as_str());
+        if let Some(end) = self.expires_at {
+            // As if it had come just now, so that its margins are those of its whole life.
+            let age = Clock::default().system_time().duration_since(self.since);
+            response = match (end.duration_since(self.since), age) {
+                (Ok(lifetime), Ok(age)) => response.expires_in(lifetime).age(age),
+                _ => response.expires_at(end),
+            };
+        }
+        if let Some(scope) = &self.scope {
+            response = response.scope(scope.as_str());
+        }
+        response.build()
+    }
+}
+
+/// As it is written: version 1.
+#[derive(Serialize, Deserialize)]
+struct Written<'a> {
+    version: u32,
+    #[serde(skip_serializing_if = "Option::is_none", borrow)]
+    refresh_token: Option<std::borrow::Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none", borrow)]
+    access_token: Option<std::borrow::Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scheme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+}
+
+const VERSION: u32 = 1;
+
+impl Session {
+    /// For stores: a JSON document. It is as secret as the tokens in it.
+    ///
+    /// # Errors
+    ///
+    /// None that is known.
+    pub fn to_json(&self) -> Result<SecretString, BoxError> {
+        let seconds = |time: SystemTime| {
+            let since = time.duration_since(SystemTime::UNIX_EPOCH);
+            since.unwrap_or_default().as_secs()
+        };
+        let access = self.access.as_ref();
+        let written = Written {
+            version: VERSION,
+            refresh_token: self
+                .refresh_token
+                .as_ref()
+                .map(|t| t.expose_secret().into()),
+            access_token: access.map(|access| access.token.expose_secret().into()),
+            scheme: access.map(|access| access.scheme.clone()),
+            expires_at: access.and_then(|access| access.expires_at).map(seconds),
+            since: access.map(|access| seconds(access.since)),
+            scope: access.and_then(|access| access.scope.clone()),
+        };
+        Ok(serde_json::to_string(&written)?.into())
+    }
+
+    /// What [`to_json`](Self::to_json) wrote, by this version of the crate or an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// It is damaged, or from a later version.
+    pub fn from_json(json: &str) -> Result<Self, BoxError> {
+        let written: Written<'_> = serde_json::from_str(json)
+            // Its own words may show what it read.
+            .map_err(|error| {
+                format!(
+                    "not a session: {:?} at {}",
+                    error.classify(),
+                    error.column()
+                )
+            })?;
+        if written.version != VERSION {
+            return Err(format!("a session of version {}", written.version).into());
+        }
+        let time = |seconds: u64| {
+            let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+            time.ok_or("a session with a time that cannot be")
+        };
+        let access = match written.access_token {
+            None => None,
+            Some(token) => Some(Access {
+                token: SecretString::from(&*token),
+                scheme: written.scheme.unwrap_or_else(|| "Bearer".to_owned()),
+                expires_at: written.expires_at.map(time).transpose()?,
+                since: written.since.map_or(Ok(SystemTime::UNIX_EPOCH), time)?,
+                scope: written.scope,
+            }),
+        };
+        Ok(Self {
+            refresh_token: written
+                .refresh_token
+                .map(|token| SecretString::from(&*token)),
+            access,
+        })
+    }
+
+    /// The refresh token, if the server gave one.
+    pub fn refresh_token(&self) -> Option<&SecretString> {
+        self.refresh_token.as_ref()
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("refresh_token", &self.refresh_token)
+            .field("expires_at", &self.access.as_ref().map(|a| a.expires_at))
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`TokenStore`] behind a pointer.
+pub(crate) trait ErasedStore: Send + Sync + 'static {
+    fn lock_boxed(&self) -> BoxFuture<'_, Result<Box<dyn ErasedLocked>, BoxError>>;
+}
+
+/// [`LockedSession`] behind a pointer.
+pub(crate) trait ErasedLocked: Send + 'static {
+    fn load_boxed(&mut self) -> BoxFuture<'_, Result<Option<Session>, BoxError>>;
+    fn save_boxed<'a>(
+        &'a mut self,
+        session: Option<&'a Session>,
+    ) -> BoxFuture<'a, Result<(), BoxError>>;
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl<S: TokenStore> ErasedStore for S {
+    fn lock_boxed(&self) -> BoxFuture<'_, Result<Box<dyn ErasedLocked>, BoxError>> {
+        Box::pin(async {
+            let locked = self.lock().await?;
+            Ok(Box::new(locked) as Box<dyn ErasedLocked>)
+        })
+    }
+}
+
+impl<L: LockedSession> ErasedLocked for L {
+    fn load_boxed(&mut self) -> BoxFuture<'_, Result<Option<Session>, BoxError>> {
+        Box::pin(self.load())
+    }
+
+    fn save_boxed<'a>(
+        &'a mut self,
+        session: Option<&'a Session>,
+    ) -> BoxFuture<'a, Result<(), BoxError>> {
+        Box::pin(self.save(session))
+    }
+}
