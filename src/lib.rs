@@ -87,6 +87,8 @@
 //! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
 //! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [above](#grpc) |
 //! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
+//! | `login` | [`AuthorizationCode::login_on_loopback`], for programs that people run |
+//! | `browser` | [`open_browser`], for it; with `login` |
 //! | `full` | all of them |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -133,6 +135,16 @@ pub use self::{
     },
     token::AccessToken,
 };
+
+/// Opens a URL in the browser that the person at this machine uses, for
+/// [`AuthorizationCode::login_on_loopback`]. Where there is none, it prints the URL to standard
+/// error, for the person to open it elsewhere.
+#[cfg(feature = "browser")]
+pub fn open_browser(url: &str) {
+    if webbrowser::open(url).is_err() {
+        eprintln!("Open this page to sign in:\n\n    {url}\n");
+    }
+}
 
 /// The README's examples are tests.
 #[cfg(all(doctest, feature = "reqwest-middleware"))]

@@ -14,6 +14,10 @@
 
 mod builder;
 mod callback;
+#[cfg(feature = "login")]
+mod landing;
+#[cfg(feature = "login")]
+mod loopback;
 mod pending;
 mod pkce;
 

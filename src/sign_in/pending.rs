@@ -152,6 +152,11 @@ impl PendingLogin {
         &self.state
     }
 
+    /// Where the browser is sent back to.
+    pub fn redirect_uri(&self) -> &str {
+        &self.redirect_uri
+    }
+
     /// What [`Login::payload`] was given.
     pub fn payload(&self) -> Option<&str> {
         self.payload.as_deref()
@@ -175,8 +180,8 @@ impl PendingLogin {
     }
 
     /// The person is back: exchanges the code for a session. `callback` is the URL that was
-    /// requested, in full, or its query alone if something else has seen to it that it came to the
-    /// redirect URI.
+    /// requested: in full, or from its path on, or its query alone, if something else has seen to it
+    /// that it came to the redirect URI.
     ///
     /// # Errors
     ///
@@ -200,7 +205,7 @@ impl PendingLogin {
         callback::code(callback, &expected)
     }
 
-    pub(super) async fn exchange(self, code: SecretString) -> Result<RefreshToken, Error> {
+    pub(super) async fn exchange(&self, code: SecretString) -> Result<RefreshToken, Error> {
         let config = &self.client.0;
         let mut form = Form::default();
         form.push("grant_type", "authorization_code");

@@ -1,0 +1,95 @@
+//! What a person sees when the browser comes back to a program.
+//!
+//! Nothing of the request is in it, it loads nothing, and it takes the code out of the address
+//! (RFC 6749 §3.1.2.5, RFC 9700 §4.2).
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use sha2::{Digest as _, Sha256};
+
+const PAGE: &str = include_str!("landing.html");
+
+/// After the login, as it went.
+pub(super) fn page(signed_in: bool) -> Response<Full<Bytes>> {
+    let [title, sign, colour, text] = if signed_in {
+        let text = "You can close this window and go back to the program.";
+        ["You are signed in", "✓", "#1a7f37", text]
+    } else {
+        let text = "Go back to the program: it says what happened, and you can try again there.";
+        ["You are not signed in", "✕", "#b42318", text]
+    };
+    let page = PAGE
+        .replace("{title}", title)
+        .replace("{sign}", sign)
+        .replace("{colour}", colour)
+        .replace("{text}", text);
+    let policy = policy(&page);
+    let mut response = plain(StatusCode::OK, page);
+    let headers = response.headers_mut();
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, html);
+    if let Ok(policy) = HeaderValue::try_from(policy) {
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+    response
+}
+
+/// To anybody else who asks.
+pub(super) fn not_found() -> Response<Full<Bytes>> {
+    plain(StatusCode::NOT_FOUND, "Not found\n".to_owned())
+}
+
+fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    for (name, value) in [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::CONNECTION, "close"),
+    ] {
+        response
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// The page's own style and script, and nothing else.
+fn policy(page: &str) -> String {
+    let hash = |tag: &str| {
+        let inner = page.split_once(&format!("<{tag}>"));
+        let inner = inner.and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
+        let digest = Sha256::digest(inner.map_or("", |(inner, _)| inner));
+        format!("'sha256-{}'", STANDARD.encode(digest))
+    };
+    format!(
+        "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src {}; script-src {}",
+        hash("style"),
+        hash("script")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p32_the_page_loads_nothing_and_takes_the_code_out_of_the_address() {
+        for signed_in in [true, false] {
+            let response = page(signed_in);
+            assert_eq!(response.headers()[header::REFERRER_POLICY], "no-referrer");
+            assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store");
+            let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str();
+            assert!(policy.unwrap().starts_with("default-src 'none'"));
+        }
+        for outside in ["http:", "https:", "//", "src=", "href=", "url(", "@import"] {
+            assert!(!PAGE.contains(outside), "{outside}");
+        }
+        assert!(PAGE.contains("history.replaceState"));
+    }
+}
