@@ -15,14 +15,18 @@ use crate::clock::Clock;
 
 mod answer;
 mod api;
+mod authorize;
+mod grants;
+mod page;
 mod recorded;
 mod server;
+mod sign_in;
 mod state;
 #[cfg(test)]
 mod tests;
 mod token_endpoint;
 
-pub use self::{answer::Answer, recorded::Recorded};
+pub use self::{answer::Answer, grants::RefreshTokens, recorded::Recorded};
 
 /// An OAuth 2.0 identity provider and an API that its tokens open, on two ports of `127.0.0.1`.
 ///
@@ -142,7 +146,8 @@ impl MockIdp {
         };
     }
 
-    /// Pads tokens that are issued from now on to `bytes`: `token-1.....`. Shorter than its name
+    /// Pads tokens that are issued from now on, refresh tokens among them, to `bytes`:
+    /// `token-1.....`. Shorter than its name
     /// a token never gets.
     pub fn set_token_size(&self, bytes: usize) {
         self.shared().lock().token_size = bytes;
@@ -300,7 +305,7 @@ pub struct MockIdpBuilder {
 
 impl MockIdpBuilder {
     /// The client that may have tokens, instead of `client-id` / `client-secret`. An empty secret
-    /// makes it a public client. Called again, one more client.
+    /// makes it a public client, which says who it is in the body. Called again, one more client.
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.config.clients.push((id.into(), secret.into()));
         self
@@ -325,8 +330,9 @@ impl MockIdpBuilder {
         self
     }
 
-    /// A `grant_type` that gets tokens beside `client_credentials`, of which nothing is looked at
-    /// but the client's credentials: not the assertion, nor the code.
+    /// A `grant_type` that gets tokens beside `client_credentials` and those of a
+    /// [login](MockIdp#signing-in), of which nothing is looked at but the client's credentials: not
+    /// the assertion, nor, for `authorization_code` and `refresh_token`, the code or the token.
     pub fn allow_grant(mut self, grant_type: impl Into<String>) -> Self {
         self.config.grants.push(grant_type.into());
         self

@@ -66,5 +66,5 @@ mod mock_idp;
 pub(crate) use self::clock::ManualSleep;
 pub use self::{
     clock::ManualClock,
-    mock_idp::{Answer, Dialect, Hold, MockIdp, MockIdpBuilder, Recorded},
+    mock_idp::{Answer, Dialect, Hold, MockIdp, MockIdpBuilder, Recorded, RefreshTokens},
 };

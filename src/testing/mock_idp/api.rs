@@ -19,15 +19,20 @@ pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
     let credentials = Credentials::of(request);
     let now = shared.config.clock.now();
     if let Credentials::Token(token) = credentials
-        && let Some(known) = shared.lock().tokens.get(token)
+        && let state = shared.lock()
+        && let Some(known) = state.tokens.get(token)
         && known.is_valid(now)
     {
-        let seen = json!({
+        let user = known.grant.and_then(|grant| state.user(grant));
+        let mut seen = json!({
             "path": request.path(),
             "method": request.method.as_str(),
             "token": token,
             "body": String::from_utf8_lossy(&request.body),
         });
+        if let Some(user) = user {
+            seen["user"] = user.into();
+        }
         return Reply::json(StatusCode::OK, &seen);
     }
     let (status, challenge) = match credentials {

@@ -31,16 +31,18 @@ use tokio::{
 use super::{
     Recorded,
     answer::{Disconnect, Kind, Reply},
-    api,
+    api, authorize,
     state::{Shared, Turn},
     token_endpoint,
 };
 
-/// Which of the two servers.
+/// Which of the two servers, and which part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Port {
     Token,
     Api,
+    /// The authorization endpoint, on the port of `Token`.
+    Browser,
 }
 
 pub(super) fn listen() -> io::Result<(TcpListener, SocketAddr)> {
@@ -139,6 +141,10 @@ enum Outcome {
 /// The path of a request: read, counted, held back, judged, delayed.
 async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io::Result<Outcome> {
     let request = Arc::new(read(request).await?);
+    let port = match port {
+        Port::Token if request.path() == authorize::PATH => Port::Browser,
+        port => port,
+    };
     let Turn {
         answer,
         holds,
@@ -153,6 +159,7 @@ async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io:
             _ if request.too_large => Reply::new(StatusCode::PAYLOAD_TOO_LARGE),
             Port::Token => token_endpoint::answer(shared, &request),
             Port::Api => api::answer(shared, &request),
+            Port::Browser => authorize::answer(shared, &request),
         }),
         Kind::Http(reply) => Outcome::Reply(reply),
         Kind::Silence => Outcome::Silence,

@@ -11,6 +11,7 @@ use tokio::{runtime::Handle, sync::watch};
 use super::{
     Answer, Dialect, Recorded,
     answer::{Disconnect, Kind},
+    grants::{GrantId, Grants},
     server::Port,
 };
 use crate::clock::{Clock, Moment, Sleep};
@@ -25,6 +26,9 @@ pub(super) struct Config {
     pub(super) allow_get: bool,
     /// Beside `client_credentials`.
     pub(super) grants: Vec<String>,
+    /// Those that people may be sent back to; any if there are none.
+    pub(super) redirect_uris: Vec<String>,
+    pub(super) sign_in_page: bool,
 }
 
 pub(super) struct Shared {
@@ -32,6 +36,7 @@ pub(super) struct Shared {
     state: Mutex<State>,
     token_requests: watch::Sender<usize>,
     api_requests: watch::Sender<usize>,
+    authorization_requests: watch::Sender<usize>,
 }
 
 pub(super) struct State {
@@ -51,8 +56,13 @@ pub(super) struct State {
     /// By prefix, the longest first.
     pub(super) api_answers: Vec<(String, Answer)>,
     pub(super) api_unauthorized: usize,
+    pub(super) grants: Grants,
+    /// What logins are refused with.
+    pub(super) sign_in_error: Option<String>,
+    pub(super) iss: Option<String>,
     token_log: VecDeque<Arc<Recorded>>,
     api_log: VecDeque<Arc<Recorded>>,
+    authorization_log: VecDeque<Arc<Recorded>>,
 }
 
 pub(super) enum ExpiresIn {
@@ -65,6 +75,8 @@ pub(super) enum ExpiresIn {
 pub(super) struct Token {
     pub(super) expires: Moment,
     pub(super) revoked: bool,
+    /// The login that it came of.
+    pub(super) grant: Option<GrantId>,
 }
 
 /// What a request that has arrived waits for, and what it gets then.
@@ -95,11 +107,16 @@ impl Shared {
                 holds: Vec::new(),
                 api_answers: Vec::new(),
                 api_unauthorized: 0,
+                grants: Grants::default(),
+                sign_in_error: None,
+                iss: None,
                 token_log: VecDeque::new(),
                 api_log: VecDeque::new(),
+                authorization_log: VecDeque::new(),
             }),
             token_requests: watch::Sender::new(0),
             api_requests: watch::Sender::new(0),
+            authorization_requests: watch::Sender::new(0),
         }
     }
 
@@ -116,6 +133,7 @@ impl Shared {
             let (answer, holds) = match port {
                 Port::Token => (state.next_answer(), state.open_holds().to_vec()),
                 Port::Api => (state.api_answer(request.path()), Vec::new()),
+                Port::Browser => (Answer::ok(), Vec::new()),
             };
             Turn {
                 delay: self.delay(&answer),
@@ -164,6 +182,7 @@ impl Shared {
         let log: Vec<_> = match port {
             Port::Token => self.lock().token_log.iter().cloned().collect(),
             Port::Api => self.lock().api_log.iter().cloned().collect(),
+            Port::Browser => self.lock().authorization_log.iter().cloned().collect(),
         };
         log.iter().map(|request| Recorded::clone(request)).collect()
     }
@@ -172,6 +191,7 @@ impl Shared {
         match port {
             Port::Token => &self.token_requests,
             Port::Api => &self.api_requests,
+            Port::Browser => &self.authorization_requests,
         }
     }
 
@@ -187,11 +207,19 @@ impl State {
         let log = match port {
             Port::Token => &mut self.token_log,
             Port::Api => &mut self.api_log,
+            Port::Browser => &mut self.authorization_log,
         };
         if log.len() == LOG_LIMIT {
             log.pop_front();
         }
         log.push_back(request);
+    }
+
+    /// A new token's name, in its [size](super::MockIdp::set_token_size).
+    pub(super) fn padded(&self, mut name: String) -> String {
+        // Not `format!`'s padding, which ends at 65,535.
+        name += &".".repeat(self.token_size.saturating_sub(name.len()));
+        name
     }
 
     fn next_answer(&mut self) -> Answer {

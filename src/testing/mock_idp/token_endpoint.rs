@@ -13,6 +13,7 @@ use url::form_urlencoded;
 use super::{
     Dialect, Recorded,
     answer::{JSON, Reply},
+    grants::Entitled,
     state::{Config, ExpiresIn, Shared, State, Token},
 };
 use crate::clock::Moment;
@@ -22,9 +23,9 @@ pub(super) const PATH: &str = "/oauth2/v1/token";
 
 /// What an unscripted request to the identity provider gets.
 pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
-    match judge(&shared.config, request) {
+    let now = shared.config.clock.now();
+    match judge(shared, request, now) {
         Ok(grant) => {
-            let now = shared.config.clock.now();
             let body = issue(&mut shared.lock(), &shared.config, &grant, now);
             Reply::new(StatusCode::OK)
                 .with(CONTENT_TYPE, JSON)
@@ -41,6 +42,8 @@ pub(super) struct Grant {
     /// The same for requests that may be given the same token.
     pub(super) key: String,
     scope: Option<String>,
+    /// Of a login.
+    sign_in: Option<Entitled>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -50,9 +53,12 @@ enum Refusal {
     Request(&'static str),
     Client,
     GrantType,
+    /// The code or the refresh token.
+    Grant(&'static str),
 }
 
-fn judge(config: &Config, request: &Recorded) -> Result<Grant, Refusal> {
+fn judge(shared: &Shared, request: &Recorded, now: Moment) -> Result<Grant, Refusal> {
+    let config = &shared.config;
     if request.path() != PATH {
         return Err(Refusal::NotFound);
     }
@@ -66,11 +72,17 @@ fn judge(config: &Config, request: &Recorded) -> Result<Grant, Refusal> {
     let grant_type = parameters
         .get("grant_type")
         .ok_or(Refusal::Request("grant_type is missing"))?;
-    if grant_type != "client_credentials" && !config.grants.iter().any(|known| known == grant_type)
-    {
-        return Err(Refusal::GrantType);
-    }
-    let scope = parameters.get("scope");
+    let sign_in = match grant_type {
+        _ if config.grants.iter().any(|known| known == grant_type) => None,
+        "client_credentials" => None,
+        "authorization_code" => Some(code(shared, &client, &parameters, now)?),
+        "refresh_token" => Some(refresh_token(shared, &client, &parameters)?),
+        _ => return Err(Refusal::GrantType),
+    };
+    let scope = match &sign_in {
+        Some(entitled) => entitled.scope.as_deref(),
+        None => parameters.get("scope"),
+    };
     let key = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("", client.as_str()), ("", grant_type)])
         .extend_pairs(scope.map(|scope| ("scope", scope)))
@@ -79,7 +91,40 @@ fn judge(config: &Config, request: &Recorded) -> Result<Grant, Refusal> {
     Ok(Grant {
         key,
         scope: scope.map(str::to_owned),
+        sign_in,
     })
+}
+
+/// RFC 6749 §4.1.3.
+fn code(
+    shared: &Shared,
+    client: &str,
+    parameters: &Parameters,
+    now: Moment,
+) -> Result<Entitled, Refusal> {
+    let code = parameters
+        .get("code")
+        .ok_or(Refusal::Request("code is missing"))?;
+    let redirect_uri = parameters.get("redirect_uri");
+    let verifier = parameters.get("code_verifier");
+    let mut state = shared.lock();
+    let entitled = state.redeem(client, code, redirect_uri, verifier, now);
+    entitled.map_err(Refusal::Grant)
+}
+
+/// RFC 6749 §6.
+fn refresh_token(
+    shared: &Shared,
+    client: &str,
+    parameters: &Parameters,
+) -> Result<Entitled, Refusal> {
+    let token = parameters
+        .get("refresh_token")
+        .ok_or(Refusal::Request("refresh_token is missing"))?;
+    let entitled = shared
+        .lock()
+        .refresh(client, token, parameters.get("scope"));
+    entitled.map_err(Refusal::Grant)
 }
 
 struct Parameters {
@@ -209,19 +254,19 @@ fn issue(state: &mut State, config: &Config, grant: &Grant, now: Moment) -> Stri
     let again = state
         .newest
         .get(&grant.key)
-        .filter(|_| state.repeat)
+        .filter(|_| state.repeat && grant.sign_in.is_none())
         .and_then(|token| Some((token.clone(), state.tokens.get(token)?)))
         .filter(|(_, known)| known.is_valid(now))
         .map(|(token, known)| (token, known.expires));
     let (token, expires) = again.unwrap_or_else(|| {
-        let mut token = format!("token-{}", state.issued.len() + 1);
-        // Not `format!`'s padding, which ends at 65,535.
-        token += &".".repeat(state.token_size.saturating_sub(token.len()));
+        let token = state.padded(format!("token-{}", state.issued.len() + 1));
         let expires = now.after(state.lifetime);
-        let revoked = false;
-        state
-            .tokens
-            .insert(token.clone(), Token { expires, revoked });
+        let new = Token {
+            expires,
+            revoked: false,
+            grant: grant.sign_in.as_ref().map(|entitled| entitled.grant),
+        };
+        state.tokens.insert(token.clone(), new);
         state.issued.push(token.clone());
         state.newest.insert(grant.key.clone(), token.clone());
         (token, expires)
@@ -240,6 +285,10 @@ fn issue(state: &mut State, config: &Config, grant: &Grant, now: Moment) -> Stri
         ExpiresIn::Absent => {}
     }
     body += &format!(r#","access_token":"{token}""#);
+    let refresh_token = grant.sign_in.as_ref();
+    if let Some(token) = refresh_token.and_then(|entitled| entitled.refresh_token.as_deref()) {
+        body += &format!(r#","refresh_token":"{token}""#);
+    }
     if let Some(scope) = &grant.scope {
         body += &format!(r#","scope":{}"#, Value::from(scope.as_str()));
     }
@@ -279,6 +328,7 @@ fn refuse(config: &Config, refusal: Refusal) -> Reply {
         Refusal::Request(description) => {
             error(StatusCode::BAD_REQUEST, "invalid_request", description)
         }
+        Refusal::Grant(description) => error(StatusCode::BAD_REQUEST, "invalid_grant", description),
         Refusal::Client => error(
             StatusCode::UNAUTHORIZED,
             "invalid_client",

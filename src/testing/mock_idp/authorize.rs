@@ -1,0 +1,224 @@
+//! The authorization endpoint (RFC 6749 §4.1.1): [`answer`].
+//!
+//! What is wrong with the client or its redirect URI is shown to the person, and sent nowhere (RFC
+//! 6749 §4.1.2.1); anything else is the client's to know.
+
+use std::collections::HashMap;
+
+use http::{
+    HeaderValue, Method, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION},
+};
+use url::form_urlencoded;
+
+use super::{
+    Recorded,
+    answer::Reply,
+    grants::{Challenge, Consent},
+    page,
+    state::{Config, Shared},
+};
+
+/// Where it is.
+pub(super) const PATH: &str = "/oauth2/v1/authorize";
+
+/// Who signs in where there is no page to ask.
+const USER: &str = "alice";
+
+/// What a request to it gets.
+pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
+    let config = &shared.config;
+    // RFC 6749 §3.1: GET has to be understood, POST may be.
+    if request.method != Method::GET && request.method != Method::POST {
+        return Reply::new(StatusCode::METHOD_NOT_ALLOWED)
+            .with(ALLOW, HeaderValue::from_static("GET, POST"));
+    }
+    let parameters = Parameters::of(request);
+    let asked = match Asked::of(config, &parameters) {
+        Ok(asked) => asked,
+        Err(problem) => return page::text(StatusCode::BAD_REQUEST, problem),
+    };
+    let scripted = shared.lock().sign_in_error.clone();
+    let result = asked.judge(&parameters).and_then(|consent| match scripted {
+        Some(error) => Err((error, None)),
+        None => Ok(consent),
+    });
+    let mut consent = match result {
+        Ok(consent) => consent,
+        Err((error, description)) => {
+            return asked.send_back(
+                shared,
+                request,
+                &[("error", Some(&error)), ("error_description", description)],
+            );
+        }
+    };
+    if config.sign_in_page {
+        let user = parameters.get("user").unwrap_or_default().trim();
+        match parameters.get("decision") {
+            Some("refuse") => {
+                let error = ("error", Some("access_denied"));
+                return asked.send_back(shared, request, &[error]);
+            }
+            Some("sign-in") if !user.is_empty() => consent.user = user.to_owned(),
+            _ => {
+                let hint = parameters.get("login_hint").unwrap_or_default();
+                return page::sign_in(&consent.client, consent.scope.as_deref(), hint);
+            }
+        }
+    }
+    let now = config.clock.now();
+    let code = shared.lock().consent(consent, now);
+    asked.send_back(shared, request, &[("code", Some(&code))])
+}
+
+/// Those that have a value, and whether one of them came twice.
+struct Parameters {
+    values: HashMap<String, String>,
+    twice: Vec<String>,
+}
+
+impl Parameters {
+    fn of(request: &Recorded) -> Self {
+        let mut parameters = Self {
+            values: HashMap::new(),
+            twice: Vec::new(),
+        };
+        let all = request.query().into_iter().chain(request.form());
+        // RFC 6749 §3.1: without a value, as if it were not there.
+        for (name, value) in all.filter(|(_, value)| !value.is_empty()) {
+            if parameters.values.insert(name.clone(), value).is_some() {
+                parameters.twice.push(name);
+            }
+        }
+        parameters
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.values.get(name).map(String::as_str)
+    }
+}
+
+/// A client, and where its answer goes.
+struct Asked<'a> {
+    client: &'a str,
+    is_public: bool,
+    redirect_uri: &'a str,
+    state: Option<&'a str>,
+}
+
+/// An error code and its description.
+type Refusal = (String, Option<&'static str>);
+
+impl<'a> Asked<'a> {
+    fn of(config: &'a Config, parameters: &'a Parameters) -> Result<Self, &'static str> {
+        let twice = |name: &str| parameters.twice.iter().any(|twice| twice == name);
+        if twice("client_id") || twice("redirect_uri") {
+            return Err("client_id or redirect_uri is there twice");
+        }
+        let id = parameters.get("client_id");
+        let client = config
+            .clients
+            .iter()
+            .find(|(known, _)| Some(known.as_str()) == id);
+        let (client, secret) = client.ok_or("client_id is that of no client")?;
+        let registered = &config.redirect_uris;
+        let redirect_uri = match parameters.get("redirect_uri") {
+            // Compared as it is (RFC 9700 §4.1.3).
+            Some(uri) if registered.is_empty() || registered.iter().any(|known| known == uri) => {
+                uri
+            }
+            Some(_) => return Err("redirect_uri is not one that is registered"),
+            None => match registered.as_slice() {
+                [only] => only,
+                _ => return Err("redirect_uri is missing"),
+            },
+        };
+        if HeaderValue::from_str(redirect_uri).is_err() || redirect_uri.contains('#') {
+            return Err("redirect_uri is no place to go back to");
+        }
+        Ok(Self {
+            client,
+            is_public: secret.is_empty(),
+            redirect_uri,
+            state: parameters.get("state"),
+        })
+    }
+
+    fn judge(&self, parameters: &Parameters) -> Result<Consent, Refusal> {
+        let invalid = |problem| Err(("invalid_request".to_owned(), Some(problem)));
+        if parameters
+            .twice
+            .iter()
+            .any(|name| name != "resource" && name != "audience")
+        {
+            return invalid("a parameter is there twice");
+        }
+        match parameters.get("response_type") {
+            Some("code") => {}
+            Some(_) => return Err(("unsupported_response_type".to_owned(), None)),
+            None => return invalid("response_type is missing"),
+        }
+        let method = parameters.get("code_challenge_method");
+        let challenge = match (parameters.get("code_challenge"), method) {
+            (Some(challenge), method) => match Challenge::of(challenge, method) {
+                Ok(challenge) => Some(challenge),
+                Err(problem) => return invalid(problem),
+            },
+            (None, Some(_)) => return invalid("code_challenge_method without code_challenge"),
+            // RFC 9700 §2.1.1.
+            (None, None) if self.is_public => return invalid("code_challenge is missing"),
+            (None, None) => None,
+        };
+        let secrets = ["client_secret", "code_verifier"];
+        if secrets.iter().any(|name| parameters.get(name).is_some()) {
+            return invalid("a secret where everybody sees it");
+        }
+        Ok(Consent {
+            client: self.client.to_owned(),
+            user: USER.to_owned(),
+            scope: parameters.get("scope").map(str::to_owned),
+            redirect_uri: parameters.get("redirect_uri").map(str::to_owned),
+            challenge,
+        })
+    }
+
+    /// Back to the client.
+    fn send_back(
+        &self,
+        shared: &Shared,
+        request: &Recorded,
+        answer: &[(&str, Option<&str>)],
+    ) -> Reply {
+        let iss = shared.lock().iss.clone();
+        let more = [("state", self.state), ("iss", iss.as_deref())];
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in answer.iter().chain(&more) {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        // RFC 6749 §3.1.2: the query that it has is kept.
+        let separator = if self.redirect_uri.contains('?') {
+            '&'
+        } else {
+            '?'
+        };
+        let location = format!("{}{separator}{}", self.redirect_uri, query.finish());
+        let Ok(location) = HeaderValue::from_str(&location) else {
+            return page::text(
+                StatusCode::BAD_REQUEST,
+                "redirect_uri is no place to go back to",
+            );
+        };
+        // RFC 9700 §4.12: after a POST, a browser is not to send the form there.
+        let status = match request.method {
+            Method::POST => StatusCode::SEE_OTHER,
+            _ => StatusCode::FOUND,
+        };
+        Reply::new(status)
+            .with(LOCATION, location)
+            .with(CACHE_CONTROL, HeaderValue::from_static("no-store"))
+            .with(CONTENT_TYPE, page::TEXT)
+    }
+}

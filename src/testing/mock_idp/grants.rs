@@ -1,0 +1,280 @@
+//! What people have agreed to: codes, refresh tokens, and which tokens came of which.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha2::{Digest as _, Sha256};
+
+use super::state::State;
+use crate::clock::Moment;
+
+/// Whether a [`MockIdp`](super::MockIdp) gives out refresh tokens when people sign in, and for how
+/// long one is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RefreshTokens {
+    /// Each is good for one exchange, which brings the next (RFC 9700 §4.14). A second use is taken
+    /// for theft and ends the whole grant: the tokens that came of it are refused, too.
+    #[default]
+    Rotated,
+    /// One for the whole grant; exchanges bring none.
+    Kept,
+    /// None at all.
+    Absent,
+}
+
+/// One person's consent to one client.
+pub(super) type GrantId = usize;
+
+#[derive(Default)]
+pub(super) struct Grants {
+    pub(super) refresh_tokens: RefreshTokens,
+    grants: Vec<Grant>,
+    revoked: HashSet<GrantId>,
+    codes: HashMap<String, Code>,
+    refresh: HashMap<String, Refresh>,
+}
+
+#[derive(Clone)]
+struct Grant {
+    client: String,
+    user: String,
+    scope: Option<String>,
+}
+
+/// What an authorization request has asked for, and a person has agreed to.
+pub(super) struct Consent {
+    pub(super) client: String,
+    pub(super) user: String,
+    pub(super) scope: Option<String>,
+    /// As it was sent; `None` if it was not.
+    pub(super) redirect_uri: Option<String>,
+    pub(super) challenge: Option<Challenge>,
+}
+
+/// A code challenge (RFC 7636 §4.2).
+pub(super) enum Challenge {
+    S256(String),
+    Plain(String),
+}
+
+struct Code {
+    grant: GrantId,
+    redirect_uri: Option<String>,
+    challenge: Option<Challenge>,
+    ends: Moment,
+    used: bool,
+}
+
+struct Refresh {
+    grant: GrantId,
+    used: bool,
+}
+
+/// What a token request is entitled to.
+#[derive(Debug)]
+pub(super) struct Entitled {
+    pub(super) grant: GrantId,
+    pub(super) scope: Option<String>,
+    pub(super) refresh_token: Option<String>,
+}
+
+impl Challenge {
+    /// What the parameters say; `Err` if no verifier can ever fit.
+    pub(super) fn of(challenge: &str, method: Option<&str>) -> Result<Self, &'static str> {
+        let unreserved =
+            |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+        match method.unwrap_or("plain") {
+            "S256" => match URL_SAFE_NO_PAD.decode(challenge) {
+                Ok(digest) if digest.len() == 32 => Ok(Self::S256(challenge.to_owned())),
+                _ => Err("code_challenge is no SHA-256 in base64url"),
+            },
+            "plain"
+                if (43..=128).contains(&challenge.len()) && challenge.bytes().all(unreserved) =>
+            {
+                Ok(Self::Plain(challenge.to_owned()))
+            }
+            "plain" => Err("code_challenge is no code verifier"),
+            _ => Err("code_challenge_method is neither S256 nor plain"),
+        }
+    }
+
+    fn fits(&self, verifier: &str) -> bool {
+        match self {
+            Self::S256(challenge) => {
+                URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes())) == *challenge
+            }
+            Self::Plain(challenge) => verifier == challenge,
+        }
+    }
+}
+
+impl State {
+    /// A code for a consent.
+    pub(super) fn consent(&mut self, consent: Consent, now: Moment) -> String {
+        let grants = &mut self.grants;
+        let grant = grants.grants.len();
+        grants.grants.push(Grant {
+            client: consent.client,
+            user: consent.user,
+            scope: consent.scope,
+        });
+        let name = format!("code-{}", grants.codes.len() + 1);
+        let code = Code {
+            grant,
+            redirect_uri: consent.redirect_uri,
+            challenge: consent.challenge,
+            ends: now.after(LIFE_OF_CODES),
+            used: false,
+        };
+        grants.codes.insert(name.clone(), code);
+        name
+    }
+
+    /// RFC 6749 §4.1.3, RFC 7636 §4.6: `Err` is what makes it an `invalid_grant`.
+    pub(super) fn redeem(
+        &mut self,
+        client: &str,
+        code: &str,
+        redirect_uri: Option<&str>,
+        verifier: Option<&str>,
+        now: Moment,
+    ) -> Result<Entitled, &'static str> {
+        let known = self.grants.codes.get_mut(code).ok_or("no such code")?;
+        let grant = known.grant;
+        if self
+            .grants
+            .grants
+            .get(grant)
+            .is_none_or(|grant| grant.client != client)
+        {
+            return Err("the code was given to another client");
+        }
+        if known.used {
+            self.end_grant(grant);
+            return Err("the code was used before: what came of it is revoked");
+        }
+        // Whoever guesses at the rest has one guess.
+        known.used = true;
+        if known.redirect_uri.as_deref() != redirect_uri {
+            return Err("redirect_uri is not that of the authorization request");
+        }
+        match (&known.challenge, verifier) {
+            (Some(challenge), Some(verifier)) if challenge.fits(verifier) => {}
+            (Some(_), Some(_)) => return Err("code_verifier does not fit the challenge"),
+            (Some(_), None) => return Err("code_verifier is missing"),
+            // RFC 9700 §2.1.1: a downgrade, where it is an attack.
+            (None, Some(_)) => return Err("a code_verifier without a challenge"),
+            (None, None) => {}
+        }
+        if now.reached(known.ends) {
+            return Err("the code has ended");
+        }
+        self.entitled(grant, None)
+    }
+
+    /// RFC 6749 §6: `Err` is what makes it an `invalid_grant`.
+    pub(super) fn refresh(
+        &mut self,
+        client: &str,
+        token: &str,
+        scope: Option<&str>,
+    ) -> Result<Entitled, &'static str> {
+        let rotated = self.grants.refresh_tokens == RefreshTokens::Rotated;
+        let known = self
+            .grants
+            .refresh
+            .get_mut(token)
+            .ok_or("no such refresh token")?;
+        let grant = known.grant;
+        if self
+            .grants
+            .grants
+            .get(grant)
+            .is_none_or(|grant| grant.client != client)
+        {
+            return Err("the refresh token was given to another client");
+        }
+        if known.used {
+            self.end_grant(grant);
+            return Err("the refresh token was used before: the grant is revoked");
+        }
+        let entitled = self.entitled(grant, scope)?;
+        if rotated && let Some(known) = self.grants.refresh.get_mut(token) {
+            known.used = true;
+        }
+        Ok(entitled)
+    }
+
+    fn entitled(&mut self, grant: GrantId, scope: Option<&str>) -> Result<Entitled, &'static str> {
+        if self.grants.revoked.contains(&grant) {
+            return Err("the grant is revoked");
+        }
+        let granted = self
+            .grants
+            .grants
+            .get(grant)
+            .and_then(|grant| grant.scope.clone());
+        let has = |granted: &str, scope: &str| granted.split(' ').any(|known| known == scope);
+        if let Some(scope) = scope
+            && !scope.split(' ').all(|scope| {
+                granted
+                    .as_deref()
+                    .is_some_and(|granted| has(granted, scope))
+            })
+        {
+            return Err("a scope that was not granted");
+        }
+        let is_first = !self
+            .grants
+            .refresh
+            .values()
+            .any(|known| known.grant == grant);
+        let refresh_token = match self.grants.refresh_tokens {
+            RefreshTokens::Rotated => true,
+            RefreshTokens::Kept => is_first,
+            RefreshTokens::Absent => false,
+        }
+        .then(|| self.padded(format!("refresh-{}", self.grants.refresh.len() + 1)));
+        if let Some(token) = &refresh_token {
+            let used = false;
+            self.grants
+                .refresh
+                .insert(token.clone(), Refresh { grant, used });
+        }
+        Ok(Entitled {
+            grant,
+            scope: scope.map(str::to_owned).or(granted),
+            refresh_token,
+        })
+    }
+
+    fn end_grant(&mut self, grant: GrantId) {
+        self.grants.revoked.insert(grant);
+        let tokens = self.tokens.values_mut();
+        for token in tokens.filter(|token| token.grant == Some(grant)) {
+            token.revoked = true;
+        }
+    }
+
+    /// Ends all grants there are.
+    pub(super) fn end_grants(&mut self) {
+        for grant in 0..self.grants.grants.len() {
+            self.end_grant(grant);
+        }
+    }
+
+    /// Who has signed in for a token.
+    pub(super) fn user(&self, grant: GrantId) -> Option<&str> {
+        self.grants
+            .grants
+            .get(grant)
+            .map(|grant| grant.user.as_str())
+    }
+}
+
+/// RFC 6749 §4.1.2 recommends no more.
+const LIFE_OF_CODES: Duration = Duration::from_secs(600);
