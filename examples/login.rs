@@ -1,0 +1,92 @@
+//! A person signs in, and the program goes on in their name: against an identity provider inside
+//! this program, with a sign-in page of its own, or against a real one:
+//!
+//! ```text
+//! cargo run --features browser,testing --example login
+//! cargo run --features browser,testing --example login -- \
+//!     --authorize https://… --token https://… --client-id … --scope "openid offline_access"
+//! ```
+//!
+//! The real one has to know the redirect URI `http://127.0.0.1/callback`, with any port (RFC 8252
+//! §7.3), or the one that `--redirect-uri` says.
+
+use std::{
+    env,
+    error::Error,
+    io::{IsTerminal as _, stdin},
+};
+
+use bearer_auth::{
+    AuthorizationCode, BearerAuthLayer, RefreshToken, TokenCache, open_browser, testing::MockIdp,
+};
+use reqwest::{Client, Url};
+use tower::{Layer as _, ServiceExt as _};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let given: Vec<String> = env::args().skip(1).collect();
+    if given.is_empty() {
+        return against_ourselves().await;
+    }
+    let argument = |name: &str| {
+        let at = given.iter().position(|argument| argument == name)?;
+        given.get(at + 1).cloned()
+    };
+    let needed = |name: &str| argument(name).ok_or_else(|| format!("{name} is missing"));
+    let auth = AuthorizationCode::builder(
+        needed("--authorize")?,
+        needed("--token")?,
+        needed("--client-id")?,
+    )
+    .scope(argument("--scope").unwrap_or_default())
+    .redirect_uri(argument("--redirect-uri").unwrap_or_default())
+    .client_secret(env::var("CLIENT_SECRET").unwrap_or_default())
+    .build()?;
+    let session = auth.login_on_loopback(open_browser).await?;
+    let token = TokenCache::new(session).token().await?;
+    println!(
+        "signed in: a token for {:?}, until {:?}",
+        token.scope(),
+        token.expires_at()
+    );
+    Ok(())
+}
+
+async fn against_ourselves() -> Outcome<()> {
+    let idp = MockIdp::builder()
+        .client("example", "")
+        .sign_in_page()
+        .start()
+        .await?;
+    // The three lines that a program needs.
+    let auth =
+        AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "example").build()?;
+    let session = sign_in(&auth).await?;
+    let auth = BearerAuthLayer::for_api(idp.api_url(), session)?;
+
+    let api = auth.layer(Client::new());
+    let request = api.get_ref().get(idp.api_url()).build()?;
+    let response = api.oneshot(request).await?.error_for_status()?;
+    println!("the API says: {}", response.text().await?);
+    Ok(())
+}
+
+/// With nobody at the terminal, this program is the browser, too.
+async fn sign_in(auth: &AuthorizationCode) -> Outcome<RefreshToken> {
+    if stdin().is_terminal() {
+        println!("Your browser opens a page: sign in there.");
+        return Ok(auth.login_on_loopback(open_browser).await?);
+    }
+    let (opened, url) = tokio::sync::oneshot::channel();
+    let login = auth.login_on_loopback(|url| drop(opened.send(url.to_owned())));
+    let (session, page) = tokio::join!(login, async {
+        let url = Url::parse(&url.await?)?;
+        let form = [("user", "ada"), ("decision", "sign-in")];
+        let page = Client::new().post(url).form(&form).send().await?;
+        Outcome::Ok(page.error_for_status()?.status())
+    });
+    println!("the browser's last page: {}", page?);
+    Ok(session?)
+}
