@@ -86,6 +86,7 @@
 //! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider. Without it, give an [`endpoint::TowerClient`] |
 //! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
 //! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [above](#grpc) |
+//! | `seal` | [`store::FileStore`] encrypts its file, with a key that you give |
 //! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
 //! | `login` | [`AuthorizationCode::login_on_loopback`], for programs that people run |
 //! | `browser` | [`open_browser`], for it; with `login` |

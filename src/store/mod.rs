@@ -5,7 +5,10 @@
 //! exchange a refresh token holds the lock from before it reads the session until after it has
 //! written the next one. Whoever comes second finds the result of the first, and uses that.
 
+mod file;
 mod memory;
+#[cfg(feature = "seal")]
+mod sealed;
 
 use std::{
     fmt,
@@ -17,7 +20,13 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
-pub use self::memory::MemoryStore;
+#[cfg(feature = "seal")]
+#[cfg_attr(docsrs, doc(cfg(feature = "seal")))]
+pub use self::sealed::SealingKey;
+pub use self::{
+    file::{FileStore, LockedFile},
+    memory::MemoryStore,
+};
 use crate::{BoxError, Clock, Error, TokenResponse};
 
 /// A place for the session of one signed-in user.
@@ -118,6 +127,9 @@ struct Written<'a> {
 }
 
 const VERSION: u32 = 1;
+
+/// How everything begins that is sealed, in all versions; no JSON does.
+pub(crate) const SEALED: &[u8; 8] = b"ba-seal\n";
 
 impl Session {
     /// For stores: a JSON document. It is as secret as the tokens in it.
