@@ -224,7 +224,7 @@ impl LockedSession for LockedFile {
             None => held.files.remove(&held.lock),
             Some(session) => {
                 let content = held.form.write(&session);
-                let content = content.map_err(|why| held.files.error(&*why.to_string()))?;
+                let content = content.map_err(|why| held.files.error(&why.to_string()))?;
                 held.files.write(&held.lock, &content)
             }
         })
