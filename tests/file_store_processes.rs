@@ -8,21 +8,16 @@
 
 mod support_store;
 
-use std::{
-    env, fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use bearer_auth::store::{FileStore, TokenStore as _};
 
-use self::support_store::{directory, increment, load, names, save};
+use self::support_store::{
+    directory, increment, load, names,
+    process::{Process, role, say, told, wait},
+    save,
+};
 
-/// What a child is to do, and with which file.
-const ROLE: &str = "FILE_STORE_TEST_ROLE";
-const PATH: &str = "FILE_STORE_TEST_PATH";
 const TIMES: usize = 20;
 /// So large that writing it takes many pages.
 const LARGE: usize = 300_000;
@@ -30,8 +25,8 @@ const LARGE: usize = 300_000;
 /// Not a test: what the other processes do.
 #[tokio::test]
 async fn child() {
-    let Ok(role) = env::var(ROLE) else { return };
-    let store = FileStore::new(env::var(PATH).unwrap());
+    let Some(role) = role() else { return };
+    let store = FileStore::new(told("PATH"));
     match role.as_str() {
         "increment" => {
             say("ready");
@@ -60,75 +55,13 @@ async fn child() {
     }
 }
 
-/// To the parent. A line of its own, whatever the test harness has printed before it.
-fn say(word: &str) {
-    let mut out = std::io::stdout().lock();
-    write!(out, "\n{word}\n").unwrap();
-    out.flush().unwrap();
+fn start(role: &str, path: &Path) -> Process {
+    Process::start(role, &[("PATH", path.to_str().unwrap())])
 }
 
-/// For the parent to close the pipe.
-fn wait() {
-    let _ = std::io::stdin().read_to_end(&mut Vec::new());
-}
-
-/// Killed when dropped.
-struct Process {
-    child: Child,
-    out: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(role: &str, path: &Path) -> Self {
-        Self::spawn(Command::new(env::current_exe().unwrap()), role, path)
-    }
-
-    /// With a shell's command before it.
-    #[cfg(unix)]
-    fn start_after(command: &str, role: &str, path: &Path) -> Self {
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("{command}; exec \"$0\" \"$@\"")]);
-        shell.arg(env::current_exe().unwrap());
-        Self::spawn(shell, role, path)
-    }
-
-    fn spawn(mut command: Command, role: &str, path: &Path) -> Self {
-        let mut child = command
-            .args(["child", "--exact", "--nocapture", "--test-threads=1"])
-            .env(ROLE, role)
-            .env(PATH, path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        Self { child, out }
-    }
-
-    /// Until it says so; `false` if it ends before.
-    fn says(&mut self, word: &str) -> bool {
-        let mut lines = self.out.by_ref().lines().map_while(Result::ok);
-        lines.any(|line| line == word)
-    }
-
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn succeeds(mut self) -> bool {
-        drop(self.child.stdin.take());
-        // So that it is not stopped by a full pipe.
-        self.out.read_to_end(&mut Vec::new()).unwrap();
-        self.child.wait().unwrap().success()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+#[cfg(unix)]
+fn start_after(command: &str, role: &str, path: &Path) -> Process {
+    Process::start_after(command, role, &[("PATH", path.to_str().unwrap())])
 }
 
 #[tokio::test]
@@ -136,14 +69,14 @@ async fn many_processes_lose_no_update() {
     const PROCESSES: usize = 8;
     let directory = directory();
     let path = directory.path().join("session");
-    let start = |_| Process::start("increment", &path);
-    let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
+    let processes = (0..PROCESSES).map(|_| start("increment", &path));
+    let mut processes: Vec<_> = processes.collect();
     for process in &mut processes {
         assert!(process.says("ready"));
     }
     // All at once, and this process with them.
     for process in &mut processes {
-        drop(process.child.stdin.take());
+        process.go();
     }
     let store = FileStore::new(&path);
     for _ in 0..TIMES {
@@ -162,12 +95,12 @@ async fn many_processes_lose_no_update() {
 async fn the_lock_dies_with_its_holder() {
     let directory = directory();
     let path = directory.path().join("session");
-    let mut holder = Process::start("hold", &path);
+    let mut holder = start("hold", &path);
     assert!(holder.says("locked"));
 
     let store = FileStore::new(&path);
     let error = store.lock().await.unwrap_err().to_string();
-    let id = format!("process {} holds it", holder.child.id());
+    let id = format!("process {} holds it", holder.id());
     assert!(error.contains(&id), "{error}");
 
     holder.kill();
@@ -179,7 +112,7 @@ async fn the_lock_dies_with_its_holder() {
 async fn a_holder_that_ends_lets_others_on() {
     let directory = directory();
     let path = directory.path().join("session");
-    let mut holder = Process::start("hold", &path);
+    let mut holder = start("hold", &path);
     assert!(holder.says("locked"));
     let store = FileStore::new(&path);
     let waits = tokio::spawn(async move { load(&store).await });
@@ -195,7 +128,7 @@ async fn a_process_that_is_killed_while_it_writes_leaves_a_whole_session() {
     let store = FileStore::new(&path);
     save(&store, &"a".repeat(LARGE)).await.unwrap();
     for saves in 1..=12 {
-        let mut writer = Process::start("write for ever", &path);
+        let mut writer = start("write for ever", &path);
         for _ in 0..saves {
             assert!(writer.says("saved"));
         }
@@ -217,7 +150,7 @@ async fn a_death_in_the_midst_of_a_file_leaves_the_old_session() {
     let store = FileStore::new(&path);
     save(&store, "old").await.unwrap();
     let limit = "ulimit -c 0; ulimit -f 64";
-    let mut writer = Process::start_after(limit, "write once", &path);
+    let mut writer = start_after(limit, "write once", &path);
     assert!(!writer.says("refused"));
     assert!(!writer.succeeds());
 
@@ -239,7 +172,7 @@ async fn a_write_that_fails_leaves_the_old_session() {
     let store = FileStore::new(&path);
     save(&store, "old").await.unwrap();
     let limit = "trap '' XFSZ; ulimit -f 64";
-    let mut writer = Process::start_after(limit, "write once", &path);
+    let mut writer = start_after(limit, "write once", &path);
     assert!(writer.says("refused"));
     assert!(writer.succeeds());
     assert_eq!(names(directory.path()), ["session", "session.lock"]);

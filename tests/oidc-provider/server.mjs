@@ -5,7 +5,8 @@
 // Prints one line of JSON on stdout, {"issuer":"http://127.0.0.1:P1","api":"http://127.0.0.1:P2"},
 // when both ports are open, and nothing else there. Exits when stdin closes: start it with a PIPED
 // stdin and hold the pipe (with /dev/null as stdin it exits right away, maybe after the line).
-// `clients`, when given, replaces the default clients below.
+// `clients`, when given, replaces the default clients below. `"sign_in":true` adds people who sign
+// in: see `signIn`.
 import { createServer } from 'node:http';
 
 // oidc-provider writes its notices with console.info (= stdout); send everything to stderr.
@@ -43,6 +44,25 @@ const clients = (config.clients ?? DEFAULT_CLIENTS).map((client) => ({
   redirect_uris: [],
 }));
 
+// A public client on loopback, and oidc-provider's own development pages, which take any login. It
+// rotates the refresh tokens of public clients, and revokes the whole grant when one is used twice.
+function signIn() {
+  if (!config.sign_in) return { clients: [], scopes: [], ttl: {} };
+  return {
+    clients: [{
+      client_id: 'native-client',
+      application_type: 'native',
+      token_endpoint_auth_method: 'none',
+      grant_types: ['authorization_code', 'refresh_token'],
+      response_types: ['code'],
+      redirect_uris: ['http://127.0.0.1/callback'],
+    }],
+    scopes: ['openid', 'offline_access'],
+    ttl: { AccessToken: ttl },
+  };
+}
+const people = signIn();
+
 // ---------------------------------------------------------------- counters
 const zero = () => ({ token_requests: 0, token_requests_failed: 0, api_ok: 0, api_401: 0 });
 let stats = zero();
@@ -60,14 +80,14 @@ const oidcServer = createServer();
 const issuer = await listen(oidcServer);
 
 const provider = new Provider(issuer, {
-  clients,
-  scopes: SCOPES,
+  clients: [...clients, ...people.clients],
+  scopes: [...SCOPES, ...people.scopes],
   clockTolerance: 0, // the default is 15 s, which would keep expired tokens alive
   // Expiry is whole seconds: exp = floor(now) + ttl, so a token really lives between ttl-1 and ttl s.
-  ttl: { ClientCredentials: ttl },
-  clientAuthMethods: ['client_secret_basic', 'client_secret_post'],
+  ttl: { ClientCredentials: ttl, ...people.ttl },
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'none'],
   features: {
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: people.clients.length > 0 },
     clientCredentials: { enabled: true },
     introspection: { enabled: true },
     revocation: { enabled: true },
@@ -122,7 +142,7 @@ async function resource(req, res) {
   if (scheme?.toLowerCase() !== 'bearer') return unauthorized(res, 'Bearer', { error: 'no token' });
 
   // find() itself gives undefined for unknown, destroyed and expired tokens.
-  const token = await provider.ClientCredentials.find(value);
+  const token = await provider.ClientCredentials.find(value) ?? await provider.AccessToken.find(value);
   if (!token?.isValid) return unauthorized(res, 'Bearer error="invalid_token"', { error: 'invalid_token' });
 
   seenByApi.add(value);

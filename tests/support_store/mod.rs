@@ -7,6 +7,8 @@
     reason = "a test support, of which each test uses a part"
 )]
 
+pub(crate) mod process;
+
 use std::{error::Error as StdError, fmt::Write as _, fs, path::Path};
 
 use bearer_auth::{
