@@ -15,10 +15,10 @@
 //! - A refresh token whose answer was lost is sent once more, and never again: it may have been
 //!   used.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Mutex;
+use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{TokenRequest, TokenResponse, TokenSource};
 use crate::{
@@ -99,6 +99,9 @@ impl std::error::Error for StoreError {
 
 /// How often a refresh token is sent whose answer is lost.
 const MOST_SENDS: u8 = 2;
+/// How long an exchange may take if the HTTP client sets no limit of its own: longer than the
+/// limits that clients set.
+const LONGEST_EXCHANGE: Duration = Duration::from_secs(60);
 
 impl RefreshToken {
     pub(crate) fn new(
@@ -180,6 +183,11 @@ impl Inner {
     async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         let mut state = self.state.lock().await;
         let mut locked = self.lock().await;
+        if locked.is_none() && state.unsaved.is_none() {
+            // There may well be a session, so nobody has to sign in; it is not used unlocked.
+            let message = "the token store, which has the session, cannot be locked now";
+            return Err(Error::build(ErrorKind::Source, Retry::Later, message).done());
+        }
         let session = self.load(&state, locked.as_deref_mut()).await;
         let session =
             session.ok_or_else(|| required("there is no session: nobody is signed in"))?;
@@ -241,7 +249,14 @@ impl Inner {
         form.push("grant_type", "refresh_token");
         form.push("refresh_token", refresh_token.expose_secret());
         form.push("scope", self.scope.as_deref().unwrap_or_default());
-        self.endpoint.ask(form).await
+        let asked = self.endpoint.ask(form);
+        // It holds the store's lock, which others wait for, maybe in other processes.
+        let (clock, runtime) = (Clock::default(), Handle::current());
+        let limited = clock.timeout(LONGEST_EXCHANGE, &runtime, asked);
+        limited.await.unwrap_or_else(|| {
+            let message = "no answer to the exchange of the refresh token";
+            Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
+        })
     }
 }
 

@@ -59,8 +59,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 /// The file can be read by its owner alone (mode 0600; a directory that has to be made, 0700). On
 /// Windows it has the permissions of its directory: give it one that is the user's own. Beside it
 /// are `….lock`, which stays (deleting it while the program runs undoes the lock), and for moments
-/// `….tmp`. The content is a JSON document with the tokens in clear, unless it is
-/// [sealed](Self::sealed_with).
+/// `….tmp`. The content is a JSON document with the tokens in clear, unless it is sealed
+/// (`sealed_with`, with the feature `seal`).
 ///
 /// Clones wait for each other in the order in which they came; stores of one path that were made
 /// one by one, and other processes, in no order. The file must be on a disk of this machine: locks

@@ -43,7 +43,8 @@ pub trait TokenStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the store from locking. The session in memory serves on, unlocked.
+    /// Whatever keeps the store from locking. A session that the store has not taken yet serves on
+    /// from memory; otherwise the token request fails, and is tried again after the usual backoff.
     fn lock(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send;
 }
 
