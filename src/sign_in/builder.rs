@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{AuthorizationCode, Config, pkce::Method};
+use super::{AuthorizationCode, Config, callback::OF_ANSWERS, pkce::Method};
 use crate::{
     ClientAuth, ConfigError, StoreError, address,
     endpoint::{HttpClient, Parameters},
@@ -85,8 +85,8 @@ impl AuthorizationCodeBuilder {
         self
     }
 
-    /// A further parameter of the authorization URL: `prompt`, `audience`. Whoever sees the URL
-    /// sees it.
+    /// A further parameter of the authorization URL: `prompt`, `audience`; several `resource`s are
+    /// several parameters. Whoever sees the URL sees it.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.params.push((name.into(), value.into()));
         self
@@ -199,13 +199,8 @@ impl AuthorizationCodeBuilder {
         check_scopes("token_scope", &self.token_scopes)?;
         check_own(&self.params, Parameters::Query)?;
         check_own(&self.token_params, Parameters::Body)?;
-        let taken = |(name, _): (std::borrow::Cow<'_, str>, _)| OURS.contains(&&*name);
-        if authorization_url.query_pairs().any(taken) {
-            return Err(ConfigError::new(
-                "authorization_url",
-                "its query has a parameter that is sent anyway; take it out",
-            ));
-        }
+        check_query("authorization_url", &authorization_url, &self.params)?;
+        check_query("token_url", &endpoint.url, &self.token_params)?;
         Ok(AuthorizationCode(Arc::new(Config {
             authorization_url,
             redirect_uri: self.redirect_uri,
@@ -243,7 +238,7 @@ pub(super) fn check_own(
     params: &[(String, SecretString)],
     place: Parameters,
 ) -> Result<(), ConfigError> {
-    let names = check_params(params, place)?;
+    let names = check_params(params, place, &[])?;
     match names.iter().find(|name| OURS.contains(name)) {
         None => Ok(()),
         Some(name) => {
@@ -253,6 +248,21 @@ pub(super) fn check_own(
     }
 }
 
+/// No parameter is sent twice (RFC 6749 §3.1): not beside one of the endpoint's own query either.
+pub(super) fn check_query(
+    field: &'static str,
+    url: &Url,
+    params: &[(String, SecretString)],
+) -> Result<(), ConfigError> {
+    let is_given = |name: &str| params.iter().any(|(given, _)| given == name);
+    let mut names = url.query_pairs().map(|(name, _)| name);
+    if names.any(|name| OURS.contains(&&*name) || is_given(&name)) {
+        let problem = "its query has a parameter that is sent anyway; take it out";
+        return Err(ConfigError::new(field, problem));
+    }
+    Ok(())
+}
+
 /// RFC 6749 §3.1.2, RFC 8252 §7: absolute, without a fragment; `https`, a scheme of the program's
 /// own in the form of a domain name read backwards, or `http` to this machine.
 fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
@@ -260,13 +270,25 @@ fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
     if uri.is_empty() {
         return Ok(());
     }
+    // The parser passes over blanks and backslashes, which the server's comparison does not.
+    let odd = |b: u8| !b.is_ascii_graphic() || b == b'\\';
+    if uri.bytes().any(odd) {
+        return error("has a character that no URI has (RFC 3986): escape it with `%`");
+    }
     let Ok(url) = Url::parse(uri) else {
         return error("not an absolute URI, such as `https://app.example/callback`");
     };
     if uri.contains('#') {
         return error("has a `#fragment`, which no answer can have (RFC 6749 §3.1.2)");
     }
+    let mut names = url.query_pairs().map(|(name, _)| name);
+    if names.any(|name| OF_ANSWERS.contains(&&*name)) {
+        return error("its query has a parameter that answers have, too: give it another name");
+    }
     match url.scheme() {
+        "https" | "http" if !uri.contains("://") => {
+            error("not an absolute URI, such as `https://app.example/callback`")
+        }
         "https" => Ok(()),
         "http" if address::is_loopback(&url) => Ok(()),
         "http" => error("a code does not travel over plain http (http is for loopback)"),

@@ -7,7 +7,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq as _;
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use crate::{
     Error, ErrorKind, OAuthError,
@@ -38,7 +38,8 @@ struct Parameters {
     error_uri: Option<String>,
 }
 
-/// The code of an answer to this login. `callback`: the URL that was requested, or its query alone.
+/// The code of an answer to this login. `callback`: the URL that was requested, in full or without
+/// the host, or its query alone.
 pub(crate) fn code(callback: &str, expected: &Expected<'_>) -> Result<SecretString, Error> {
     if callback.len() > LONGEST {
         return Err(invalid("the callback is longer than 64 KiB").done());
@@ -76,23 +77,62 @@ fn same(given: &str, state: &SecretString) -> bool {
     given.as_bytes().ct_eq(state).into()
 }
 
+/// The query of a callback. One that says where it came to, in full or as a path, came to the
+/// redirect URI.
 fn query<'a>(callback: &'a str, redirect_uri: &str) -> Result<&'a str, Error> {
-    let (rest, fragment) = callback.split_once('#').unwrap_or((callback, ""));
+    let (callback, fragment) = callback.split_once('#').unwrap_or((callback, ""));
     if fragment.contains("access_token") {
         return Err(invalid("a token in a fragment (RFC 9700 §2.1.2) is not accepted").done());
     }
-    let (address, query) = rest.split_once('?').unwrap_or((rest, ""));
-    // A query alone may have a `?` in a value, behind the name of a parameter.
-    if address.contains('=') || (address.is_empty() && !rest.starts_with('?')) {
-        return Ok(rest);
-    }
-    let registered = redirect_uri.split('?').next().unwrap_or_default();
-    let path_alone = address.is_empty() || address.starts_with('/');
-    if !path_alone && !registered.is_empty() && address != registered {
-        return Err(invalid("the callback did not come to this login's redirect URI").done());
+    let (registered, own) = redirect_uri.split_once('?').unwrap_or((redirect_uri, ""));
+    let query = if callback.starts_with('/') || is_absolute(callback) {
+        let (address, query) = callback.split_once('?').unwrap_or((callback, ""));
+        // What a browser makes of the redirect URI: `https://app.example/` without the slash, say.
+        let requested = Url::parse(registered).ok();
+        let is_it = |url: &Url| match callback.starts_with('/') {
+            true => address == url.path(),
+            false => address == url.as_str(),
+        };
+        let anywhere = redirect_uri.is_empty();
+        if !anywhere && address != registered && !requested.as_ref().is_some_and(is_it) {
+            return Err(elsewhere());
+        }
+        query
+    } else {
+        callback.strip_prefix('?').unwrap_or(callback)
+    };
+    // The redirect URI's own query comes back with every answer (RFC 6749 §3.1.2).
+    let pairs = |query: &'a str| form_urlencoded::parse(query.as_bytes());
+    let is_there = |wanted| pairs(query).any(|pair| pair == wanted);
+    if !form_urlencoded::parse(own.as_bytes()).all(is_there) {
+        return Err(elsewhere());
     }
     Ok(query)
 }
+
+/// Whether it begins with a scheme (RFC 3986 §3.1), which no query of an answer does: the first
+/// name in it would have a colon.
+fn is_absolute(callback: &str) -> bool {
+    let Some((scheme, _)) = callback.split_once(':') else {
+        return false;
+    };
+    let of_scheme = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
+    !scheme.is_empty() && scheme.bytes().all(of_scheme)
+}
+
+fn elsewhere() -> Error {
+    invalid("the callback did not come to this login's redirect URI").done()
+}
+
+/// Parameters of answers: no redirect URI can have them in its query, they would be there twice.
+pub(crate) const OF_ANSWERS: [&str; 6] = [
+    "code",
+    "state",
+    "iss",
+    "error",
+    "error_description",
+    "error_uri",
+];
 
 impl Parameters {
     fn read(query: &str) -> Result<Self, Error> {
@@ -237,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_query_alone_or_behind_its_path_is_as_good() {
-        for start in ["", "?", "/cb/?", "/elsewhere?", "https://app.example/cb/?"] {
+        for start in ["", "?", "/cb/?", "https://app.example/cb/?"] {
             let callback = format!("{start}{}", query("code=a?b/c://d"));
             assert_eq!(
                 read(&callback, None, false).unwrap(),
@@ -254,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn p161_to_p165_the_issuer() {
+    fn p161_p162_p163_p164_p165_the_issuer() {
         let issuer = Some("https://idp.example");
         let from = |iss: &str| query(&format!("code=x&iss={iss}"));
         assert!(read(&from("https%3A%2F%2Fidp.example"), issuer, true).is_ok());

@@ -73,7 +73,7 @@ impl AuthorizationCode {
         open: impl FnOnce(&str),
     ) -> Result<RefreshToken, Error> {
         login
-            .check()
+            .check(&self.0.authorization_url)
             .map_err(|error| cannot("the login cannot be sent", error))?;
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         let clock = Clock::default();

@@ -99,7 +99,7 @@ impl AuthorizationCode {
     ///
     /// What is given cannot be sent.
     pub fn start_with(&self, login: Login) -> Result<PendingLogin, ConfigError> {
-        login.check()?;
+        login.check(&self.0.authorization_url)?;
         Ok(PendingLogin::new(self.clone(), login))
     }
 

@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{
     AuthorizationCode, Config,
-    builder::check_own,
+    builder::{check_own, check_query},
     callback::{self, Expected},
     pkce::{Verifier, random},
 };
@@ -56,13 +56,14 @@ impl Login {
         self
     }
 
-    /// A further parameter of the authorization URL: `login_hint`, `prompt`.
+    /// A further parameter of the authorization URL: `login_hint`, `prompt`. It replaces the
+    /// client's of that name.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.params.push((name.into(), value.into()));
         self
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(super) fn check(&self, authorization_url: &Url) -> Result<(), ConfigError> {
         if let Some(verifier) = &self.verifier {
             Verifier::given(verifier.clone())?;
         }
@@ -75,6 +76,7 @@ impl Login {
             let problem = "a state of one's own carries its payload by itself";
             return Err(ConfigError::new("payload", problem));
         }
+        check_query("param", authorization_url, &self.params)?;
         check_own(&self.params, Parameters::Query)
     }
 }
@@ -180,7 +182,7 @@ impl PendingLogin {
     }
 
     /// The person is back: exchanges the code for a session. `callback` is the URL that was
-    /// requested: in full, or from its path on, or its query alone, if something else has seen to it
+    /// requested, in full or from its path on, or its query alone if something else has seen to it
     /// that it came to the redirect URI.
     ///
     /// # Errors
@@ -280,7 +282,9 @@ fn authorization_url(
             push("code_challenge", &challenge);
             push("code_challenge_method", method);
         }
-        for (name, value) in config.params.iter().chain(params) {
+        let replaced = |name: &str| params.iter().any(|(known, _)| known == name);
+        let usual = config.params.iter().filter(|(name, _)| !replaced(name));
+        for (name, value) in usual.chain(params) {
             push(name, value.expose_secret());
         }
     }

@@ -105,12 +105,10 @@ pub(crate) fn check_scopes(field: &'static str, scopes: &[String]) -> Result<(),
     ))
 }
 
-/// Parameters with a setter or a place of their own.
-const RESERVED: [&str; 8] = [
+/// Parameters with a setter or a place of their own, whatever the grant.
+const RESERVED: [&str; 6] = [
     "grant_type",
     "scope",
-    "audience",
-    "resource",
     "client_id",
     "client_secret",
     "client_assertion",
@@ -129,17 +127,18 @@ const SECRET: [&str; 8] = [
     "subject_token",
 ];
 
-/// The names of further parameters.
-pub(crate) fn check_params(
-    params: &[(String, SecretString)],
+/// The names of further parameters. `reserved`: those for which this grant has a setter.
+pub(crate) fn check_params<'a>(
+    params: &'a [(String, SecretString)],
     place: Parameters,
-) -> Result<Vec<&str>, ConfigError> {
-    let mut names: Vec<&str> = Vec::new();
+    reserved: &[&str],
+) -> Result<Vec<&'a str>, ConfigError> {
+    let mut names: Vec<&'a str> = Vec::new();
     for (name, _) in params {
         if name.is_empty() {
             return Err(ConfigError::new("param", "a parameter without a name"));
         }
-        if RESERVED.contains(&name.as_str()) {
+        if RESERVED.iter().chain(reserved).any(|known| known == name) {
             let problem = format!("`{name}` has a setter of its own; use that");
             return Err(ConfigError::new("param", problem));
         }
@@ -147,7 +146,8 @@ pub(crate) fn check_params(
             let problem = format!("`{name}` is a secret, which does not go into a URL");
             return Err(ConfigError::new("param", problem));
         }
-        if names.contains(&name.as_str()) {
+        // Several of these are several APIs (RFC 8707 §2).
+        if name != "resource" && names.contains(&name.as_str()) {
             let problem = format!("`{name}` is there twice");
             return Err(ConfigError::new("param", problem));
         }

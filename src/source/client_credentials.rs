@@ -280,7 +280,11 @@ fn check_grant(grant: &Grant, endpoint: &TokenEndpoint) -> Result<(), ConfigErro
             _ => return error("resource", "not an absolute URI without a `#fragment`"),
         }
     }
-    let names = check_params(&grant.params, endpoint.parameters)?;
+    let names = check_params(
+        &grant.params,
+        endpoint.parameters,
+        &["audience", "resource"],
+    )?;
     // The same parameter in the URL's query and in ours would be sent twice.
     let sent = |name: &str| match name {
         "grant_type" | "client_id" | "client_secret" => true,
