@@ -363,6 +363,8 @@ codes! {
     UnsupportedGrantType = "unsupported_grant_type",
     /// RFC 6749 §5.2.
     InvalidScope = "invalid_scope",
+    /// RFC 7009 §2.2.1: the server does not revoke tokens of this kind.
+    UnsupportedTokenType = "unsupported_token_type",
     /// RFC 8707 §2: the `resource` or `audience` is not accepted.
     InvalidTarget = "invalid_target",
     /// RFC 6749 §4.1.2.1.

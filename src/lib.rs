@@ -120,7 +120,7 @@ pub mod testing;
 mod token;
 
 pub use self::{
-    cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus},
+    cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus, WeakTokenCache},
     client_auth::ClientAuth,
     clock::Clock,
     error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, OAuthErrorCode},

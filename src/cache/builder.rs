@@ -8,7 +8,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
-use super::{Settings, Shared, TokenCache, lifecycle};
+use super::{Settings, Shared, TokenCache, WeakTokenCache, lifecycle};
 use crate::{Clock, TokenSource, source::ErasedSource};
 
 /// See [`TokenCache::builder`].
@@ -75,12 +75,15 @@ impl TokenCacheBuilder {
 
     /// The cache. Does no I/O.
     pub fn build(self) -> TokenCache {
-        TokenCache(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             snapshot: ArcSwap::default(),
             control: Mutex::default(),
             keeper: Mutex::default(),
             source: self.source,
             settings: self.settings,
-        }))
+        });
+        let weak = WeakTokenCache(Arc::downgrade(&shared));
+        shared.source.attach(weak);
+        TokenCache(shared)
     }
 }

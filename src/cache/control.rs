@@ -222,6 +222,14 @@ impl Control {
         self.in_vain_until = Some(now.after(SPACING.max(rest / 4)));
     }
 
+    /// As it was in the beginning. A flight that is under way changes nothing when it lands.
+    pub(super) fn forget(&mut self) {
+        *self = Self {
+            flights: self.flights,
+            ..Self::default()
+        };
+    }
+
     /// Notes a failed flight, and says when the next may start.
     pub(super) fn fail(&mut self, now: Moment, error: Error, jitter: f64) -> Error {
         let in_a_row = self.failure.as_ref().map_or(0, |f| f.in_a_row) + 1;

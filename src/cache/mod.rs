@@ -18,7 +18,7 @@ mod status;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
@@ -58,6 +58,7 @@ use crate::{
 /// | [`keep_fresh`](Self::keep_fresh) | does so for as long as it is held, with nobody calling |
 /// | [`refresh`](Self::refresh) | asks for another whatever there is: by hand, after something was mended |
 /// | [`reject`](Self::reject) | this one was refused: what the layer does after a 401 |
+/// | [`forget`](Self::forget) | none is good any more: somebody has signed out |
 ///
 /// ```
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -71,6 +72,29 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct TokenCache(Arc<Shared>);
+
+/// A [`TokenCache`] as its source knows it: it keeps nothing alive.
+#[derive(Clone)]
+pub struct WeakTokenCache(Weak<Shared>);
+
+impl WeakTokenCache {
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// [`TokenCache::forget`], if the cache is still there.
+    pub fn forget(&self) {
+        if let Some(shared) = self.0.upgrade() {
+            TokenCache(shared).forget();
+        }
+    }
+}
+
+impl fmt::Debug for WeakTokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakTokenCache")
+    }
+}
 
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
@@ -182,6 +206,12 @@ impl TokenCache {
                 Err(overdue())
             }
         }
+    }
+
+    /// The tokens are void, all that there are and those that a token request under way may still
+    /// bring: somebody has signed out. What waits for that request gets an error.
+    pub fn forget(&self) {
+        self.transition(|control, _| control.forget());
     }
 
     /// Starts a token request if one is due, and returns at once: for start-up, so that the first

@@ -6,7 +6,7 @@ use super::{
     control::Snapshot,
     lifecycle::{Held, Verdict, classify},
 };
-use crate::{Error, clock::Moment};
+use crate::{Error, ErrorKind, clock::Moment};
 
 /// What a [`TokenCache`](crate::TokenCache) has: see [`TokenCache::status`](crate::TokenCache::status).
 #[derive(Clone, Debug)]
@@ -29,6 +29,15 @@ pub struct TokenStatus {
     pub last_error: Option<Error>,
     /// After a failure: how long until the server is asked again, if somebody wants a token then.
     pub retry_after: Option<Duration>,
+}
+
+impl TokenStatus {
+    /// Nothing but a person can change what it is: they have to sign in again. A token in hand may
+    /// still be good.
+    pub fn needs_sign_in(&self) -> bool {
+        let error = self.last_error.as_ref();
+        error.is_some_and(|error| error.kind() == ErrorKind::SignInRequired)
+    }
 }
 
 pub(super) fn status(snapshot: &Snapshot, now: Moment) -> TokenStatus {

@@ -13,7 +13,7 @@ mod response;
 use std::{fmt, sync::Arc};
 
 use ::http::{
-    HeaderMap, HeaderValue, Method, Request, Uri,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
     header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT},
 };
 use bytes::Bytes;
@@ -56,6 +56,36 @@ pub(crate) enum Parameters {
 impl TokenEndpoint {
     /// Asks for a token with the parameters of a grant, once.
     pub(crate) async fn ask(&self, form: Form) -> Result<TokenResponse, Error> {
+        let response = self.send(form).await?;
+        let now = Clock::default().now().system_time();
+        self.reading.read(response, now)
+    }
+
+    /// Asks for something that is done (RFC 7009): the answer is its status.
+    pub(crate) async fn tell(&self, form: Form) -> Result<(), Error> {
+        let response = self.send(form).await?;
+        if response.status() == StatusCode::OK {
+            return Ok(());
+        }
+        let now = Clock::default().now().system_time();
+        self.reading.read(response, now).map(drop)
+    }
+
+    /// The same client at another endpoint of the server.
+    pub(crate) fn at(&self, url: Url) -> Self {
+        Self {
+            url,
+            client_id: self.client_id.clone(),
+            client_secret: self.client_secret.clone(),
+            auth: self.auth.clone(),
+            parameters: Parameters::Body,
+            headers: HeaderMap::new(),
+            http: Arc::clone(&self.http),
+            reading: Reading::default(),
+        }
+    }
+
+    async fn send(&self, form: Form) -> Result<Response<Bytes>, Error> {
         let request = self.request(form).map_err(|error| {
             Error::build(
                 ErrorKind::Target,
@@ -73,8 +103,7 @@ impl TokenEndpoint {
         if response.body().len() > MAX_BODY {
             return Err(unanswered(HttpError::oversized()));
         }
-        let now = Clock::default().now().system_time();
-        self.reading.read(response, now)
+        Ok(response)
     }
 
     fn request(&self, mut form: Form) -> Result<Request<Bytes>, ConfigError> {

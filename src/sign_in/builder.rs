@@ -26,6 +26,7 @@ pub struct AuthorizationCodeBuilder {
     challenge: Result<Method, ConfigError>,
     issuer: Option<String>,
     issuer_is_sent: bool,
+    revocation_url: Option<String>,
     store: Arc<dyn ErasedStore>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
@@ -43,6 +44,7 @@ impl AuthorizationCodeBuilder {
             challenge: Ok(Method::S256),
             issuer: None,
             issuer_is_sent: false,
+            revocation_url: None,
             store: Arc::new(MemoryStore::new()),
             warn: Arc::new(|_| {}),
         }
@@ -140,6 +142,13 @@ impl AuthorizationCodeBuilder {
         self.issuer(issuer)
     }
 
+    /// Where the server is told that a session is over (RFC 7009), by
+    /// [`RefreshToken::logout`](crate::RefreshToken::logout). Default: it is not told.
+    pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
+        self.revocation_url = Some(url.into());
+        self
+    }
+
     /// Where the session is kept. Default: [`MemoryStore`], it ends with the process.
     pub fn store(mut self, store: impl TokenStore) -> Self {
         self.store = Arc::new(store);
@@ -201,7 +210,12 @@ impl AuthorizationCodeBuilder {
         check_own(&self.token_params, Parameters::Body)?;
         check_query("authorization_url", &authorization_url, &self.params)?;
         check_query("token_url", &endpoint.url, &self.token_params)?;
+        let revocation_url = match &self.revocation_url {
+            Some(url) => Some(address::parse("revocation_url", url)?),
+            None => None,
+        };
         Ok(AuthorizationCode(Arc::new(Config {
+            revocation_url,
             authorization_url,
             redirect_uri: self.redirect_uri,
             scopes: self.scopes,

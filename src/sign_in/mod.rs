@@ -72,6 +72,7 @@ pub(crate) struct Config {
     issuer: Option<String>,
     issuer_is_sent: bool,
     endpoint: Arc<TokenEndpoint>,
+    revocation_url: Option<Url>,
     store: Arc<dyn ErasedStore>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
@@ -112,6 +113,10 @@ impl AuthorizationCode {
             None,
             Arc::clone(&self.0.store),
             Arc::clone(&self.0.warn),
+            self.0
+                .revocation_url
+                .clone()
+                .map(|url| self.0.endpoint.at(url)),
         )
     }
 

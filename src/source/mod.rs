@@ -3,6 +3,7 @@
 pub(crate) mod client;
 mod client_credentials;
 mod fixed;
+mod logout;
 mod refresh_token;
 mod response;
 
@@ -15,7 +16,7 @@ pub use self::{
     refresh_token::{RefreshToken, StoreError, StoreOperation},
     response::{TokenResponse, TokenResponseBuilder},
 };
-use crate::{AccessToken, Error};
+use crate::{AccessToken, Error, WeakTokenCache};
 
 /// A grant: something that can be asked for an access token.
 ///
@@ -47,6 +48,13 @@ pub trait TokenSource: Send + Sync + 'static {
         &self,
         request: TokenRequest,
     ) -> impl Future<Output = Result<TokenResponse, Error>> + Send;
+
+    /// Called once for each cache that is made of this source: for a source that comes to know that
+    /// its tokens are void (somebody signs out), and has them
+    /// [forgotten](WeakTokenCache::forget). Default: nothing.
+    fn attached(&self, cache: WeakTokenCache) {
+        drop(cache);
+    }
 }
 
 /// What a [`TokenSource`] is asked, and why.
@@ -105,10 +113,16 @@ impl<T: TokenSource> TokenSource for std::sync::Arc<T> {
     ) -> impl Future<Output = Result<TokenResponse, Error>> + Send {
         (**self).fetch(request)
     }
+
+    fn attached(&self, cache: WeakTokenCache) {
+        (**self).attached(cache);
+    }
 }
 
 /// [`TokenSource`] behind a pointer.
 pub(crate) trait ErasedSource: Send + Sync + 'static {
+    fn attach(&self, cache: WeakTokenCache);
+
     fn fetch_boxed(
         &self,
         request: TokenRequest,
@@ -116,6 +130,10 @@ pub(crate) trait ErasedSource: Send + Sync + 'static {
 }
 
 impl<T: TokenSource> ErasedSource for T {
+    fn attach(&self, cache: WeakTokenCache) {
+        self.attached(cache);
+    }
+
     fn fetch_boxed(
         &self,
         request: TokenRequest,

@@ -15,14 +15,18 @@
 //! - A refresh token whose answer was lost is sent once more, and never again: it may have been
 //!   used.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{runtime::Handle, sync::Mutex};
 
 use super::{TokenRequest, TokenResponse, TokenSource};
 use crate::{
-    AccessToken, BoxError, Error, ErrorKind, OAuthError, OAuthErrorCode,
+    AccessToken, BoxError, Error, ErrorKind, OAuthError, OAuthErrorCode, WeakTokenCache,
     clock::Clock,
     endpoint::{Form, TokenEndpoint},
     error::Retry,
@@ -39,24 +43,29 @@ use crate::{
 /// error's kind is [`ErrorKind::SignInRequired`]: the user has to sign in again. An access token in
 /// hand serves until it ends.
 #[derive(Clone)]
-pub struct RefreshToken(Arc<Inner>);
+pub struct RefreshToken(pub(super) Arc<Inner>);
 
-struct Inner {
+pub(super) struct Inner {
     endpoint: Arc<TokenEndpoint>,
     scope: Option<String>,
-    store: Arc<dyn ErasedStore>,
+    pub(super) store: Arc<dyn ErasedStore>,
     /// Called when the store fails.
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    /// Where sessions are ended at the server (RFC 7009).
+    pub(super) revocation: Option<TokenEndpoint>,
+    pub(super) caches: std::sync::Mutex<Vec<WeakTokenCache>>,
 }
 
 /// What this process knows by itself.
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// A session that the store has not taken yet, or would not give.
-    unsaved: Option<Session>,
+    pub(super) unsaved: Option<Session>,
     /// The refresh token that is under way or got no answer, and how often it was sent.
-    lost: Option<(SecretString, u8)>,
+    pub(super) lost: Option<(SecretString, u8)>,
+    /// What the server could not be told yet that it is over.
+    pub(super) unrevoked: Option<Session>,
 }
 
 /// A store that failed while the session goes on.
@@ -109,8 +118,11 @@ impl RefreshToken {
         scope: Option<String>,
         store: Arc<dyn ErasedStore>,
         warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+        revocation: Option<TokenEndpoint>,
     ) -> Self {
         Self(Arc::new(Inner {
+            revocation,
+            caches: std::sync::Mutex::default(),
             endpoint,
             scope,
             store,
@@ -136,14 +148,14 @@ impl RefreshToken {
 
 impl Inner {
     /// `None`: the store fails, and the session goes on without.
-    async fn lock(&self) -> Option<Box<dyn ErasedLocked>> {
+    pub(super) async fn lock(&self) -> Option<Box<dyn ErasedLocked>> {
         let locked = self.store.lock_boxed().await;
         locked
             .map_err(|cause| self.warn(StoreOperation::Lock, cause))
             .ok()
     }
 
-    fn warn(&self, doing: StoreOperation, cause: BoxError) {
+    pub(super) fn warn(&self, doing: StoreOperation, cause: BoxError) {
         (self.warn)(&StoreError { doing, cause });
     }
 
@@ -163,7 +175,7 @@ impl Inner {
     }
 
     /// The session, as far as it is known: what the store would not take is newer than what it has.
-    async fn load(
+    pub(super) async fn load(
         &self,
         state: &State,
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
@@ -271,6 +283,23 @@ impl TokenSource for RefreshToken {
                 Error::build(ErrorKind::Interrupted, Retry::Later, message).caused_by(error);
             Err(error.done())
         })
+    }
+
+    fn attached(&self, cache: WeakTokenCache) {
+        let mut caches = self.0.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(WeakTokenCache::is_alive);
+        caches.push(cache);
+    }
+}
+
+/// This process' caches of one session.
+impl Inner {
+    pub(super) fn forget_everywhere(&self) {
+        let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        caches.retain(WeakTokenCache::is_alive);
+        for cache in caches.iter() {
+            cache.forget();
+        }
     }
 }
 

@@ -1,0 +1,96 @@
+//! The end of a session by its user's will (RFC 7009).
+//!
+//! Invariants: what is here is forgotten first, and whatever the server says: the store's session,
+//! then the tokens in every cache of this process. The session's lock is held meanwhile, so that an
+//! exchange that is under way ends before, and what it brought is revoked, too; one that comes
+//! later finds nobody signed in.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::refresh_token::{Inner, RefreshToken, State, StoreOperation};
+use crate::{
+    Error, ErrorKind,
+    endpoint::{Form, TokenEndpoint},
+    error::Retry,
+    store::Session,
+};
+
+impl RefreshToken {
+    /// Signs out: forgets the session, in the store and in all caches of this process, and tells
+    /// the server to revoke its tokens (RFC 7009) if it has a
+    /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url).
+    ///
+    /// # Errors
+    ///
+    /// The store still has the session, or the server was not told, so that its tokens have to be
+    /// taken for alive until they end: the session is forgotten here all the same. If
+    /// [retryable](Error::is_retryable), call it again.
+    pub async fn logout(&self) -> Result<(), Error> {
+        let inner = Arc::clone(&self.0);
+        // In a task of its own: whoever goes does not leave it half done.
+        let done = tokio::spawn(async move { inner.logout().await });
+        done.await.unwrap_or_else(|cause| {
+            let message = "the logout was interrupted";
+            let error = Error::build(ErrorKind::Interrupted, Retry::Later, message);
+            Err(error.caused_by(cause).done())
+        })
+    }
+}
+
+impl Inner {
+    async fn logout(&self) -> Result<(), Error> {
+        let mut state = self.state.lock().await;
+        let mut locked = self.lock().await;
+        let known = self.load(&state, locked.as_deref_mut()).await;
+        let emptied = match &mut locked {
+            Some(locked) => match locked.save_boxed(None).await {
+                Ok(()) => true,
+                Err(cause) => {
+                    self.warn(StoreOperation::Save, cause);
+                    false
+                }
+            },
+            None => false,
+        };
+        let earlier = state.unrevoked.take();
+        *state = State::default();
+        self.forget_everywhere();
+        let told = match (&self.revocation, known.or(earlier)) {
+            (Some(revocation), Some(session)) => {
+                let told = revoke(revocation, &session).await;
+                if told.as_ref().is_err_and(Error::is_retryable) {
+                    state.unrevoked = Some(session);
+                }
+                told
+            }
+            _ => Ok(()),
+        };
+        if !emptied {
+            let message = "the token store would not forget the session";
+            return Err(Error::build(ErrorKind::Source, Retry::Later, message).done());
+        }
+        told
+    }
+}
+
+/// The refresh token first: with it gone, most servers end the access token as well (RFC 7009
+/// §2.1). Both are tried.
+async fn revoke(revocation: &TokenEndpoint, session: &Session) -> Result<(), Error> {
+    let tell = |token: SecretString, hint| async move {
+        let mut form = Form::default();
+        form.push("token", token.expose_secret());
+        form.push("token_type_hint", hint);
+        revocation.tell(form).await
+    };
+    let mut told = Ok(());
+    if let Some(token) = &session.refresh_token {
+        told = tell(token.clone(), "refresh_token").await;
+    }
+    if let Some(access) = &session.access {
+        let access = tell(access.token.clone(), "access_token").await;
+        told = told.and(access);
+    }
+    told
+}
