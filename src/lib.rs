@@ -19,6 +19,9 @@
 //! # Ok::<(), bearer_auth::ConfigError>(())
 //! ```
 //!
+//! Where people sign in, [`AuthorizationCode`] makes a session that is a source like any other: see
+//! [`docs::sign_in`].
+//!
 //! Ready configurations for known providers are in [`provider`]; a source of your own is a
 //! [`source_fn`] or an implementation of [`TokenSource`].
 //!
@@ -101,7 +104,7 @@ mod cache;
 mod challenge;
 mod client_auth;
 mod clock;
-#[cfg(doc)]
+#[cfg(any(doc, doctest))]
 pub mod docs;
 pub mod endpoint;
 mod error;
