@@ -10,7 +10,7 @@ use crate::{
     ClientAuth, ConfigError, StoreError, address,
     endpoint::{HttpClient, Parameters},
     source::client::{ClientSettings, check_params, check_scopes, scopes},
-    store::{ErasedStore, MemoryStore, TokenStore},
+    store::{ErasedStore, TokenStore},
 };
 
 /// See [`AuthorizationCode::builder`].
@@ -27,7 +27,7 @@ pub struct AuthorizationCodeBuilder {
     issuer: Option<String>,
     issuer_is_sent: bool,
     revocation_url: Option<String>,
-    store: Arc<dyn ErasedStore>,
+    store: Option<Arc<dyn ErasedStore>>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
 
@@ -45,7 +45,7 @@ impl AuthorizationCodeBuilder {
             issuer: None,
             issuer_is_sent: false,
             revocation_url: None,
-            store: Arc::new(MemoryStore::new()),
+            store: None,
             warn: Arc::new(|_| {}),
         }
     }
@@ -149,9 +149,11 @@ impl AuthorizationCodeBuilder {
         self
     }
 
-    /// Where the session is kept. Default: [`MemoryStore`], it ends with the process.
+    /// Where the session is kept: the one session, which the next login replaces. Default: each
+    /// login has a [`MemoryStore`](crate::store::MemoryStore) of its own, so that one client serves
+    /// many people, and sessions end with the process.
     pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.store = Arc::new(store);
+        self.store = Some(Arc::new(store));
         self
     }
 

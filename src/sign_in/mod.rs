@@ -30,7 +30,11 @@ pub use self::{
     builder::AuthorizationCodeBuilder,
     pending::{Login, PendingLogin},
 };
-use crate::{ConfigError, RefreshToken, StoreError, endpoint::TokenEndpoint, store::ErasedStore};
+use crate::{
+    ConfigError, RefreshToken, StoreError,
+    endpoint::TokenEndpoint,
+    store::{ErasedStore, MemoryStore},
+};
 
 /// The authorization code grant (RFC 6749 §4.1), with PKCE (RFC 7636): a person signs in once, and
 /// the program goes on in their name.
@@ -73,7 +77,8 @@ pub(crate) struct Config {
     issuer_is_sent: bool,
     endpoint: Arc<TokenEndpoint>,
     revocation_url: Option<Url>,
-    store: Arc<dyn ErasedStore>,
+    /// `None`: each session has its own, in memory.
+    store: Option<Arc<dyn ErasedStore>>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
 
@@ -108,10 +113,11 @@ impl AuthorizationCode {
     /// the program, or of another process. Does no I/O; without a session, asking for a token fails
     /// with [`ErrorKind::SignInRequired`](crate::ErrorKind::SignInRequired).
     pub fn session(&self) -> RefreshToken {
+        let store = self.0.store.clone();
         RefreshToken::new(
             Arc::clone(&self.0.endpoint),
             None,
-            Arc::clone(&self.0.store),
+            store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
             Arc::clone(&self.0.warn),
             self.0
                 .revocation_url

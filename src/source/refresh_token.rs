@@ -60,8 +60,10 @@ pub(super) struct Inner {
 /// What this process knows by itself.
 #[derive(Default)]
 pub(super) struct State {
-    /// A session that the store has not taken yet, or would not give.
-    pub(super) unsaved: Option<Session>,
+    /// The session as it was last read or written: it serves on while the store fails.
+    pub(super) known: Option<Session>,
+    /// The store has not taken that yet.
+    pub(super) unsaved: bool,
     /// The refresh token that is under way or got no answer, and how often it was sent.
     pub(super) lost: Option<(SecretString, u8)>,
     /// What the server could not be told yet that it is over.
@@ -165,46 +167,49 @@ impl Inner {
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
         session: Session,
     ) {
-        state.unsaved = Some(session);
+        state.known = Some(session);
+        state.unsaved = true;
         if let Some(locked) = locked {
-            match locked.save_boxed(state.unsaved.as_ref()).await {
-                Ok(()) => state.unsaved = None,
+            match locked.save_boxed(state.known.as_ref()).await {
+                Ok(()) => state.unsaved = false,
                 Err(cause) => self.warn(StoreOperation::Save, cause),
             }
         }
     }
 
-    /// The session, as far as it is known: what the store would not take is newer than what it has.
+    /// The session, as far as it is known: what the store would not take is newer than what it has,
+    /// and if the store fails, there is what it had.
     pub(super) async fn load(
         &self,
-        state: &State,
+        state: &mut State,
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
-    ) -> Option<Session> {
-        if state.unsaved.is_some() {
-            return state.unsaved.clone();
-        }
-        match locked?.load_boxed().await {
-            Ok(session) => session,
-            Err(cause) => {
-                self.warn(StoreOperation::Load, cause);
-                None
+    ) -> Result<Session, Error> {
+        if let Some(locked) = locked
+            && !state.unsaved
+        {
+            match locked.load_boxed().await {
+                Ok(session) => {
+                    state.known = session;
+                    let known = state.known.clone();
+                    return known
+                        .ok_or_else(|| required("there is no session: nobody is signed in"));
+                }
+                Err(cause) => self.warn(StoreOperation::Load, cause),
             }
         }
+        state.known.clone().ok_or_else(|| {
+            // Whoever is signed in is so still, once it can be read.
+            let message = "the token store fails, and no session is in memory";
+            Error::build(ErrorKind::Source, Retry::Later, message).done()
+        })
     }
 
     async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         let mut state = self.state.lock().await;
         let mut locked = self.lock().await;
-        if locked.is_none() && state.unsaved.is_none() {
-            // There may well be a session, so nobody has to sign in; it is not used unlocked.
-            let message = "the token store, which has the session, cannot be locked now";
-            return Err(Error::build(ErrorKind::Source, Retry::Later, message).done());
-        }
-        let session = self.load(&state, locked.as_deref_mut()).await;
-        let session =
-            session.ok_or_else(|| required("there is no session: nobody is signed in"))?;
+        let session = self.load(&mut state, locked.as_deref_mut()).await?;
         if let Some(access) = session.access.as_ref().filter(|a| is_newer(a, &request)) {
-            if state.unsaved.is_some() {
+            if state.unsaved {
                 self.save(&mut state, locked.as_deref_mut(), session.clone())
                     .await;
             }
@@ -235,9 +240,9 @@ impl Inner {
                 self.save(&mut state, locked.as_deref_mut(), next).await;
                 Ok(response)
             }
-            // An answer, whatever it says, or nothing sent: it has not been used up.
+            // An answer, whatever it says, or nothing sent: this time it has not been used up.
             Err(error) if !matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout) => {
-                state.lost = None;
+                state.lost = (sends > 0).then(|| (refresh_token.clone(), sends));
                 let code = error.oauth_error().map(OAuthError::code);
                 if code != Some(&OAuthErrorCode::InvalidGrant) {
                     return Err(error);
