@@ -13,7 +13,9 @@
 mod adoxx;
 mod challenges;
 mod errors;
+mod refresh_token;
 mod resource;
+mod sign_in;
 mod smart_completions;
 mod support;
 mod token_request;

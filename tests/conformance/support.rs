@@ -211,3 +211,30 @@ impl Rig {
         self.idp.api_log().iter().map(value).collect()
     }
 }
+
+/// What a browser does: it opens a login's URL, and says where it is sent.
+pub(crate) async fn browse(url: &str) -> String {
+    let request = Request::get(url).body(Full::default()).unwrap();
+    let response = http().request(request).await.unwrap();
+    let status = response.status();
+    assert_eq!(status, 302, "the server does not send the browser back");
+    let location = response.headers().get("location").unwrap();
+    location.to_str().unwrap().to_owned()
+}
+
+/// The parameters of a URL's query, decoded, in order.
+pub(crate) fn parameters(url: &str) -> Vec<(String, String)> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    url::form_urlencoded::parse(query.as_bytes())
+        .into_owned()
+        .collect()
+}
+
+/// The one value of a parameter.
+#[track_caller]
+pub(crate) fn value<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    let mut values = parameters.iter().filter(|(known, _)| known == name);
+    let value = values.next().map(|(_, value)| value.as_str());
+    assert!(values.next().is_none(), "`{name}` is there twice");
+    value
+}
