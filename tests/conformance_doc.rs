@@ -42,13 +42,18 @@ fn ids() -> Vec<String> {
         numbers.map(move |number| format!("{prefix}{number}"))
     };
     numbered("S0-", 1..=14)
+        .chain(numbered("S1-", 1..=19))
+        .chain(numbered("S2-", 1..=9))
         .chain(numbered("S3-", 1..=11))
         .chain(numbered("S4-", 1..=18))
-        .chain(numbered("P", 1..=21))
+        .chain(numbered("P", 1..=31))
         .chain(numbered("P", 33..=51))
-        .chain(numbered("P", 54..=70))
+        .chain(numbered("P", 54..=80))
+        .chain(numbered("P", 86..=90))
+        .chain(numbered("P", 161..=167))
+        .chain(numbered("P", 201..=205))
         .chain(numbered("P", 220..=239))
-        .chain(numbered("C", 1..=25))
+        .chain(numbered("C", 1..=27))
         .collect()
 }
 
