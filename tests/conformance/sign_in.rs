@@ -198,7 +198,6 @@ async fn p23_p86_which_redirect_uris_there_can_be() {
         assert!(builder().redirect_uri(good).build().is_ok(), "{good}");
     }
     for bad in [
-        "",
         "/cb",
         "app.example/cb",
         "//app.example/cb",
@@ -228,7 +227,19 @@ async fn p23_p86_which_redirect_uris_there_can_be() {
             "{bad}"
         );
     }
-    assert_eq!(refused(builder()), "redirect_uri", "there is no default");
+}
+
+#[tokio::test]
+async fn p31_without_a_redirect_uri_neither_request_has_one() {
+    let idp = MockIdp::builder().client("app", "").start().await.unwrap();
+    let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app");
+    let login = auth.build().unwrap().start();
+    assert!(!login.url().contains("redirect_uri"));
+    let query = format!("code=x&state={}", login.state().expose_secret());
+    let callback = format!("https://wherever.example/it-is-registered?{query}");
+    assert!(login.finish(&callback).await.is_err());
+    let form = idp.token_log()[0].form();
+    assert!(form.iter().all(|(name, _)| name != "redirect_uri"));
 }
 
 #[tokio::test]

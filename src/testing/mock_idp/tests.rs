@@ -14,6 +14,8 @@ use tokio::{
 use super::*;
 use crate::testing::ManualClock;
 
+mod sign_in;
+
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
 const CREDENTIALS: &str =
     "grant_type=client_credentials&client_id=client-id&client_secret=client-secret";
