@@ -290,7 +290,7 @@ async fn p54_c11_processes_that_share_a_store_make_one_exchange() {
 }
 
 #[tokio::test]
-async fn p239_people_are_not_confused() {
+async fn c11_people_are_not_confused() {
     let idp = idp().await;
     // A web application: one client, no store, many people.
     let auth = public(&idp).build().unwrap();

@@ -121,7 +121,7 @@ async fn p4_no_parameter_of_a_login_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn p56_a_login_for_one_api() {
+async fn p22_a_login_for_one_api() {
     let idp = idp().await;
     let auth = public(&idp)
         .param("audience", "https://api.example/")
