@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     endpoint::{Form, TokenEndpoint},
     error::Retry,
-    store::{Access, ErasedLocked, ErasedStore, Session},
+    store::{Access, DamagedSession, ErasedLocked, ErasedStore, Session},
 };
 
 /// A signed-in session (RFC 6749 §6): a [`TokenSource`] that renews with a refresh token.
@@ -184,24 +184,25 @@ impl Inner {
         state: &mut State,
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
     ) -> Result<Session, Error> {
-        if let Some(locked) = locked
-            && !state.unsaved
-        {
-            match locked.load_boxed().await {
+        let missing = match locked {
+            Some(locked) if !state.unsaved => match locked.load_boxed().await {
                 Ok(session) => {
                     state.known = session;
-                    let known = state.known.clone();
-                    return known
-                        .ok_or_else(|| required("there is no session: nobody is signed in"));
+                    required("there is no session: nobody is signed in")
                 }
-                Err(cause) => self.warn(StoreOperation::Load, cause),
-            }
-        }
-        state.known.clone().ok_or_else(|| {
-            // Whoever is signed in is so still, once it can be read.
-            let message = "the token store fails, and no session is in memory";
-            Error::build(ErrorKind::Source, Retry::Later, message).done()
-        })
+                Err(cause) => {
+                    let damaged = cause.is::<DamagedSession>();
+                    self.warn(StoreOperation::Load, cause);
+                    if damaged {
+                        required("what the token store has is no session: sign in again")
+                    } else {
+                        store_fails()
+                    }
+                }
+            },
+            _ => store_fails(),
+        };
+        state.known.clone().ok_or(missing)
     }
 
     async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
@@ -333,6 +334,12 @@ fn is_newer(access: &Access, request: &TokenRequest) -> bool {
 
 fn same(a: &SecretString, b: &SecretString) -> bool {
     a.expose_secret() == b.expose_secret()
+}
+
+/// Whoever is signed in is so still, once the store works again.
+fn store_fails() -> Error {
+    let message = "the token store fails, and no session is in memory";
+    Error::build(ErrorKind::Source, Retry::Later, message).done()
 }
 
 fn required(message: &'static str) -> Error {

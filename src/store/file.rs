@@ -30,7 +30,7 @@ use tokio::{
 use zeroize::Zeroizing;
 
 use self::disk::Files;
-use super::{LockedSession, SEALED, Session, TokenStore};
+use super::{DamagedSession, LockedSession, SEALED, Session, TokenStore};
 #[cfg(feature = "seal")]
 use crate::store::{SealingKey, sealed::Sealer};
 use crate::{BoxError, Clock};
@@ -209,7 +209,9 @@ impl LockedSession for LockedFile {
         self.run(|held| {
             let read = held.files.read(&held.lock)?;
             let session = read.map(|content| held.form.read(&content));
-            session.transpose().map_err(|why| held.files.error(&why))
+            // What it is, with the file's name.
+            let damaged = |why: String| DamagedSession::new(held.files.error(&why).to_string());
+            session.transpose().map_err(|why| damaged(why).into())
         })
         .await
     }

@@ -54,7 +54,8 @@ pub trait LockedSession: Send + 'static {
     ///
     /// # Errors
     ///
-    /// It cannot be read, or is damaged.
+    /// It cannot be read. If what was read is no session, a [`DamagedSession`]: nobody can go on
+    /// with it, and the user has to sign in again.
     fn load(&mut self) -> impl Future<Output = Result<Option<Session>, BoxError>> + Send;
 
     /// Replaces the session, so that a crash at any moment leaves the old one or the new one.
@@ -68,6 +69,25 @@ pub trait LockedSession: Send + 'static {
         session: Option<&Session>,
     ) -> impl Future<Output = Result<(), BoxError>> + Send;
 }
+
+/// What a store has is no session, and trying again does not help.
+#[derive(Debug)]
+pub struct DamagedSession(String);
+
+impl DamagedSession {
+    /// `why` is for people, and shows nothing of what was read.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for DamagedSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DamagedSession {}
 
 /// A signed-in session: what is needed to go on with it, in this process or in another.
 ///
@@ -164,22 +184,20 @@ impl Session {
     /// # Errors
     ///
     /// It is damaged, or from a later version.
-    pub fn from_json(json: &str) -> Result<Self, BoxError> {
+    pub fn from_json(json: &str) -> Result<Self, DamagedSession> {
         let written: Written<'_> = serde_json::from_str(json)
             // Its own words may show what it read.
             .map_err(|error| {
-                format!(
-                    "not a session: {:?} at {}",
-                    error.classify(),
-                    error.column()
-                )
+                let (what, at) = (error.classify(), error.column());
+                DamagedSession(format!("not a session: {what:?} at {at}"))
             })?;
         if written.version != VERSION {
-            return Err(format!("a session of version {}", written.version).into());
+            let why = format!("a session of version {}", written.version);
+            return Err(DamagedSession(why));
         }
         let time = |seconds: u64| {
             let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
-            time.ok_or("a session with a time that cannot be")
+            time.ok_or_else(|| DamagedSession::new("a session with a time that cannot be"))
         };
         let access = match written.access_token {
             None => None,
