@@ -18,6 +18,8 @@ use http::{Request, Response};
 use reqwest::Client;
 use tower::{Layer as _, ServiceExt as _};
 
+type Form = Vec<(String, String)>;
+
 const REVOKE: &str = "/revoke";
 
 /// Sends token requests to the identity provider, and answers the others: 200, or what stands in
@@ -26,7 +28,7 @@ const REVOKE: &str = "/revoke";
 struct Server {
     http: Arc<ReqwestClient>,
     script: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
-    told: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    told: Arc<Mutex<Vec<Form>>>,
 }
 
 impl HttpClient for Server {
@@ -48,7 +50,7 @@ impl Server {
     /// What was revoked: hint and token.
     fn told(&self) -> Vec<(String, String)> {
         let told = self.told.lock().unwrap();
-        let pair = |form: &Vec<(String, String)>| {
+        let pair = |form: &Form| {
             let value = |name: &str| form.iter().find(|(n, _)| n == name).unwrap().1.clone();
             assert_eq!(value("client_id"), "app");
             (value("token_type_hint"), value("token"))
