@@ -88,6 +88,7 @@
 //! |---|---|
 //! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider. Without it, give an [`endpoint::TowerClient`] |
 //! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
+//! | `jwt` | [`ClientAuth::private_key_jwt`] and [`ClientAuth::client_secret_jwt`], for clients that prove themselves by a signed JWT |
 //! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [above](#grpc) |
 //! | `seal` | [`store::FileStore`] encrypts its file, with a key that you give |
 //! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
@@ -122,6 +123,8 @@ pub mod store;
 pub mod testing;
 mod token;
 
+#[cfg(feature = "jwt")]
+pub use self::client_auth::{SigningAlgorithm, SigningKey};
 pub use self::{
     cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus, WeakTokenCache},
     client_auth::ClientAuth,

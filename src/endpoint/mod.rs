@@ -32,6 +32,8 @@ use crate::{
 /// A token endpoint, and one client's way to ask it.
 pub(crate) struct TokenEndpoint {
     pub(crate) url: Url,
+    /// Who the server is (RFC 8414 §2), if that is known.
+    pub(crate) issuer: Option<String>,
     pub(crate) client_id: String,
     pub(crate) client_secret: SecretString,
     pub(crate) auth: ClientAuth,
@@ -111,9 +113,10 @@ impl TokenEndpoint {
         self.auth.apply(
             &self.client_id,
             &self.client_secret,
+            self.issuer.as_deref().unwrap_or(self.url.as_str()),
             &mut headers,
             &mut form,
-        );
+        )?;
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
         let encoded = form.encode();

@@ -189,7 +189,7 @@ impl AuthorizationCodeBuilder {
     /// # Errors
     ///
     /// The first setting that cannot work, by name, with the remedy.
-    pub fn build(self) -> Result<AuthorizationCode, ConfigError> {
+    pub fn build(mut self) -> Result<AuthorizationCode, ConfigError> {
         let authorization_url = address::parse("authorization_url", &self.authorization_url)?;
         let is_public = self.client.client_secret.expose_secret().is_empty();
         let usual = if is_public {
@@ -197,9 +197,11 @@ impl AuthorizationCodeBuilder {
         } else {
             ClientAuth::basic()
         };
+        self.client.issuer.clone_from(&self.issuer);
         let endpoint = self.client.build(usual)?;
         let challenge = self.challenge?;
-        if challenge == Method::Off && (is_public || endpoint.auth.is_none()) {
+        let is_public = (is_public && !endpoint.auth.has_key()) || endpoint.auth.is_none();
+        if challenge == Method::Off && is_public {
             return Err(ConfigError::new(
                 "without_pkce",
                 "a client without a secret has nothing else to protect its codes (RFC 9700 §2.1.1)",

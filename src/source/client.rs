@@ -16,6 +16,8 @@ use crate::{
 /// The settings of a client, not checked yet.
 pub(crate) struct ClientSettings {
     pub(crate) token_url: Result<String, ConfigError>,
+    /// Who the server is (RFC 8414 §2), if that is known.
+    pub(crate) issuer: Option<String>,
     pub(crate) client_id: String,
     pub(crate) client_secret: SecretString,
     pub(crate) auth: Vec<ClientAuth>,
@@ -33,6 +35,7 @@ impl ClientSettings {
     ) -> Self {
         Self {
             token_url,
+            issuer: None,
             client_id,
             client_secret,
             auth: Vec::new(),
@@ -52,7 +55,7 @@ impl ClientSettings {
         if self.parameters != Parameters::Body && auth.is_in_body() {
             return Err(ConfigError::new(
                 "client_auth",
-                "this method would put the secret into the URL; \
+                "this method would put the secret or the assertion into the URL; \
                  use `basic` or `basic_raw` with parameters in the query",
             ));
         }
@@ -64,6 +67,7 @@ impl ClientSettings {
         Ok(TokenEndpoint {
             headers: headers(self.headers, self.parameters)?,
             url,
+            issuer: self.issuer,
             client_id: self.client_id,
             client_secret: self.client_secret,
             auth,

@@ -230,10 +230,10 @@ impl ClientCredentialsBuilder {
             return Err(ConfigError::new(
                 "client_auth",
                 "client credentials are for clients that can prove themselves; \
-                 use `basic`, `basic_raw` or `post`",
+                 use `basic`, `basic_raw`, `post`, or a signed JWT",
             ));
         }
-        check_required(&self.required, &endpoint.client_secret, &self.grant)?;
+        check_required(&self.required, &endpoint, &self.grant)?;
         check_grant(&self.grant, &endpoint)?;
         Ok(ClientCredentials {
             endpoint,
@@ -253,10 +253,12 @@ impl fmt::Debug for ClientCredentialsBuilder {
 
 fn check_required(
     required: &[Required],
-    secret: &SecretString,
+    endpoint: &TokenEndpoint,
     grant: &Grant,
 ) -> Result<(), ConfigError> {
-    if required.contains(&Required::Secret) && secret.expose_secret().is_empty() {
+    let proves_nothing =
+        endpoint.client_secret.expose_secret().is_empty() && !endpoint.auth.has_key();
+    if required.contains(&Required::Secret) && proves_nothing {
         let problem = "empty; this provider wants the secret of the registered client";
         return Err(ConfigError::new("client_secret", problem));
     }
@@ -288,6 +290,7 @@ fn check_grant(grant: &Grant, endpoint: &TokenEndpoint) -> Result<(), ConfigErro
     // The same parameter in the URL's query and in ours would be sent twice.
     let sent = |name: &str| match name {
         "grant_type" | "client_id" | "client_secret" => true,
+        "client_assertion" | "client_assertion_type" => true,
         "scope" => !grant.scopes.is_empty(),
         "audience" => grant.audience.is_some(),
         "resource" => !grant.resources.is_empty(),

@@ -12,7 +12,20 @@ use secrecy::{ExposeSecret, SecretString};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+#[cfg(feature = "jwt")]
+pub use self::key::{SigningAlgorithm, SigningKey};
 use crate::{ConfigError, endpoint::Form};
+#[cfg(feature = "jwt")]
+use {self::assertion::Signer, crate::clock::Clock, std::time::Duration};
+
+#[cfg(feature = "jwt")]
+mod assertion;
+#[cfg(all(test, feature = "jwt"))]
+mod assertion_tests;
+#[cfg(feature = "jwt")]
+mod jwk;
+#[cfg(feature = "jwt")]
+mod key;
 
 /// How a client proves itself to the token endpoint (RFC 6749 §2.3).
 ///
@@ -29,14 +42,20 @@ pub struct ClientAuth {
     method: Method,
     /// The spelling of `Basic`.
     scheme: Option<Cow<'static, str>>,
+    #[cfg(feature = "jwt")]
+    assertion: assertion::Settings,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Method {
     Basic,
     BasicRaw,
     Post,
     None,
+    #[cfg(feature = "jwt")]
+    SecretJwt,
+    #[cfg(feature = "jwt")]
+    KeyJwt(SigningKey),
 }
 
 impl ClientAuth {
@@ -70,20 +89,89 @@ impl ClientAuth {
         self
     }
 
+    /// `private_key_jwt`: a JWT that the client signs with its private key, of which the server has
+    /// the public one (RFC 7523 §2.2, OpenID Connect Core §9). The client secret, if there is one,
+    /// is not used.
+    ///
+    /// Each request has a JWT of its own: `iss` and `sub` are the client's id, `aud` the server's
+    /// [issuer](Self::assertion_audience), `jti` is 128 random bits, and `exp` is a
+    /// [minute](Self::assertion_lifetime) after `iat`.
+    ///
+    /// ```
+    /// use bearer_auth::{ClientAuth, ClientCredentials, ConfigError, SigningKey};
+    ///
+    /// # fn source(pem: String) -> Result<ClientCredentials, ConfigError> {
+    /// let key = SigningKey::from_pem(pem)?.key_id("2026-11");
+    /// let auth = ClientAuth::private_key_jwt(key).assertion_audience("https://idp.example");
+    /// ClientCredentials::builder("https://idp.example/token", "client-id", "")
+    ///     .client_auth(auth)
+    ///     .build()
+    /// # }
+    /// ```
+    #[cfg(feature = "jwt")]
+    pub fn private_key_jwt(key: SigningKey) -> Self {
+        Self::new(Method::KeyJwt(key))
+    }
+
+    /// `client_secret_jwt`: as [`private_key_jwt`](Self::private_key_jwt), signed with the client
+    /// secret (HS256), which has to be of 32 bytes or more (RFC 7518 §3.2). The secret is not sent,
+    /// but the server has to know it: a private key is better where the server takes one.
+    #[cfg(feature = "jwt")]
+    pub fn client_secret_jwt() -> Self {
+        Self::new(Method::SecretJwt)
+    }
+
+    /// To whom the assertion is addressed (`aud`, RFC 7523 §3), to the letter: as a rule the
+    /// server's issuer (draft-ietf-oauth-rfc7523bis), for some servers their token endpoint's URL.
+    /// Default: the issuer where the source knows it, such as by
+    /// [`AuthorizationCodeBuilder::issuer`](crate::AuthorizationCodeBuilder::issuer), and the token
+    /// endpoint's URL otherwise.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
+        self.assertion.audience = Some(audience.into());
+        self
+    }
+
+    /// How long an assertion is good (`exp`, RFC 7523 §3), in whole seconds, from 1 s to 5 min.
+    /// Default: 60 s.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_lifetime(mut self, lifetime: Duration) -> Self {
+        self.assertion.lifetime = Some(lifetime);
+        self
+    }
+
+    /// Says from when on an assertion is good (`nbf`, RFC 7523 §3): from when it is made. Default:
+    /// it does not, since a server whose clock is behind would refuse it.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_not_before(mut self) -> Self {
+        self.assertion.not_before = true;
+        self
+    }
+
     fn new(method: Method) -> Self {
         Self {
             method,
             scheme: None,
+            #[cfg(feature = "jwt")]
+            assertion: assertion::Settings::default(),
         }
     }
 
     pub(crate) fn is_none(&self) -> bool {
-        self.method == Method::None
+        matches!(self.method, Method::None)
     }
 
-    /// Whether the secret goes into the parameters.
+    /// Whether the proof goes into the parameters.
     pub(crate) fn is_in_body(&self) -> bool {
-        matches!(self.method, Method::Post | Method::None)
+        !matches!(self.method, Method::Basic | Method::BasicRaw)
+    }
+
+    /// Whether it proves something without a secret.
+    pub(crate) fn has_key(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        return matches!(self.method, Method::KeyJwt(_));
+        #[cfg(not(feature = "jwt"))]
+        false
     }
 
     pub(crate) fn check(&self, client_id: &str, secret: &SecretString) -> Result<(), ConfigError> {
@@ -105,7 +193,7 @@ impl ClientAuth {
                 "has a control character in it: a stray line break at the end of a file?",
             ));
         }
-        if self.method == Method::BasicRaw && client_id.contains(':') {
+        if matches!(self.method, Method::BasicRaw) && client_id.contains(':') {
             return Err(ConfigError::new(
                 "client_id",
                 "a `:` cannot be told from the separator in raw Basic; use `ClientAuth::basic()`",
@@ -125,21 +213,45 @@ impl ClientAuth {
                 ));
             }
         }
+        #[cfg(feature = "jwt")]
+        self.check_assertion(secret)?;
         Ok(())
     }
 
-    /// Adds the proof to a request.
+    #[cfg(feature = "jwt")]
+    fn check_assertion(&self, secret: &SecretString) -> Result<(), ConfigError> {
+        match &self.method {
+            Method::SecretJwt => assertion::check_secret(secret)?,
+            Method::KeyJwt(key) => key.check()?,
+            _ if self.assertion != assertion::Settings::default() => {
+                return Err(ConfigError::new(
+                    "client_auth",
+                    "an assertion is described, which this method has not; \
+                     use `private_key_jwt` or `client_secret_jwt`",
+                ));
+            }
+            _ => {}
+        }
+        self.assertion.check()
+    }
+
+    /// Adds the proof to a request. `server` names who is asked: its issuer, or its token endpoint.
+    ///
+    /// # Errors
+    ///
+    /// When an assertion cannot be signed.
     pub(crate) fn apply(
         &self,
         client_id: &str,
         secret: &SecretString,
+        #[cfg_attr(not(feature = "jwt"), expect(unused_variables))] server: &str,
         headers: &mut HeaderMap,
         form: &mut Form,
-    ) {
-        match self.method {
+    ) -> Result<(), ConfigError> {
+        match &self.method {
             Method::Basic | Method::BasicRaw => {
                 let scheme = self.scheme.as_deref().unwrap_or("Basic");
-                let raw = self.method == Method::BasicRaw;
+                let raw = matches!(self.method, Method::BasicRaw);
                 if let Some(value) = basic(scheme, raw, client_id, secret.expose_secret()) {
                     headers.insert(AUTHORIZATION, value);
                 }
@@ -149,7 +261,30 @@ impl ClientAuth {
                 form.push("client_secret", secret.expose_secret());
             }
             Method::None => form.push("client_id", client_id),
+            #[cfg(feature = "jwt")]
+            Method::SecretJwt => {
+                self.assert(Signer::Secret(secret), client_id, server, form)?;
+            }
+            #[cfg(feature = "jwt")]
+            Method::KeyJwt(key) => self.assert(Signer::Key(key), client_id, server, form)?,
         }
+        Ok(())
+    }
+
+    #[cfg(feature = "jwt")]
+    fn assert(
+        &self,
+        signer: Signer<'_>,
+        client_id: &str,
+        server: &str,
+        form: &mut Form,
+    ) -> Result<(), ConfigError> {
+        let now = Clock::default().system_time();
+        let assertion = assertion::assertion(signer, &self.assertion, client_id, server, now)?;
+        form.push("client_id", client_id);
+        form.push("client_assertion_type", assertion::TYPE);
+        form.push("client_assertion", &assertion);
+        Ok(())
     }
 }
 
@@ -198,7 +333,8 @@ mod tests {
         let secret = SecretString::from(secret);
         auth.check(id, &secret).unwrap();
         let (mut headers, mut form) = (HeaderMap::new(), Form::default());
-        auth.apply(id, &secret, &mut headers, &mut form);
+        auth.apply(id, &secret, "", &mut headers, &mut form)
+            .unwrap();
         assert!(headers[AUTHORIZATION].is_sensitive());
         assert_eq!(form.encode().as_str(), "", "one method only");
         headers[AUTHORIZATION].to_str().unwrap().to_owned()
@@ -307,7 +443,9 @@ mod tests {
     #[test]
     fn p16_an_empty_secret_is_left_out_of_the_body() {
         let (mut headers, mut form) = (HeaderMap::new(), Form::default());
-        ClientAuth::post().apply("id", &"".into(), &mut headers, &mut form);
+        ClientAuth::post()
+            .apply("id", &"".into(), "", &mut headers, &mut form)
+            .unwrap();
         assert_eq!(form.encode().as_str(), "client_id=id");
         assert!(headers.is_empty());
     }
