@@ -50,6 +50,7 @@ fn ids() -> Vec<String> {
         .chain(numbered("P", 33..=51))
         .chain(numbered("P", 54..=80))
         .chain(numbered("P", 86..=90))
+        .chain(numbered("P", 126..=138))
         .chain(numbered("P", 161..=167))
         .chain(numbered("P", 201..=205))
         .chain(numbered("P", 220..=239))

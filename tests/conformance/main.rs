@@ -11,6 +11,8 @@
 )]
 
 mod adoxx;
+#[cfg(feature = "jwt")]
+mod assertions;
 mod challenges;
 mod errors;
 mod refresh_token;
