@@ -343,3 +343,83 @@ async fn an_unknown_resource_is_one_request_and_a_terminal_error() {
     assert_eq!((stats.token_requests, stats.token_requests_failed), (1, 1));
     assert_eq!((stats.api_ok, stats.api_401), (0, 0));
 }
+
+/// The public part of a key, as a JWK.
+#[cfg(feature = "jwt")]
+fn public_jwk(key: &rcgen::KeyPair) -> Value {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use rcgen::PublicKeyData as _;
+
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let raw = key.der_bytes();
+    match raw.len() {
+        32 => json!({"kty": "OKP", "crv": "Ed25519", "x": encode(raw)}),
+        65 => {
+            json!({"kty": "EC", "crv": "P-256", "x": encode(&raw[1..33]), "y": encode(&raw[33..])})
+        }
+        // A sequence of DER: the modulus behind 9 bytes, and 65537.
+        270 => json!({"kty": "RSA", "n": encode(&raw[9..265]), "e": "AQAB"}),
+        other => unreachable!("a public key of {other} bytes"),
+    }
+}
+
+#[cfg(feature = "jwt")]
+#[tokio::test]
+async fn clients_prove_themselves_by_signed_jwts() {
+    use bearer_auth::{SigningAlgorithm, SigningKey};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
+
+    let secret = "secret-secret-secret-secret-0032";
+    let keys = [
+        (SigningAlgorithm::Rs256, "RS256", &PKCS_RSA_SHA256),
+        (SigningAlgorithm::Ps256, "PS256", &PKCS_RSA_SHA256),
+        (SigningAlgorithm::Es256, "ES256", &PKCS_ECDSA_P256_SHA256),
+        (SigningAlgorithm::EdDsa, "EdDSA", &PKCS_ED25519),
+    ]
+    .map(|(algorithm, name, kind)| (algorithm, name, KeyPair::generate_for(kind).unwrap()));
+    let mut clients: Vec<_> = keys
+        .iter()
+        .map(|(_, name, key)| {
+            let mut jwk = public_jwk(key);
+            jwk["kid"] = json!("k1");
+            json!({
+                "client_id": name, "token_endpoint_auth_method": "private_key_jwt",
+                "token_endpoint_auth_signing_alg": name, "jwks": {"keys": [jwk]},
+            })
+        })
+        .collect();
+    clients.push(json!({
+        "client_id": "HS256", "client_secret": secret,
+        "token_endpoint_auth_method": "client_secret_jwt",
+        "token_endpoint_auth_signing_alg": "HS256",
+    }));
+    let Some(idp) = OidcProvider::start_with(json!({"clients": clients})) else {
+        return;
+    };
+    let source = |id: &str, auth: ClientAuth| {
+        ClientCredentials::builder(idp.token_url(), id, secret).client_auth(auth)
+    };
+    let fetch = async |id: &str, auth: ClientAuth| {
+        let source = source(id, auth).build().unwrap();
+        TokenCache::new(source).token().await
+    };
+    let mut auths = vec![("HS256", ClientAuth::client_secret_jwt())];
+    for (algorithm, name, key) in &keys {
+        let key = SigningKey::from_pem(key.serialize_pem()).unwrap();
+        let key = key.algorithm(*algorithm).key_id("k1");
+        auths.push((name, ClientAuth::private_key_jwt(key)));
+    }
+    for (id, auth) in auths {
+        // The issuer, as the draft has it, and the token endpoint's URL.
+        let by_issuer = auth.clone().assertion_audience(idp.issuer());
+        for auth in [by_issuer, auth.clone()] {
+            let token = fetch(id, auth).await.unwrap();
+            assert_eq!(idp.status_with(token.expose_secret()).await, 200, "{id}");
+        }
+        // Somebody else's.
+        let error = fetch(id, auth.assertion_audience("https://other.example"));
+        let error = error.await.unwrap_err();
+        let code = error.oauth_error().unwrap().code();
+        assert_eq!(code, &OAuthErrorCode::InvalidClient, "{id}");
+    }
+}

@@ -85,7 +85,8 @@ const provider = new Provider(issuer, {
   clockTolerance: 0, // the default is 15 s, which would keep expired tokens alive
   // Expiry is whole seconds: exp = floor(now) + ttl, so a token really lives between ttl-1 and ttl s.
   ttl: { ClientCredentials: ttl, ...people.ttl },
-  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'none'],
+  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none'],
+  enabledJWA: { clientAuthSigningAlgValues: ['HS256', 'RS256', 'PS256', 'ES256', 'EdDSA'] },
   features: {
     devInteractions: { enabled: people.clients.length > 0 },
     clientCredentials: { enabled: true },

@@ -95,6 +95,11 @@ impl OidcProvider {
         Some(provider)
     }
 
+    #[cfg(feature = "jwt")]
+    pub(crate) fn issuer(&self) -> &str {
+        &self.issuer
+    }
+
     pub(crate) fn token_url(&self) -> String {
         format!("{}/token", self.issuer)
     }
