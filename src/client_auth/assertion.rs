@@ -146,3 +146,6 @@ pub(super) fn assertion(
     URL_SAFE_NO_PAD.encode_string(signature, &mut whole);
     Ok(whole)
 }
+
+#[cfg(test)]
+mod tests;

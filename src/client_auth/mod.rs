@@ -20,8 +20,6 @@ use {self::assertion::Signer, crate::clock::Clock, std::time::Duration};
 
 #[cfg(feature = "jwt")]
 mod assertion;
-#[cfg(all(test, feature = "jwt"))]
-mod assertion_tests;
 #[cfg(feature = "jwt")]
 mod jwk;
 #[cfg(feature = "jwt")]

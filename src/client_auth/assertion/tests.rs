@@ -19,11 +19,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{
-    ClientAuth, SigningAlgorithm, SigningKey,
-    assertion::{Settings, Signer, assertion},
-};
-use crate::{ConfigError, endpoint::Form};
+use super::{Settings, Signer, assertion};
+use crate::{ClientAuth, ConfigError, SigningAlgorithm, SigningKey, endpoint::Form};
 
 /// RSA of 1024 bits, made for this test and used nowhere else: too short to be taken.
 const TEST_KEY_TOO_SHORT: &str = "\
