@@ -128,7 +128,7 @@ impl AuthorizationCodeBuilder {
     }
 
     /// The server's issuer (RFC 8414 §2): an answer that says to be from another is refused (RFC
-    /// 9207). Compared as it is.
+    /// 9207). Compared as it is. Assertions of the client, if it signs any, are addressed to it.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.issuer = Some(issuer.into());
         self
