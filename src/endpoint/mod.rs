@@ -83,6 +83,7 @@ impl TokenEndpoint {
             parameters: Parameters::Body,
             headers: HeaderMap::new(),
             http: Arc::clone(&self.http),
+            issuer: self.issuer.clone(),
             reading: Reading::default(),
         }
     }
