@@ -109,6 +109,8 @@ mod clock;
 pub mod docs;
 pub mod endpoint;
 mod error;
+#[cfg(any(feature = "login", feature = "testing"))]
+mod html;
 mod layer;
 mod message;
 pub mod provider;

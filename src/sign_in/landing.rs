@@ -3,11 +3,11 @@
 //! Nothing of the request is in it, it loads nothing, and it takes the code out of the address
 //! (RFC 6749 §3.1.2.5, RFC 9700 §4.2).
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use sha2::{Digest as _, Sha256};
+
+use crate::html::content_policy;
 
 const PAGE: &str = include_str!("landing.html");
 
@@ -25,12 +25,12 @@ pub(super) fn page(signed_in: bool) -> Response<Full<Bytes>> {
         .replace("{sign}", sign)
         .replace("{colour}", colour)
         .replace("{text}", text);
-    let policy = policy(&page);
+    let policy = content_policy(&page);
     let mut response = plain(StatusCode::OK, page);
     let headers = response.headers_mut();
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     headers.insert(header::CONTENT_TYPE, html);
-    if let Ok(policy) = HeaderValue::try_from(policy) {
+    if let Some(policy) = policy {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     response
@@ -57,21 +57,6 @@ fn plain(status: StatusCode, body: String) -> Response<Full<Bytes>> {
             .insert(name, HeaderValue::from_static(value));
     }
     response
-}
-
-/// The page's own style and script, and nothing else.
-fn policy(page: &str) -> String {
-    let hash = |tag: &str| {
-        let inner = page.split_once(&format!("<{tag}>"));
-        let inner = inner.and_then(|(_, rest)| rest.split_once(&format!("</{tag}>")));
-        let digest = Sha256::digest(inner.map_or("", |(inner, _)| inner));
-        format!("'sha256-{}'", STANDARD.encode(digest))
-    };
-    format!(
-        "default-src 'none'; base-uri 'none'; frame-ancestors 'none'; style-src {}; script-src {}",
-        hash("style"),
-        hash("script")
-    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use http::{
 };
 
 use super::answer::Reply;
+use crate::html::content_policy;
 
 /// The page that asks for a name. Its form goes to the URL that it came from.
 pub(super) fn sign_in(client: &str, scope: Option<&str>, hint: &str) -> Reply {
@@ -51,7 +52,7 @@ pub(super) fn text(status: StatusCode, words: &str) -> Reply {
 }
 
 fn html(status: StatusCode, page: String) -> Reply {
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
+    let policy = content_policy(&page).unwrap_or(HeaderValue::from_static("default-src 'none'"));
     Reply::new(status)
         .with(
             CONTENT_TYPE,
@@ -60,7 +61,7 @@ fn html(status: StatusCode, page: String) -> Reply {
         .with(CACHE_CONTROL, NO_STORE)
         // The page's address has the state in it.
         .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
-        .with(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY))
+        .with(CONTENT_SECURITY_POLICY, policy)
         .with(NO_SNIFF, HeaderValue::from_static("nosniff"))
         .body(page)
 }
