@@ -226,3 +226,32 @@ async fn p190_a_revocation_url_without_tls_is_refused() {
     let error = built.unwrap_err().to_string();
     assert!(error.contains("revocation_url"), "{error}");
 }
+
+/// Not about signing out, but with the same store: a browser that goes away.
+#[tokio::test]
+async fn p27_a_login_whose_caller_goes_is_finished() {
+    let idp = MockIdp::builder().client("app", "").start().await.unwrap();
+    let store = MemoryStore::new();
+    let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app")
+        .redirect_uri("https://app.example/cb")
+        .store(store.clone())
+        .build()
+        .unwrap();
+    let login = auth.start();
+    let callback = idp.sign_in(login.url()).unwrap();
+    let hold = idp.hold();
+    let caller = tokio::spawn(async move { login.finish(&callback).await });
+    idp.token_requests_reach(1).await;
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    hold.release();
+    // Server and exchange run on this thread, too: each turn is one of theirs.
+    for _ in 0..1_000_000 {
+        if !is_empty(&store).await {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    TokenCache::new(auth.session()).token().await.unwrap();
+    assert_eq!(idp.token_requests(), 1);
+}

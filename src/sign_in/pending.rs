@@ -4,6 +4,7 @@ use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
 use url::Url;
 
 use super::{
@@ -13,8 +14,9 @@ use super::{
     pkce::{Verifier, random},
 };
 use crate::{
-    BoxError, ConfigError, Error, RefreshToken,
+    BoxError, ConfigError, Error, ErrorKind, RefreshToken,
     endpoint::{Form, Parameters},
+    error::Retry,
 };
 
 /// What one login needs beyond its client's settings: see
@@ -191,9 +193,18 @@ impl PendingLogin {
     /// this login's answer, or says that the server refuses
     /// ([`oauth_error`](Error::oauth_error)); otherwise those of a token request. A code is never
     /// sent twice (RFC 6749 §4.1.2): the person has to start anew.
+    /// [`ErrorKind::NoRuntime`] outside a tokio runtime. Dropping the future does not stop the
+    /// exchange: a session that is kept in a store is there.
     pub async fn finish(self, callback: &str) -> Result<RefreshToken, Error> {
         let code = self.code(callback)?;
-        self.exchange(code).await
+        let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
+        // In a task of its own: a browser that goes away does not lose what its code was sent for.
+        let exchange = runtime.spawn(async move { self.exchange(code).await });
+        exchange.await.unwrap_or_else(|cause| {
+            let message = "the exchange of the code was interrupted";
+            let error = Error::build(ErrorKind::Interrupted, Retry::Never, message);
+            Err(error.caused_by(cause).done())
+        })
     }
 
     pub(super) fn code(&self, callback: &str) -> Result<SecretString, Error> {
