@@ -241,8 +241,8 @@ impl Inner {
                 self.save(&mut state, locked.as_deref_mut(), next).await;
                 Ok(response)
             }
-            // An answer, whatever it says, or nothing sent: this time it has not been used up.
-            Err(error) if !matches!(error.kind(), ErrorKind::Transport | ErrorKind::Timeout) => {
+            // A refusal, or nothing sent: this time it has not been used up.
+            Err(error) if !may_have_been_used(&error) => {
                 state.lost = (sends > 0).then(|| (refresh_token.clone(), sends));
                 let code = error.oauth_error().map(OAuthError::code);
                 if code != Some(&OAuthErrorCode::InvalidGrant) {
@@ -298,8 +298,8 @@ impl TokenSource for RefreshToken {
     }
 }
 
-/// This process' caches of one session.
 impl Inner {
+    /// In the caches of this process.
     pub(super) fn forget_everywhere(&self) {
         let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
         caches.retain(WeakTokenCache::is_alive);
@@ -334,6 +334,18 @@ fn is_newer(access: &Access, request: &TokenRequest) -> bool {
 
 fn same(a: &SecretString, b: &SecretString) -> bool {
     a.expose_secret() == b.expose_secret()
+}
+
+/// Whether the server may have taken the refresh token, and what it gave for it is lost: there was
+/// no answer, or one that cannot be made use of.
+fn may_have_been_used(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::Transport
+            | ErrorKind::Timeout
+            | ErrorKind::InvalidResponse
+            | ErrorKind::UnsupportedTokenType
+    )
 }
 
 /// Whoever is signed in is so still, once the store works again.

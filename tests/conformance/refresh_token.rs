@@ -13,6 +13,7 @@ use bearer_auth::{
     testing::{Answer, ManualClock, MockIdp, RefreshTokens},
 };
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
 use super::{
     sign_in::{idp, public, signed_in},
@@ -216,6 +217,28 @@ async fn c22_a_refresh_token_whose_answer_was_lost_is_sent_once_more() {
     assert_eq!(lost.count(), 2 + 3);
     let error = signed.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
+}
+
+#[tokio::test]
+async fn c22_an_answer_that_cannot_be_read_is_as_good_as_lost() {
+    let no_type_of_ours = json!({"access_token": "t", "token_type": "mac", "refresh_token": "r"});
+    for answer in [
+        Answer::garbage(),
+        Answer::truncated(),
+        Answer::json(200, no_type_of_ours),
+    ] {
+        let signed = signed().await;
+        let rig = &signed.rig;
+        rig.cache.token().await.unwrap();
+        rig.idp.always(answer);
+        for _ in 0..4 {
+            assert!(signed.refresh().await.is_err());
+            rig.clock.advance(600 * SECOND);
+        }
+        assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
+        let error = signed.refresh().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::SignInRequired);
+    }
 }
 
 #[tokio::test]
