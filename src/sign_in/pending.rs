@@ -189,7 +189,7 @@ impl PendingLogin {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SignIn`](crate::ErrorKind::SignIn), without a request, if the callback is not
+    /// [`ErrorKind::SignIn`], without a request, if the callback is not
     /// this login's answer, or says that the server refuses
     /// ([`oauth_error`](Error::oauth_error)); otherwise those of a token request. A code is never
     /// sent twice (RFC 6749 §4.1.2): the person has to start anew.
