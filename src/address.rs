@@ -53,6 +53,18 @@ pub(crate) fn join(field: &'static str, base: &str, path: &str) -> Result<String
     Ok(url.into())
 }
 
+/// The URL with further parameters: what its query has already stays in front, to the letter (RFC
+/// 6749 §3.1, §3.2).
+pub(crate) fn with_query(url: &Url, parameters: &str) -> Url {
+    let mut url = url.clone();
+    let query = match url.query() {
+        Some(query) if !query.is_empty() => format!("{query}&{parameters}"),
+        _ => parameters.to_owned(),
+    };
+    url.set_query(Some(&query));
+    url
+}
+
 /// Whether the URL's host is this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {

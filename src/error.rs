@@ -72,6 +72,9 @@ pub enum ErrorKind {
     InvalidResponse,
     /// The token's type is not one that this client can use (RFC 6749 §7.1).
     UnsupportedTokenType,
+    /// The server's metadata (RFC 8414) cannot be had, or are of no use: see
+    /// [`Issuer`](crate::Issuer).
+    Discovery,
     /// A [`TokenSource`](crate::TokenSource) of the caller's own failed.
     Source,
     /// A login failed: the server refused it, or what came back is not its answer.

@@ -115,6 +115,7 @@ mod layer;
 mod message;
 pub mod provider;
 pub mod resend;
+mod server;
 mod service;
 mod service_error;
 mod sign_in;
@@ -134,6 +135,7 @@ pub use self::{
     error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, OAuthErrorCode},
     layer::BearerAuthLayer,
     message::{HttpRequest, HttpResponse},
+    server::Issuer,
     service::{BearerAuth, ResponseFuture},
     service_error::ServiceError,
     sign_in::{AuthorizationCode, AuthorizationCodeBuilder, Login, PendingLogin},

@@ -121,7 +121,7 @@ async fn eight_processes_share_one_session_and_the_grant_survives() {
     let directory = directory();
     let path = directory.path().join("session");
     let client = client(&issuer(&idp), &path);
-    let login = client.start();
+    let login = client.start().await.unwrap();
     let callback = sign_in(&login).await;
     login.finish(&callback).await.unwrap();
 
@@ -174,7 +174,7 @@ async fn a_refresh_token_that_is_used_twice_ends_the_grant() {
     };
     let directory = directory();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
-    let login = client(&issuer(&idp), &one).start();
+    let login = client(&issuer(&idp), &one).start().await.unwrap();
     let callback = sign_in(&login).await;
     login.finish(&callback).await.unwrap();
     std::fs::copy(&one, &other).unwrap();

@@ -80,7 +80,7 @@ async fn signed_in() -> SignedIn {
         .store(store.clone())
         .build()
         .unwrap();
-    let login = auth.start();
+    let login = auth.start().await.unwrap();
     let callback = idp.sign_in(login.url()).unwrap();
     let session = login.finish(&callback).await.unwrap();
     SignedIn {
@@ -237,7 +237,7 @@ async fn p27_a_login_whose_caller_goes_is_finished() {
         .store(store.clone())
         .build()
         .unwrap();
-    let login = auth.start();
+    let login = auth.start().await.unwrap();
     let callback = idp.sign_in(login.url()).unwrap();
     let hold = idp.hold();
     let caller = tokio::spawn(async move { login.finish(&callback).await });

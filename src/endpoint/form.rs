@@ -18,6 +18,13 @@ impl Form {
         }
     }
 
+    /// Unless there is one of that name.
+    pub(crate) fn push_missing(&mut self, name: &'static str, value: &str) {
+        if !self.0.iter().any(|(known, _)| known == name) {
+            self.push(name, value);
+        }
+    }
+
     pub(crate) fn encode(&self) -> Zeroizing<String> {
         // Each byte becomes three at most; never growing, no copy is left behind.
         let longest =

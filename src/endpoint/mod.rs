@@ -24,23 +24,56 @@ use self::http::Failure;
 pub use self::http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
 #[cfg(feature = "reqwest")]
 pub use self::reqwest_client::ReqwestClient;
-pub(crate) use self::{form::Form, response::Reading};
+pub(crate) use self::{
+    form::Form,
+    response::{Reading, retry_after, retry_of_status},
+};
 use crate::{
     ClientAuth, ConfigError, Error, ErrorKind, TokenResponse, address, clock::Clock, error::Retry,
 };
 
-/// A token endpoint, and one client's way to ask it.
-pub(crate) struct TokenEndpoint {
-    pub(crate) url: Url,
-    /// Who the server is (RFC 8414 §2), if that is known.
-    pub(crate) issuer: Option<String>,
-    pub(crate) client_id: String,
-    pub(crate) client_secret: SecretString,
+/// A client, and how it asks for tokens, whatever the server.
+pub(crate) struct Client {
+    pub(crate) id: String,
+    pub(crate) secret: SecretString,
     pub(crate) auth: ClientAuth,
+    /// By the caller: whatever the server says that it takes.
+    pub(crate) auth_is_told: bool,
     pub(crate) parameters: Parameters,
     pub(crate) headers: HeaderMap,
     pub(crate) http: Arc<dyn HttpClient>,
     pub(crate) reading: Reading,
+}
+
+/// A token endpoint, or one beside it, and a client's way to ask it.
+pub(crate) struct TokenEndpoint {
+    pub(crate) url: Url,
+    /// Who the server is (RFC 8414 §2), if that is known.
+    pub(crate) issuer: Option<String>,
+    pub(crate) auth: ClientAuth,
+    pub(crate) client: Arc<Client>,
+    pub(crate) kind: Kind,
+}
+
+/// What an endpoint is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Token,
+    /// RFC 7009.
+    Revocation,
+    /// RFC 9126.
+    PushedRequest,
+}
+
+impl Kind {
+    /// For a human.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Token => "the token endpoint",
+            Self::Revocation => "the revocation endpoint",
+            Self::PushedRequest => "the pushed authorization request endpoint",
+        }
+    }
 }
 
 /// Where the parameters of a request go.
@@ -60,31 +93,28 @@ impl TokenEndpoint {
     pub(crate) async fn ask(&self, form: Form) -> Result<TokenResponse, Error> {
         let response = self.send(form).await?;
         let now = Clock::default().now().system_time();
-        self.reading.read(response, now)
+        self.client.reading.read(response, now)
     }
 
-    /// Asks for something that is done (RFC 7009): the answer is its status.
-    pub(crate) async fn tell(&self, form: Form) -> Result<(), Error> {
+    /// Asks for something that is done: the answer of a success is the caller's to read.
+    pub(crate) async fn tell(&self, form: Form) -> Result<Bytes, Error> {
         let response = self.send(form).await?;
-        if response.status() == StatusCode::OK {
-            return Ok(());
+        if self.kind == Kind::Revocation && response.status() == StatusCode::OK {
+            // Whatever else it says (RFC 7009 §2.2).
+            return Ok(Bytes::new());
         }
         let now = Clock::default().now().system_time();
-        self.reading.read(response, now).map(drop)
+        response::accepted(response, now, self.kind.name())
     }
 
     /// The same client at another endpoint of the server.
-    pub(crate) fn at(&self, url: Url) -> Self {
+    pub(crate) fn beside(&self, url: Url, kind: Kind) -> Self {
         Self {
             url,
-            client_id: self.client_id.clone(),
-            client_secret: self.client_secret.clone(),
-            auth: self.auth.clone(),
-            parameters: Parameters::Body,
-            headers: HeaderMap::new(),
-            http: Arc::clone(&self.http),
             issuer: self.issuer.clone(),
-            reading: Reading::default(),
+            auth: self.auth.clone(),
+            client: Arc::clone(&self.client),
+            kind,
         }
     }
 
@@ -100,9 +130,9 @@ impl TokenEndpoint {
         })?;
         let unanswered = |error| {
             let host = self.url.authority();
-            unanswered(error, &format!("the token endpoint at {host}"))
+            unanswered(error, &format!("{} at {host}", self.kind.name()))
         };
-        let response = self.http.send(request).await.map_err(unanswered)?;
+        let response = self.client.http.send(request).await.map_err(unanswered)?;
         if response.body().len() > MAX_BODY {
             return Err(unanswered(HttpError::oversized()));
         }
@@ -112,16 +142,25 @@ impl TokenEndpoint {
     fn request(&self, mut form: Form) -> Result<Request<Bytes>, ConfigError> {
         let mut headers = HeaderMap::new();
         self.auth.apply(
-            &self.client_id,
-            &self.client_secret,
+            &self.client.id,
+            &self.client.secret,
             self.issuer.as_deref().unwrap_or(self.url.as_str()),
             &mut headers,
             &mut form,
         )?;
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
+        if self.kind == Kind::PushedRequest {
+            // Among the parameters, whatever else says who the client is (RFC 9126 §2.1).
+            form.push_missing("client_id", &self.client.id);
+        }
         let encoded = form.encode();
-        let (method, uri, body) = match self.parameters {
+        // The others take a form, and nothing that the token endpoint wants in particular.
+        let parameters = match self.kind {
+            Kind::Token => self.client.parameters,
+            _ => Parameters::Body,
+        };
+        let (method, uri, body) = match parameters {
             Parameters::Body => {
                 let form = HeaderValue::from_static("application/x-www-form-urlencoded");
                 headers.insert(CONTENT_TYPE, form);
@@ -135,8 +174,10 @@ impl TokenEndpoint {
             }
             Parameters::Get => (Method::GET, self.uri_with(&encoded)?, Bytes::new()),
         };
-        for (name, value) in &self.headers {
-            headers.insert(name, value.clone());
+        if self.kind == Kind::Token {
+            for (name, value) in &self.client.headers {
+                headers.insert(name, value.clone());
+            }
         }
         let mut request = Request::new(body);
         *request.method_mut() = method;
@@ -149,15 +190,8 @@ impl TokenEndpoint {
         address::uri("token_url", &self.url)
     }
 
-    /// What the URL's query has already stays in front (RFC 6749 §3.2).
     fn uri_with(&self, parameters: &str) -> Result<Uri, ConfigError> {
-        let mut url = self.url.clone();
-        let query = match url.query() {
-            Some(query) if !query.is_empty() => format!("{query}&{parameters}"),
-            _ => parameters.to_owned(),
-        };
-        url.set_query(Some(&query));
-        address::uri("token_url", &url)
+        address::uri("token_url", &address::with_query(&self.url, parameters))
     }
 }
 
@@ -167,14 +201,14 @@ impl fmt::Debug for TokenEndpoint {
         url.set_query(None);
         f.debug_struct("TokenEndpoint")
             .field("url", &url.as_str())
-            .field("client_id", &self.client_id)
-            .field("client_secret", &self.client_secret)
+            .field("client_id", &self.client.id)
+            .field("client_secret", &self.client.secret)
             .field("auth", &self.auth)
             .finish_non_exhaustive()
     }
 }
 
-const OUR_NAME: &str = concat!("bearer-auth/", env!("CARGO_PKG_VERSION"));
+pub(crate) const OUR_NAME: &str = concat!("bearer-auth/", env!("CARGO_PKG_VERSION"));
 
 /// The default client, if the crate has one.
 pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {
@@ -195,7 +229,7 @@ impl From<HttpError> for Error {
 }
 
 /// `endpoint` is what was asked, for a human.
-fn unanswered(error: HttpError, endpoint: &str) -> Error {
+pub(crate) fn unanswered(error: HttpError, endpoint: &str) -> Error {
     let (kind, retry, message) = match error.failure {
         Failure::Connect => (
             ErrorKind::Connect,

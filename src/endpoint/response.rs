@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 use secrecy::SecretString;
 use serde::{
     Deserialize, Deserializer,
@@ -52,33 +52,8 @@ impl Reading {
     ) -> Result<TokenResponse, Error> {
         let (parts, body) = response.into_parts();
         let answer = Answer::parse(&parts.headers, &body);
-        if let Some(oauth) = error_of(&parts.headers, &answer, parts.status) {
-            let retry = retry_of_code(oauth.code(), parts.status);
-            let message = match oauth.code() {
-                OAuthErrorCode::InvalidClient => {
-                    "the token endpoint refused the client: its id, its secret or the way it \
-                     proves itself is wrong"
-                }
-                _ => "the token endpoint answered with an error",
-            };
-            return Err(Error::build(ErrorKind::OAuth, retry, message)
-                .oauth(oauth)
-                .status(parts.status)
-                .server_wait(retry_after(&parts.headers, now))
-                .done());
-        }
-        if !parts.status.is_success() {
-            let message = if parts.status.is_redirection() {
-                "the token endpoint redirects; redirects are not followed, give its final URL"
-            } else {
-                "the token endpoint answered with an unexpected status"
-            };
-            return Err(
-                Error::build(ErrorKind::Status, retry_of_status(parts.status), message)
-                    .status(parts.status)
-                    .server_wait(retry_after(&parts.headers, now))
-                    .done(),
-            );
+        if let Some(error) = refusal(&parts, &answer, now, "the token endpoint") {
+            return Err(error);
         }
         match answer {
             Answer::Members(members) => self.token(members),
@@ -186,7 +161,7 @@ fn retry_of_code(code: &OAuthErrorCode, status: StatusCode) -> Retry {
     }
 }
 
-fn retry_of_status(status: StatusCode) -> Retry {
+pub(crate) fn retry_of_status(status: StatusCode) -> Retry {
     match status {
         StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => Retry::Soon,
         status if status.is_server_error() => Retry::Soon,
@@ -195,7 +170,7 @@ fn retry_of_status(status: StatusCode) -> Retry {
 }
 
 /// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date. Anything else is none.
-fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let wait = if digits {
@@ -210,6 +185,52 @@ fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration>
 
 fn invalid(message: &'static str) -> Error {
     Error::build(ErrorKind::InvalidResponse, Retry::Later, message).done()
+}
+
+/// The body of an answer that is no refusal. `endpoint`: who answers, for a human.
+pub(crate) fn accepted(
+    response: Response<Bytes>,
+    now: Option<SystemTime>,
+    endpoint: &str,
+) -> Result<Bytes, Error> {
+    let (parts, body) = response.into_parts();
+    let answer = Answer::parse(&parts.headers, &body);
+    match refusal(&parts, &answer, now, endpoint) {
+        Some(error) => Err(error),
+        None => Ok(body),
+    }
+}
+
+fn refusal(
+    parts: &Parts,
+    answer: &Answer,
+    now: Option<SystemTime>,
+    endpoint: &str,
+) -> Option<Error> {
+    let status = parts.status;
+    let error = if let Some(oauth) = error_of(&parts.headers, answer, status) {
+        let message = match oauth.code() {
+            OAuthErrorCode::InvalidClient => format!(
+                "{endpoint} refused the client: its id, its secret or the way it proves itself \
+                 is wrong"
+            ),
+            _ => format!("{endpoint} answered with an error"),
+        };
+        let retry = retry_of_code(oauth.code(), status);
+        Error::build(ErrorKind::OAuth, retry, message).oauth(oauth)
+    } else if !status.is_success() {
+        let message = match status.is_redirection() {
+            true => {
+                format!("{endpoint} redirects; redirects are not followed, give its final URL")
+            }
+            false => format!("{endpoint} answered with an unexpected status"),
+        };
+        Error::build(ErrorKind::Status, retry_of_status(status), message)
+    } else {
+        return None;
+    };
+    let wait = retry_after(&parts.headers, now);
+    Some(error.status(status).server_wait(wait).done())
 }
 
 /// A body, taken apart.

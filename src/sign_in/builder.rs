@@ -9,6 +9,7 @@ use super::{AuthorizationCode, Config, callback::OF_ANSWERS, pkce::Method};
 use crate::{
     ClientAuth, ConfigError, StoreError, address,
     endpoint::{HttpClient, Parameters},
+    server::Place,
     source::client::{ClientSettings, check_params, check_scopes, scopes},
     store::{ErasedStore, TokenStore},
 };
@@ -16,7 +17,6 @@ use crate::{
 /// See [`AuthorizationCode::builder`].
 #[must_use]
 pub struct AuthorizationCodeBuilder {
-    authorization_url: String,
     client: ClientSettings,
     redirect_uri: String,
     scopes: Vec<String>,
@@ -24,30 +24,28 @@ pub struct AuthorizationCodeBuilder {
     params: Vec<(String, SecretString)>,
     token_params: Vec<(String, SecretString)>,
     challenge: Result<Method, ConfigError>,
-    issuer: Option<String>,
-    issuer_is_sent: bool,
-    revocation_url: Option<String>,
     store: Option<Arc<dyn ErasedStore>>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
 
 impl AuthorizationCodeBuilder {
-    pub(super) fn new(authorization_url: String, token_url: String, client_id: String) -> Self {
+    pub(super) fn new(place: Place, client_id: String) -> Self {
         Self {
-            authorization_url,
-            client: ClientSettings::new(Ok(token_url), client_id, SecretString::default()),
+            client: ClientSettings::new(place, client_id, SecretString::default()),
             redirect_uri: String::new(),
             scopes: Vec::new(),
             token_scopes: Vec::new(),
             params: Vec::new(),
             token_params: Vec::new(),
             challenge: Ok(Method::S256),
-            issuer: None,
-            issuer_is_sent: false,
-            revocation_url: None,
             store: None,
             warn: Arc::new(|_| {}),
         }
+    }
+
+    pub(super) fn authorization_url(mut self, url: String) -> Self {
+        self.client.server.authorization_url = Some(url);
+        self
     }
 
     /// The client's secret. Default: none, as programs have that people install (RFC 8252 §8.5): a
@@ -129,8 +127,12 @@ impl AuthorizationCodeBuilder {
 
     /// The server's issuer (RFC 8414 §2): an answer that says to be from another is refused (RFC
     /// 9207). Compared as it is. Assertions of the client, if it signs any, are addressed to it.
+    ///
+    /// [`discover`](AuthorizationCode::discover) knows it: there, it says that an answer may leave
+    /// it out whatever the metadata promise.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
-        self.issuer = Some(issuer.into());
+        self.client.server.issuer = Some(issuer.into());
+        self.client.server.issuer_is_sent.get_or_insert(false);
         self
     }
 
@@ -138,14 +140,30 @@ impl AuthorizationCodeBuilder {
     /// (`authorization_response_iss_parameter_supported`, RFC 9207 §3): an answer that does not is
     /// refused.
     pub fn issuer_always_sent(mut self, issuer: impl Into<String>) -> Self {
-        self.issuer_is_sent = true;
+        self.client.server.issuer_is_sent = Some(true);
         self.issuer(issuer)
     }
 
     /// Where the server is told that a session is over (RFC 7009), by
-    /// [`RefreshToken::logout`](crate::RefreshToken::logout). Default: it is not told.
+    /// [`RefreshToken::logout`](crate::RefreshToken::logout). Default: where its metadata say, and
+    /// without any it is not told.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
-        self.revocation_url = Some(url.into());
+        self.client.server.revocation_url = Some(url.into());
+        self
+    }
+
+    /// Where the parameters of a login are sent beforehand (pushed authorization requests, RFC
+    /// 9126), so that no browser sees or changes them. Default: where the server's metadata say,
+    /// and without any they travel with the browser.
+    pub fn pushed_request_url(mut self, url: impl Into<String>) -> Self {
+        self.client.server.pushed_request_url = Some(url.into());
+        self
+    }
+
+    /// Parameters of logins travel with the browser, although the server's metadata offer to take
+    /// them beforehand. If they demand it, starting a login is an error.
+    pub fn without_pushed_requests(mut self) -> Self {
+        self.client.server.never_push = true;
         self
     }
 
@@ -189,18 +207,17 @@ impl AuthorizationCodeBuilder {
     /// # Errors
     ///
     /// The first setting that cannot work, by name, with the remedy.
-    pub fn build(mut self) -> Result<AuthorizationCode, ConfigError> {
-        let authorization_url = address::parse("authorization_url", &self.authorization_url)?;
+    pub fn build(self) -> Result<AuthorizationCode, ConfigError> {
         let is_public = self.client.client_secret.expose_secret().is_empty();
         let usual = if is_public {
             ClientAuth::none()
         } else {
             ClientAuth::basic()
         };
-        self.client.issuer.clone_from(&self.issuer);
-        let endpoint = self.client.build(usual)?;
+        let server = self.client.build(usual)?;
         let challenge = self.challenge?;
-        let is_public = (is_public && !endpoint.auth.has_key()) || endpoint.auth.is_none();
+        let auth = &server.client.auth;
+        let is_public = (is_public && !auth.has_key()) || auth.is_none();
         if challenge == Method::Off && is_public {
             return Err(ConfigError::new(
                 "without_pkce",
@@ -212,24 +229,20 @@ impl AuthorizationCodeBuilder {
         check_scopes("token_scope", &self.token_scopes)?;
         check_own(&self.params, Parameters::Query)?;
         check_own(&self.token_params, Parameters::Body)?;
-        check_query("authorization_url", &authorization_url, &self.params)?;
-        check_query("token_url", &endpoint.url, &self.token_params)?;
-        let revocation_url = match &self.revocation_url {
-            Some(url) => Some(address::parse("revocation_url", url)?),
-            None => None,
-        };
+        if let Some(told) = server.told() {
+            check_query("token_url", &told.token.url, &self.token_params)?;
+            if let Some(url) = &told.authorization {
+                check_query("authorization_url", url, &self.params)?;
+            }
+        }
         Ok(AuthorizationCode(Arc::new(Config {
-            revocation_url,
-            authorization_url,
+            server: Arc::new(server),
             redirect_uri: self.redirect_uri,
             scopes: self.scopes,
             token_scopes: self.token_scopes,
             params: self.params,
             token_params: self.token_params,
             challenge,
-            issuer: self.issuer,
-            issuer_is_sent: self.issuer_is_sent,
-            endpoint: Arc::new(endpoint),
             store: self.store,
             warn: self.warn,
         })))

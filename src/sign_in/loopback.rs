@@ -26,8 +26,8 @@ use tokio::{
 };
 use url::{Host, Url};
 
-use super::{AuthorizationCode, Login, PendingLogin, callback, landing};
-use crate::{BoxError, Clock, Error, ErrorKind, RefreshToken, error::Retry};
+use super::{AuthorizationCode, Login, PendingLogin, callback, landing, start::cannot};
+use crate::{Clock, Error, ErrorKind, RefreshToken, error::Retry};
 
 /// How long a person may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
@@ -52,7 +52,7 @@ impl AuthorizationCode {
     ///
     /// # Errors
     ///
-    /// Those of [`PendingLogin::finish`]; [`ErrorKind::Timeout`] when nobody has come back in time;
+    /// Those of [`start`](Self::start) and of [`PendingLogin::finish`]; [`ErrorKind::Timeout`] when nobody has come back in time;
     /// [`ErrorKind::SignIn`] if the port cannot be had, or the redirect URI is not loopback's.
     pub async fn login_on_loopback(&self, open: impl FnOnce(&str)) -> Result<RefreshToken, Error> {
         self.login_on_loopback_with(Login::new(), PATIENCE, open)
@@ -72,13 +72,10 @@ impl AuthorizationCode {
         patience: Duration,
         open: impl FnOnce(&str),
     ) -> Result<RefreshToken, Error> {
-        login
-            .check(&self.0.authorization_url)
-            .map_err(|error| cannot("the login cannot be sent", error))?;
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         let clock = Clock::default();
         let (listener, redirect_uri) = listen(&self.0.redirect_uri).await?;
-        let pending = PendingLogin::at(self.clone(), login, redirect_uri);
+        let pending = self.start_at(login, redirect_uri).await?;
         open(pending.url());
         let answered = clock.timeout(patience, &runtime, answer(listener, pending));
         answered.await.unwrap_or_else(|| {
@@ -247,10 +244,4 @@ fn answer_of(
         && uri.path() == redirect.path()
         && callback::has_state(query, pending.state());
     ours.then(|| pending.code(query))
-}
-
-fn cannot(message: &'static str, cause: impl Into<BoxError>) -> Error {
-    Error::build(ErrorKind::SignIn, Retry::Never, message)
-        .caused_by(cause)
-        .done()
 }

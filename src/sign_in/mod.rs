@@ -20,19 +20,19 @@ mod landing;
 mod loopback;
 mod pending;
 mod pkce;
+mod start;
 
 use std::sync::Arc;
 
 use secrecy::SecretString;
-use url::Url;
 
 pub use self::{
     builder::AuthorizationCodeBuilder,
     pending::{Login, PendingLogin},
 };
 use crate::{
-    ConfigError, RefreshToken, StoreError,
-    endpoint::TokenEndpoint,
+    ConfigError, Issuer, RefreshToken, StoreError,
+    server::{Place, Server},
     store::{ErasedStore, MemoryStore},
 };
 
@@ -48,11 +48,11 @@ use crate::{
 ///     .build()?;
 ///
 /// // When somebody wants to sign in: send their browser there, and keep `login` in their session.
-/// let login = auth.start();
+/// # async fn callback(auth: AuthorizationCode, url: &str) -> Result<(), Box<dyn std::error::Error>> {
+/// let login = auth.start().await?;
 /// println!("{}", login.url());
 ///
 /// // When they come back, with the URL that they came back to:
-/// # async fn callback(login: bearer_auth::PendingLogin, url: &str) -> Result<(), Box<dyn std::error::Error>> {
 /// let session = login.finish(url).await?;
 /// let auth = BearerAuthLayer::for_api("https://api.example.com/", session)?;
 /// # Ok(()) }
@@ -65,7 +65,7 @@ pub struct AuthorizationCode(Arc<Config>);
 
 /// All that logins of one client have in common.
 pub(crate) struct Config {
-    authorization_url: Url,
+    server: Arc<Server>,
     redirect_uri: String,
     scopes: Vec<String>,
     /// Sent with the code: an extension of Microsoft's.
@@ -73,10 +73,6 @@ pub(crate) struct Config {
     params: Vec<(String, SecretString)>,
     token_params: Vec<(String, SecretString)>,
     challenge: pkce::Method,
-    issuer: Option<String>,
-    issuer_is_sent: bool,
-    endpoint: Arc<TokenEndpoint>,
-    revocation_url: Option<Url>,
     /// `None`: each session has its own, in memory.
     store: Option<Arc<dyn ErasedStore>>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
@@ -90,23 +86,30 @@ impl AuthorizationCode {
         token_url: impl Into<String>,
         client_id: impl Into<String>,
     ) -> AuthorizationCodeBuilder {
-        AuthorizationCodeBuilder::new(authorization_url.into(), token_url.into(), client_id.into())
+        let place = Place::At(Ok(token_url.into()));
+        let builder = AuthorizationCodeBuilder::new(place, client_id.into());
+        builder.authorization_url(authorization_url.into())
     }
 
-    /// Starts a login.
-    pub fn start(&self) -> PendingLogin {
-        PendingLogin::new(self.clone(), Login::default())
-    }
-
-    /// Starts a login that needs more than the client's settings say: a `login_hint`, a state or a
-    /// verifier of the caller's own.
+    /// Starts with the server's [issuer](Issuer) instead of its endpoints: where those are, how the
+    /// client proves itself there unless [`client_auth`](AuthorizationCodeBuilder::client_auth)
+    /// says so, and whether logins are [pushed](Self::start), is asked for with the first login, or
+    /// the first token (RFC 8414).
     ///
-    /// # Errors
+    /// ```
+    /// use bearer_auth::AuthorizationCode;
     ///
-    /// What is given cannot be sent.
-    pub fn start_with(&self, login: Login) -> Result<PendingLogin, ConfigError> {
-        login.check(&self.0.authorization_url)?;
-        Ok(PendingLogin::new(self.clone(), login))
+    /// let auth = AuthorizationCode::discover("https://idp.example", "client-id")
+    ///     .redirect_uri("https://app.example/callback")
+    ///     .scope("openid offline_access")
+    ///     .build()?;
+    /// # Ok::<(), bearer_auth::ConfigError>(())
+    /// ```
+    pub fn discover(
+        issuer: impl Into<Issuer>,
+        client_id: impl Into<String>,
+    ) -> AuthorizationCodeBuilder {
+        AuthorizationCodeBuilder::new(Place::Of(issuer.into()), client_id.into())
     }
 
     /// The session that the [`store`](AuthorizationCodeBuilder::store) has: of an earlier run of
@@ -115,21 +118,18 @@ impl AuthorizationCode {
     pub fn session(&self) -> RefreshToken {
         let store = self.0.store.clone();
         RefreshToken::new(
-            Arc::clone(&self.0.endpoint),
+            Arc::clone(&self.0.server),
             None,
             store.unwrap_or_else(|| Arc::new(MemoryStore::new())),
             Arc::clone(&self.0.warn),
-            self.0
-                .revocation_url
-                .clone()
-                .map(|url| self.0.endpoint.at(url)),
         )
     }
 
     /// For programs that let people sign in at several servers: whether each answer can be told
     /// from those of the others (RFC 9700 §4.4). They can if all servers have an
-    /// [`issuer`](AuthorizationCodeBuilder::issuer) of their own and say so in their answers, or if
-    /// no two share a redirect URI.
+    /// [`issuer`](AuthorizationCodeBuilder::issuer_always_sent) of their own and say so in their
+    /// answers, or if no two share a redirect URI. Does no I/O: what metadata would say does not
+    /// count.
     ///
     /// # Errors
     ///
@@ -138,15 +138,16 @@ impl AuthorizationCode {
         for (at, one) in clients.iter().enumerate() {
             for other in clients.iter().skip(at + 1) {
                 let (one, other) = (&one.0, &other.0);
-                if one.endpoint.url == other.endpoint.url {
+                let (at, other_at) = (&one.server, &other.server);
+                if at.name() == other_at.name() {
                     continue;
                 }
-                if one.issuer.is_some() && one.issuer == other.issuer {
+                if at.issuer().is_some() && at.issuer() == other_at.issuer() {
                     let problem = "two servers with the same issuer cannot be told apart";
                     return Err(ConfigError::new("issuer", problem));
                 }
-                let tell = |config: &Config| config.issuer.is_some() && config.issuer_is_sent;
-                if one.redirect_uri == other.redirect_uri && !(tell(one) && tell(other)) {
+                let tell = at.is_known_to_send_issuer() && other_at.is_known_to_send_issuer();
+                if one.redirect_uri == other.redirect_uri && !tell {
                     let problem = "two servers that do not say who they are share it: \
                                    one's answer could be taken for the other's; give each its own";
                     return Err(ConfigError::new("redirect_uri", problem));
@@ -162,8 +163,7 @@ impl std::fmt::Debug for Config {
         f.debug_struct("Config")
             .field("redirect_uri", &self.redirect_uri)
             .field("scopes", &self.scopes)
-            .field("issuer", &self.issuer)
-            .field("endpoint", &self.endpoint)
+            .field("server", &self.server)
             .finish_non_exhaustive()
     }
 }

@@ -8,10 +8,10 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use super::{
-    AuthorizationCode, Config,
+    AuthorizationCode,
     builder::{check_own, check_query},
     callback::{self, Expected},
-    pkce::{Verifier, random},
+    pkce::Verifier,
 };
 use crate::{
     BoxError, ConfigError, Error, ErrorKind, RefreshToken,
@@ -24,10 +24,10 @@ use crate::{
 #[derive(Clone, Default)]
 #[must_use]
 pub struct Login {
-    state: Option<SecretString>,
-    payload: Option<String>,
-    verifier: Option<SecretString>,
-    params: Vec<(String, SecretString)>,
+    pub(super) state: Option<SecretString>,
+    pub(super) payload: Option<String>,
+    pub(super) verifier: Option<SecretString>,
+    pub(super) params: Vec<(String, SecretString)>,
 }
 
 impl Login {
@@ -97,55 +97,32 @@ impl fmt::Debug for Login {
 /// it for a session that outlives the process; [`AuthorizationCode::resume`] reads it.
 #[must_use]
 pub struct PendingLogin {
-    client: AuthorizationCode,
-    url: String,
-    redirect_uri: String,
-    state: SecretString,
-    payload: Option<String>,
-    verifier: Verifier,
+    pub(super) client: AuthorizationCode,
+    pub(super) url: String,
+    pub(super) redirect_uri: String,
+    pub(super) state: SecretString,
+    pub(super) payload: Option<String>,
+    pub(super) verifier: Verifier,
+    pub(super) issuer_is_sent: bool,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
     version: u32,
-    /// Which server it went to: only there may the code go (RFC 9700 §4.4).
-    token_url: String,
+    /// Which it went to: only there may the code go (RFC 9700 §4.4).
+    server: String,
     client_id: String,
     url: String,
     redirect_uri: String,
     state: String,
     payload: Option<String>,
     verifier: String,
+    issuer_is_sent: bool,
 }
 
 const VERSION: u32 = 1;
 
 impl PendingLogin {
-    /// `login` has been checked.
-    pub(super) fn new(client: AuthorizationCode, login: Login) -> Self {
-        let redirect_uri = client.0.redirect_uri.clone();
-        Self::at(client, login, redirect_uri)
-    }
-
-    /// With a redirect URI of its own.
-    pub(super) fn at(client: AuthorizationCode, login: Login, redirect_uri: String) -> Self {
-        let given = login.verifier.and_then(|given| Verifier::given(given).ok());
-        let verifier = given.unwrap_or_else(Verifier::random);
-        let state = login.state.unwrap_or_else(|| match &login.payload {
-            None => random(),
-            Some(payload) => format!("{}.{payload}", random().expose_secret()).into(),
-        });
-        let url = authorization_url(&client.0, &redirect_uri, &state, &verifier, &login.params);
-        Self {
-            client,
-            url: url.into(),
-            redirect_uri,
-            state,
-            payload: login.payload,
-            verifier,
-        }
-    }
-
     /// Where to send the person's browser.
     pub fn url(&self) -> &str {
         &self.url
@@ -172,13 +149,14 @@ impl PendingLogin {
     pub fn save(&self) -> SecretString {
         let saved = Saved {
             version: VERSION,
-            token_url: self.client.0.endpoint.url.as_str().to_owned(),
-            client_id: self.client.0.endpoint.client_id.clone(),
+            server: self.client.0.server.name().to_owned(),
+            client_id: self.client.0.server.client.id.clone(),
             url: self.url.clone(),
             redirect_uri: self.redirect_uri.clone(),
             state: self.state.expose_secret().to_owned(),
             payload: self.payload.clone(),
             verifier: self.verifier.expose_secret().to_owned(),
+            issuer_is_sent: self.issuer_is_sent,
         };
         serde_json::to_string(&saved).unwrap_or_default().into()
     }
@@ -208,12 +186,11 @@ impl PendingLogin {
     }
 
     pub(super) fn code(&self, callback: &str) -> Result<SecretString, Error> {
-        let config = &self.client.0;
         let expected = Expected {
             redirect_uri: &self.redirect_uri,
             state: &self.state,
-            issuer: config.issuer.as_deref(),
-            issuer_is_sent: config.issuer_is_sent,
+            issuer: self.client.0.server.issuer(),
+            issuer_is_sent: self.issuer_is_sent,
         };
         callback::code(callback, &expected)
     }
@@ -231,7 +208,8 @@ impl PendingLogin {
         for (name, value) in &config.token_params {
             form.push(name.clone(), value.expose_secret());
         }
-        let response = config.endpoint.ask(form).await?;
+        let endpoints = config.server.endpoints().await?;
+        let response = endpoints.token.ask(form).await?;
         let session = self.client.session();
         session.begin(&response).await;
         Ok(session)
@@ -248,10 +226,10 @@ impl AuthorizationCode {
     pub fn resume(&self, saved: &str) -> Result<PendingLogin, BoxError> {
         // Its own words may show what it read.
         let saved: Saved = serde_json::from_str(saved).map_err(|_| "not a saved login")?;
-        let endpoint = &self.0.endpoint;
+        let server = &self.0.server;
         if saved.version != VERSION
-            || saved.token_url != endpoint.url.as_str()
-            || saved.client_id != endpoint.client_id
+            || saved.server != server.name()
+            || saved.client_id != server.client.id
         {
             return Err("a saved login of another client or version".into());
         }
@@ -262,44 +240,9 @@ impl AuthorizationCode {
             state: saved.state.into(),
             payload: saved.payload,
             verifier: Verifier::given(saved.verifier.into())?,
+            issuer_is_sent: saved.issuer_is_sent,
         })
     }
-}
-
-fn authorization_url(
-    config: &Config,
-    redirect_uri: &str,
-    state: &SecretString,
-    verifier: &Verifier,
-    params: &[(String, SecretString)],
-) -> Url {
-    let mut url = config.authorization_url.clone();
-    {
-        let mut query = url.query_pairs_mut();
-        let mut push = |name: &str, value: &str| {
-            if !value.is_empty() {
-                query.append_pair(name, value);
-            }
-        };
-        push("response_type", "code");
-        push("client_id", &config.endpoint.client_id);
-        push("redirect_uri", redirect_uri);
-        push("scope", &config.scopes.join(" "));
-        push("state", state.expose_secret());
-        if let (Some(challenge), Some(method)) = (
-            verifier.challenge(config.challenge),
-            config.challenge.name(),
-        ) {
-            push("code_challenge", &challenge);
-            push("code_challenge_method", method);
-        }
-        let replaced = |name: &str| params.iter().any(|(known, _)| known == name);
-        let usual = config.params.iter().filter(|(name, _)| !replaced(name));
-        for (name, value) in usual.chain(params) {
-            push(name, value.expose_secret());
-        }
-    }
-    url
 }
 
 /// Without the URL, which has the state in it.

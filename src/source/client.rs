@@ -9,15 +9,14 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 use crate::{
-    ClientAuth, ConfigError, address,
-    endpoint::{HttpClient, Parameters, Reading, TokenEndpoint, default_client},
+    ClientAuth, ConfigError,
+    endpoint::{Client, HttpClient, Parameters, Reading, default_client},
+    server::{Place, Server, ServerSettings},
 };
 
 /// The settings of a client, not checked yet.
 pub(crate) struct ClientSettings {
-    pub(crate) token_url: Result<String, ConfigError>,
-    /// Who the server is (RFC 8414 §2), if that is known.
-    pub(crate) issuer: Option<String>,
+    pub(crate) server: ServerSettings,
     pub(crate) client_id: String,
     pub(crate) client_secret: SecretString,
     pub(crate) auth: Vec<ClientAuth>,
@@ -28,14 +27,9 @@ pub(crate) struct ClientSettings {
 }
 
 impl ClientSettings {
-    pub(crate) fn new(
-        token_url: Result<String, ConfigError>,
-        client_id: String,
-        client_secret: SecretString,
-    ) -> Self {
+    pub(crate) fn new(place: Place, client_id: String, client_secret: SecretString) -> Self {
         Self {
-            token_url,
-            issuer: None,
+            server: ServerSettings::new(place),
             client_id,
             client_secret,
             auth: Vec::new(),
@@ -47,9 +41,8 @@ impl ClientSettings {
     }
 
     /// `usual`: how the client proves itself if nothing was said about it.
-    pub(crate) fn build(self, usual: ClientAuth) -> Result<TokenEndpoint, ConfigError> {
-        let url = address::parse("token_url", &self.token_url?)?;
-        address::uri("token_url", &url)?;
+    pub(crate) fn build(self, usual: ClientAuth) -> Result<Server, ConfigError> {
+        let auth_is_told = !self.auth.is_empty();
         let auth = one_auth(self.auth, usual)?;
         auth.check(&self.client_id, &self.client_secret)?;
         if self.parameters != Parameters::Body && auth.is_in_body() {
@@ -64,20 +57,20 @@ impl ClientSettings {
         {
             return Err(ConfigError::new("scheme", "not a scheme, such as `Bearer`"));
         }
-        Ok(TokenEndpoint {
+        let client = Client {
             headers: headers(self.headers, self.parameters)?,
-            url,
-            issuer: self.issuer,
-            client_id: self.client_id,
-            client_secret: self.client_secret,
+            id: self.client_id,
+            secret: self.client_secret,
             auth,
+            auth_is_told,
             parameters: self.parameters,
             http: match self.http {
                 Some(client) => client,
                 None => default_client()?,
             },
             reading: self.reading,
-        })
+        };
+        self.server.build(Arc::new(client))
     }
 }
 

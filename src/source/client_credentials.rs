@@ -10,8 +10,9 @@ use super::{
     client::{ClientSettings, check_params, check_scopes, scopes},
 };
 use crate::{
-    ClientAuth, ConfigError, Error, address,
-    endpoint::{Form, HttpClient, Parameters, TokenEndpoint},
+    ClientAuth, ConfigError, Error, Issuer, address,
+    endpoint::{Client, Form, HttpClient, Parameters},
+    server::{Place, Server},
 };
 
 /// The client credentials grant (RFC 6749 §4.4): a service asks for a token in its own name.
@@ -30,7 +31,7 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct ClientCredentials {
-    endpoint: TokenEndpoint,
+    server: Server,
     grant: Grant,
 }
 
@@ -53,21 +54,30 @@ impl ClientCredentials {
         client_id: impl Into<String>,
         client_secret: impl Into<SecretString>,
     ) -> ClientCredentialsBuilder {
-        ClientCredentialsBuilder {
-            client: ClientSettings::new(
-                Ok(token_url.into()),
-                client_id.into(),
-                client_secret.into(),
-            ),
-            grant: Grant {
-                grant_type: "client_credentials".to_owned(),
-                scopes: Vec::new(),
-                audience: None,
-                resources: Vec::new(),
-                params: Vec::new(),
-            },
-            required: Vec::new(),
-        }
+        let place = Place::At(Ok(token_url.into()));
+        ClientCredentialsBuilder::new(place, client_id.into(), client_secret.into())
+    }
+
+    /// Starts with the server's [issuer](Issuer) instead of its token endpoint: where that is, and
+    /// how clients prove themselves there unless
+    /// [`client_auth`](ClientCredentialsBuilder::client_auth) says so, is asked for with the first
+    /// token (RFC 8414).
+    ///
+    /// ```
+    /// use bearer_auth::ClientCredentials;
+    ///
+    /// let source = ClientCredentials::discover("https://idp.example", "client-id", "secret")
+    ///     .scope("orders:read")
+    ///     .build()?;
+    /// # Ok::<(), bearer_auth::ConfigError>(())
+    /// ```
+    pub fn discover(
+        issuer: impl Into<Issuer>,
+        client_id: impl Into<String>,
+        client_secret: impl Into<SecretString>,
+    ) -> ClientCredentialsBuilder {
+        let place = Place::Of(issuer.into());
+        ClientCredentialsBuilder::new(place, client_id.into(), client_secret.into())
     }
 }
 
@@ -90,7 +100,7 @@ impl TokenSource for ClientCredentials {
         for (name, value) in params {
             form.push(name.clone(), value.expose_secret());
         }
-        self.endpoint.ask(form).await
+        self.server.endpoints().await?.token.ask(form).await
     }
 }
 
@@ -110,6 +120,20 @@ pub(crate) enum Required {
 }
 
 impl ClientCredentialsBuilder {
+    fn new(place: Place, client_id: String, client_secret: SecretString) -> Self {
+        Self {
+            client: ClientSettings::new(place, client_id, client_secret),
+            grant: Grant {
+                grant_type: "client_credentials".to_owned(),
+                scopes: Vec::new(),
+                audience: None,
+                resources: Vec::new(),
+                params: Vec::new(),
+            },
+            required: Vec::new(),
+        }
+    }
+
     /// As [`ClientCredentials::builder`], with an endpoint below a base URL.
     pub(crate) fn below(
         base: &str,
@@ -117,9 +141,8 @@ impl ClientCredentialsBuilder {
         client_id: impl Into<String>,
         client_secret: impl Into<SecretString>,
     ) -> Self {
-        let mut builder = ClientCredentials::builder("", client_id, client_secret);
-        builder.client.token_url = address::join("base", base, path);
-        builder
+        let place = Place::At(address::join("base", base, path));
+        Self::new(place, client_id.into(), client_secret.into())
     }
 
     pub(crate) fn require(mut self, required: Required) -> Self {
@@ -225,18 +248,18 @@ impl ClientCredentialsBuilder {
     ///
     /// The first setting that cannot work, by name, with the remedy.
     pub fn build(self) -> Result<ClientCredentials, ConfigError> {
-        let endpoint = self.client.build(ClientAuth::default())?;
-        if endpoint.auth.is_none() {
+        let server = self.client.build(ClientAuth::default())?;
+        if server.client.auth.is_none() {
             return Err(ConfigError::new(
                 "client_auth",
                 "client credentials are for clients that can prove themselves; \
                  use `basic`, `basic_raw`, `post`, or a signed JWT",
             ));
         }
-        check_required(&self.required, &endpoint, &self.grant)?;
-        check_grant(&self.grant, &endpoint)?;
+        check_required(&self.required, &server.client, &self.grant)?;
+        check_grant(&self.grant, &server)?;
         Ok(ClientCredentials {
-            endpoint,
+            server,
             grant: self.grant,
         })
     }
@@ -253,11 +276,10 @@ impl fmt::Debug for ClientCredentialsBuilder {
 
 fn check_required(
     required: &[Required],
-    endpoint: &TokenEndpoint,
+    client: &Client,
     grant: &Grant,
 ) -> Result<(), ConfigError> {
-    let proves_nothing =
-        endpoint.client_secret.expose_secret().is_empty() && !endpoint.auth.has_key();
+    let proves_nothing = client.secret.expose_secret().is_empty() && !client.auth.has_key();
     if required.contains(&Required::Secret) && proves_nothing {
         let problem = "empty; this provider wants the secret of the registered client";
         return Err(ConfigError::new("client_secret", problem));
@@ -270,7 +292,7 @@ fn check_required(
     Ok(())
 }
 
-fn check_grant(grant: &Grant, endpoint: &TokenEndpoint) -> Result<(), ConfigError> {
+fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
     let error = |field, problem: &'static str| Err(ConfigError::new(field, problem));
     if grant.grant_type.is_empty() {
         return error("grant_type", "empty; leave it at its default");
@@ -284,7 +306,7 @@ fn check_grant(grant: &Grant, endpoint: &TokenEndpoint) -> Result<(), ConfigErro
     }
     let names = check_params(
         &grant.params,
-        endpoint.parameters,
+        server.client.parameters,
         &["audience", "resource"],
     )?;
     // The same parameter in the URL's query and in ours would be sent twice.
@@ -296,7 +318,8 @@ fn check_grant(grant: &Grant, endpoint: &TokenEndpoint) -> Result<(), ConfigErro
         "resource" => !grant.resources.is_empty(),
         name => names.contains(&name),
     };
-    if endpoint.url.query_pairs().any(|(name, _)| sent(&name)) {
+    let url = server.told().map(|told| &told.token.url);
+    if url.is_some_and(|url| url.query_pairs().any(|(name, _)| sent(&name))) {
         return error(
             "token_url",
             "its query has a parameter that is sent anyway; take it out",

@@ -20,7 +20,8 @@ use crate::{
 impl RefreshToken {
     /// Signs out: forgets the session, in the store and in all caches of this process, and tells
     /// the server to revoke its tokens (RFC 7009) if it has a
-    /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url).
+    /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url), or its metadata say
+    /// where.
     ///
     /// # Errors
     ///
@@ -57,21 +58,30 @@ impl Inner {
         let earlier = state.unrevoked.take();
         *state = State::default();
         self.forget_everywhere();
-        let told = match (&self.revocation, known.or(earlier)) {
-            (Some(revocation), Some(session)) => {
-                let told = revoke(revocation, &session).await;
+        let told = match known.or(earlier) {
+            Some(session) => {
+                let told = self.revoke(&session).await;
                 if told.as_ref().is_err_and(Error::is_retryable) {
                     state.unrevoked = Some(session);
                 }
                 told
             }
-            _ => Ok(()),
+            None => Ok(()),
         };
         if !emptied {
             let message = "the token store would not forget the session";
             return Err(Error::build(ErrorKind::Source, Retry::Later, message).done());
         }
         told
+    }
+}
+
+impl Inner {
+    async fn revoke(&self, session: &Session) -> Result<(), Error> {
+        match &self.server.endpoints().await?.revocation {
+            Some(revocation) => revoke(revocation, session).await,
+            None => Ok(()),
+        }
     }
 }
 
@@ -82,7 +92,7 @@ async fn revoke(revocation: &TokenEndpoint, session: &Session) -> Result<(), Err
         let mut form = Form::default();
         form.push("token", token.expose_secret());
         form.push("token_type_hint", hint);
-        revocation.tell(form).await
+        revocation.tell(form).await.map(drop)
     };
     let mut told = Ok(());
     if let Some(token) = &session.refresh_token {

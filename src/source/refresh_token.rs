@@ -17,6 +17,7 @@
 
 use std::{
     fmt,
+    future::Future,
     sync::{Arc, PoisonError},
     time::Duration,
 };
@@ -30,6 +31,7 @@ use crate::{
     clock::Clock,
     endpoint::{Form, TokenEndpoint},
     error::Retry,
+    server::Server,
     store::{Access, DamagedSession, ErasedLocked, ErasedStore, Session},
 };
 
@@ -46,14 +48,12 @@ use crate::{
 pub struct RefreshToken(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
-    endpoint: Arc<TokenEndpoint>,
+    pub(super) server: Arc<Server>,
     scope: Option<String>,
     pub(super) store: Arc<dyn ErasedStore>,
     /// Called when the store fails.
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
     pub(super) state: Mutex<State>,
-    /// Where sessions are ended at the server (RFC 7009).
-    pub(super) revocation: Option<TokenEndpoint>,
     pub(super) caches: std::sync::Mutex<Vec<WeakTokenCache>>,
 }
 
@@ -116,16 +116,14 @@ const LONGEST_EXCHANGE: Duration = Duration::from_secs(60);
 
 impl RefreshToken {
     pub(crate) fn new(
-        endpoint: Arc<TokenEndpoint>,
+        server: Arc<Server>,
         scope: Option<String>,
         store: Arc<dyn ErasedStore>,
         warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
-        revocation: Option<TokenEndpoint>,
     ) -> Self {
         Self(Arc::new(Inner {
-            revocation,
             caches: std::sync::Mutex::default(),
-            endpoint,
+            server,
             scope,
             store,
             warn,
@@ -229,8 +227,10 @@ impl Inner {
             let message = "the answer to a refresh token was lost twice: it may have been used";
             return Err(required(message));
         }
+        // Before anything is sent: a failure to find the server out costs no refresh token.
+        let endpoints = limited(self.server.endpoints()).await?;
         state.lost = Some((refresh_token.clone(), sends + 1));
-        match self.exchange(refresh_token).await {
+        match self.exchange(refresh_token, &endpoints.token).await {
             Ok(response) => {
                 state.lost = None;
                 let next = Session {
@@ -262,20 +262,27 @@ impl Inner {
         }
     }
 
-    async fn exchange(&self, refresh_token: &SecretString) -> Result<TokenResponse, Error> {
+    async fn exchange(
+        &self,
+        refresh_token: &SecretString,
+        endpoint: &TokenEndpoint,
+    ) -> Result<TokenResponse, Error> {
         let mut form = Form::default();
         form.push("grant_type", "refresh_token");
         form.push("refresh_token", refresh_token.expose_secret());
         form.push("scope", self.scope.as_deref().unwrap_or_default());
-        let asked = self.endpoint.ask(form);
-        // It holds the store's lock, which others wait for, maybe in other processes.
-        let (clock, runtime) = (Clock::default(), Handle::current());
-        let limited = clock.timeout(LONGEST_EXCHANGE, &runtime, asked);
-        limited.await.unwrap_or_else(|| {
-            let message = "no answer to the exchange of the refresh token";
-            Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
-        })
+        limited(endpoint.ask(form)).await
     }
+}
+
+/// What is asked holds the store's lock, for which others wait, maybe in other processes.
+async fn limited<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    let (clock, runtime) = (Clock::default(), Handle::current());
+    let limited = clock.timeout(LONGEST_EXCHANGE, &runtime, asked);
+    limited.await.unwrap_or_else(|| {
+        let message = "no answer to the exchange of the refresh token";
+        Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
+    })
 }
 
 impl TokenSource for RefreshToken {
@@ -312,7 +319,7 @@ impl Inner {
 impl fmt::Debug for RefreshToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshToken")
-            .field("endpoint", &self.0.endpoint)
+            .field("server", &self.0.server)
             .field("scope", &self.0.scope)
             .finish_non_exhaustive()
     }

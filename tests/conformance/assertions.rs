@@ -85,7 +85,7 @@ async fn p128_the_audience_is_the_issuer_or_what_is_said() {
     .without_pkce()
     .build()
     .unwrap();
-    let pending = login.start();
+    let pending = login.start().await.unwrap();
     let url = url::Url::parse(pending.url()).unwrap();
     let (_, state) = url.query_pairs().find(|(name, _)| name == "state").unwrap();
     let callback = format!("https://app.example/callback?code=c&state={state}");

@@ -39,7 +39,7 @@ pub(crate) fn confidential(idp: &MockIdp) -> AuthorizationCodeBuilder {
 
 /// From the start to the end.
 pub(crate) async fn signed_in(auth: &AuthorizationCode) -> RefreshToken {
-    let login = auth.start();
+    let login = auth.start().await.unwrap();
     let callback = browse(login.url()).await;
     login.finish(&callback).await.unwrap()
 }
@@ -57,7 +57,7 @@ async fn answered(
     auth: AuthorizationCodeBuilder,
     parameters: &str,
 ) -> Result<RefreshToken, Error> {
-    let login = auth.build().unwrap().start();
+    let login = auth.build().unwrap().start().await.unwrap();
     browse(login.url()).await;
     let state = login.state().expose_secret();
     let before = idp.token_requests();
@@ -79,7 +79,7 @@ async fn p1_p22_s1_3_the_authorization_request_is_a_form_in_the_query() {
         .redirect_uri("https://app.example/cb?x=1&y=%C3%BC")
         .scope("a:b c/d")
         .param("login_hint", "j@x.example & co");
-    let login = auth.build().unwrap().start();
+    let login = auth.build().unwrap().start().await.unwrap();
     assert!(login.url().starts_with(&format!("{url}&")), "to the byte");
     assert!(!login.url().contains(' '));
     browse(login.url()).await;
@@ -99,18 +99,30 @@ async fn p1_p22_s1_3_the_authorization_request_is_a_form_in_the_query() {
     assert_eq!(sent.len(), 9, "and the challenge");
 }
 
+/// What a login could not be started with.
+#[track_caller]
+fn unsendable(error: &Error) -> &'static str {
+    assert_eq!(error.kind(), ErrorKind::SignIn);
+    let cause = std::error::Error::source(error).unwrap();
+    cause.downcast_ref::<ConfigError>().unwrap().field()
+}
+
 #[tokio::test]
 async fn p4_no_parameter_of_a_login_is_sent_twice() {
     let idp = idp().await;
     let auth = public(&idp).param("prompt", "login").build().unwrap();
     let login = auth.start_with(Login::new().param("prompt", "none"));
-    let login = login.unwrap();
+    let login = login.await.unwrap();
     let sent = parameters(login.url());
     assert_eq!(value(&sent, "prompt"), Some("none"), "the login's own");
     let names = ["state", "client_id", "code_challenge", "response_type"];
     for name in names {
         assert_eq!(refused(public(&idp).param(name, "x")), "param");
-        assert!(auth.start_with(Login::new().param(name, "x")).is_err());
+        assert!(
+            auth.start_with(Login::new().param(name, "x"))
+                .await
+                .is_err()
+        );
         let url = format!("{}?{name}=x", idp.authorization_url());
         let auth = AuthorizationCode::builder(url, idp.token_url(), "app").redirect_uri(REDIRECT);
         assert_eq!(refused(auth), "authorization_url");
@@ -233,7 +245,7 @@ async fn p23_p86_which_redirect_uris_there_can_be() {
 async fn p31_without_a_redirect_uri_neither_request_has_one() {
     let idp = MockIdp::builder().client("app", "").start().await.unwrap();
     let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app");
-    let login = auth.build().unwrap().start();
+    let login = auth.build().unwrap().start().await.unwrap();
     assert!(!login.url().contains("redirect_uri"));
     let query = format!("code=x&state={}", login.state().expose_secret());
     let callback = format!("https://wherever.example/it-is-registered?{query}");
@@ -246,13 +258,16 @@ async fn p31_without_a_redirect_uri_neither_request_has_one() {
 async fn p24_p202_states_are_random_and_for_one_login() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
-    let logins: Vec<_> = (0..1_000).map(|_| auth.start()).collect();
+    let mut logins = Vec::new();
+    for _ in 0..1_000 {
+        logins.push(auth.start().await.unwrap());
+    }
     let states: HashSet<_> = logins.iter().map(|l| l.state().expose_secret()).collect();
     assert_eq!(states.len(), 1_000);
     let octets = |state: &str| URL_SAFE_NO_PAD.decode(state).unwrap().len();
     assert!(states.iter().all(|state| octets(state) * 8 >= 128));
     // An answer is for one login; used, it is no other's.
-    let (first, second) = (auth.start(), auth.start());
+    let (first, second) = (auth.start().await.unwrap(), auth.start().await.unwrap());
     let callback = browse(first.url()).await;
     first.finish(&callback).await.unwrap();
     let error = second.finish(&callback).await.unwrap_err();
@@ -264,7 +279,7 @@ async fn p24_p202_states_are_random_and_for_one_login() {
 async fn p25_without_its_state_an_answer_is_worth_no_request() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
-    let other = auth.start();
+    let other = auth.start().await.unwrap();
     for state in [
         String::new(),
         "&state=".to_owned(),
@@ -273,7 +288,7 @@ async fn p25_without_its_state_an_answer_is_worth_no_request() {
         format!("&state={}", other.state().expose_secret().to_lowercase()),
     ] {
         for parameters in ["code=x", "error=access_denied"] {
-            let login = auth.start();
+            let login = auth.start().await.unwrap();
             let callback = format!("{REDIRECT}?{parameters}{state}");
             let error = login.finish(&callback).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::SignIn);
@@ -313,7 +328,7 @@ async fn p27_c27_p78_a_code_is_sent_once() {
     ] {
         let idp = idp().await;
         idp.then(answer);
-        let login = public(&idp).build().unwrap().start();
+        let login = public(&idp).build().unwrap().start().await.unwrap();
         let callback = browse(login.url()).await;
         let error = login.finish(&callback).await.unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
@@ -325,7 +340,7 @@ async fn p27_c27_p78_a_code_is_sent_once() {
 async fn p28_a_refusal_is_typed() {
     let idp = idp().await;
     idp.refuse_sign_in(Some("access_denied"));
-    let login = public(&idp).build().unwrap().start();
+    let login = public(&idp).build().unwrap().start().await.unwrap();
     let callback = browse(login.url()).await + "&error_description=no+thanks&error_uri=x";
     let error = login.finish(&callback).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignIn);
@@ -368,7 +383,7 @@ async fn p30_codes_are_form_decoded_and_encoded_again() {
     let sent = only(idp.token_log()).form();
     assert_eq!(value(&sent, "code"), Some("a/b+c d&=%ü?"));
     // A query alone is one, whatever characters are in it.
-    let login = public(&idp).build().unwrap().start();
+    let login = public(&idp).build().unwrap().start().await.unwrap();
     let state = login.state().expose_secret();
     let query = format!("code=4/0a?b://c&state={state}");
     login.finish(&query).await.unwrap();
@@ -389,7 +404,7 @@ async fn p31_s1_4_s1_5_s1_6_s2_3_the_redirect_uri_is_the_same_to_the_byte() {
         let builder = MockIdp::builder().client("app", "").redirect_uri(uri);
         let idp = builder.start().await.unwrap();
         let auth = public(&idp).redirect_uri(uri).build().unwrap();
-        let login = auth.start();
+        let login = auth.start().await.unwrap();
         let encoded: String = url::form_urlencoded::byte_serialize(uri.as_bytes()).collect();
         let once = format!("&redirect_uri={encoded}&");
         assert!(login.url().contains(&once), "{}", login.url());
@@ -427,6 +442,7 @@ async fn p71_p74_s1_11_a_verifier_of_the_caller_s() {
     let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     let login = auth
         .start_with(Login::new().code_verifier(verifier))
+        .await
         .unwrap();
     let callback = browse(login.url()).await;
     login.finish(&callback).await.unwrap();
@@ -443,8 +459,9 @@ async fn p71_p74_s1_11_a_verifier_of_the_caller_s() {
     ] {
         let error = auth
             .start_with(Login::new().code_verifier(bad))
+            .await
             .unwrap_err();
-        assert_eq!(error.field(), "code_verifier");
+        assert_eq!(unsendable(&error), "code_verifier");
     }
 }
 
@@ -452,7 +469,7 @@ async fn p71_p74_s1_11_a_verifier_of_the_caller_s() {
 async fn p75_p76_p201_s256_is_the_default_and_said_and_plain_is_by_name_alone() {
     let idp = idp().await;
     for auth in [public(&idp), confidential(&idp)] {
-        let asked = parameters(auth.build().unwrap().start().url());
+        let asked = parameters(auth.build().unwrap().start().await.unwrap().url());
         assert_eq!(value(&asked, "code_challenge_method"), Some("S256"));
         assert!(value(&asked, "code_challenge").is_some());
     }
@@ -487,6 +504,7 @@ async fn p77_the_verifier_goes_with_the_code_and_nowhere_else() {
     let auth = public(&idp).build().unwrap();
     let login = auth
         .start_with(Login::new().code_verifier(verifier))
+        .await
         .unwrap();
     let callback = browse(login.url()).await;
     let session = login.finish(&callback).await.unwrap();
@@ -513,7 +531,7 @@ pub(crate) async fn refresh(session: &RefreshToken) -> Result<(), Error> {
 async fn p78_p79_a_refused_verifier_is_final_and_plain_is_not_tried() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
-    let (one, other) = (auth.start(), auth.start());
+    let (one, other) = (auth.start().await.unwrap(), auth.start().await.unwrap());
     let callback = browse(one.url()).await;
     browse(other.url()).await;
     // The server's code of the second login in the answer to the first.
@@ -525,7 +543,7 @@ async fn p78_p79_a_refused_verifier_is_final_and_plain_is_not_tried() {
     assert_eq!(idp.token_requests(), 1);
     // A server that does not know S256 says so; nothing weaker follows by itself.
     idp.refuse_sign_in(Some("invalid_request"));
-    let login = auth.start();
+    let login = auth.start().await.unwrap();
     let callback = browse(login.url()).await;
     assert!(login.finish(&callback).await.is_err());
     for request in idp.authorization_log() {
@@ -555,7 +573,7 @@ async fn p80_p87_only_a_client_with_a_secret_can_do_without_pkce() {
 async fn p89_answers_of_two_logins_are_not_confused() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
-    let (one, other) = (auth.start(), auth.start());
+    let (one, other) = (auth.start().await.unwrap(), auth.start().await.unwrap());
     let (to_one, to_other) = (browse(one.url()).await, browse(other.url()).await);
     for (login, callback) in [(one, to_other), (other, to_one)] {
         let error = login.finish(&callback).await.unwrap_err();
@@ -582,13 +600,13 @@ async fn p90_an_answer_comes_to_the_redirect_uri() {
         ("https://app.example/cb?at=a", "https://app.example/cb"),
     ] {
         let auth = public(&idp).redirect_uri(registered).build().unwrap();
-        let login = auth.start();
+        let login = auth.start().await.unwrap();
         let callback = browse(login.url()).await;
         let answer = callback.strip_prefix(registered).unwrap();
         let to = format!("{elsewhere}{answer}");
         let error = login.finish(&to).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SignIn, "{to}");
-        let login = auth.start();
+        let login = auth.start().await.unwrap();
         let callback = browse(login.url()).await;
         let before = idp.token_requests();
         login.finish(&callback).await.unwrap();
@@ -601,7 +619,7 @@ async fn p90_an_answer_comes_to_the_redirect_uri() {
         REDIRECT.len(),
         "https://app.example".len(),
     ] {
-        let login = auth.start();
+        let login = auth.start().await.unwrap();
         let callback = browse(login.url()).await;
         login.finish(&callback[from..]).await.unwrap();
     }
@@ -686,7 +704,7 @@ async fn p167_p204_a_code_goes_to_the_server_that_was_asked() {
     AuthorizationCode::check_together(&[at_honest.clone(), at_evil.clone()]).unwrap();
     honest.set_iss(Some(&honest.issuer()));
     // The person chose the evil server, which sends the browser to the honest one instead.
-    let login = at_evil.start();
+    let login = at_evil.start().await.unwrap();
     let onward = login.url().replace(&evil.issuer(), &honest.issuer());
     let callback = browse(&onward).await;
     let saved = login.save();
@@ -701,7 +719,7 @@ async fn p167_p204_a_code_goes_to_the_server_that_was_asked() {
 async fn p203_tokens_in_an_answer_are_not_taken() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
-    let asked = parameters(auth.start().url());
+    let asked = parameters(auth.start().await.unwrap().url());
     assert_eq!(value(&asked, "response_type"), Some("code"));
     assert_eq!(
         refused(public(&idp).param("response_type", "token")),
@@ -712,7 +730,7 @@ async fn p203_tokens_in_an_answer_are_not_taken() {
         "{uri}?access_token=x&token_type=bearer&state={state}",
         "{uri}?code=code-1&state={state}#access_token=x",
     ] {
-        let login = auth.start();
+        let login = auth.start().await.unwrap();
         let callback = callback.replace("{state}", login.state().expose_secret());
         let error = login.finish(&callback.replace("{uri}", REDIRECT)).await;
         assert_eq!(error.unwrap_err().kind(), ErrorKind::SignIn);
@@ -766,12 +784,12 @@ async fn s1_16_s2_7_a_state_of_the_caller_s_comes_back() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     for state in ["a b&c=d+e%", "%2B%20+", "ü€/?#", "{\"a\":[1]}"] {
-        let login = auth.start_with(Login::new().state(state)).unwrap();
+        let login = auth.start_with(Login::new().state(state)).await.unwrap();
         let callback = browse(login.url()).await;
         assert_eq!(value(&parameters(&callback), "state"), Some(state));
         login.finish(&callback).await.unwrap();
     }
-    assert!(auth.start_with(Login::new().state("")).is_err());
+    assert!(auth.start_with(Login::new().state("")).await.is_err());
 }
 
 #[tokio::test]
@@ -779,8 +797,8 @@ async fn s1_17_a_payload_travels_with_the_state_and_is_protected_by_it() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let payload = "/orders?id=1&x=a b.c";
-    let start = || auth.start_with(Login::new().payload(payload)).unwrap();
-    let login = start();
+    let start = || auth.start_with(Login::new().payload(payload));
+    let login = start().await.unwrap();
     let callback = browse(login.url()).await;
     let state = parameters(&callback);
     let (random, travelled) = value(&state, "state").unwrap().split_once('.').unwrap();
@@ -790,12 +808,13 @@ async fn s1_17_a_payload_travels_with_the_state_and_is_protected_by_it() {
     assert_eq!(login.payload(), Some(payload));
     let forged = callback.replace("orders", "evil");
     assert_ne!(forged, callback);
-    let error = start().finish(&forged).await.unwrap_err();
+    let error = start().await.unwrap().finish(&forged).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignIn);
     assert_eq!(idp.token_requests(), 0);
     login.finish(&callback).await.unwrap();
     let both = Login::new().payload("x").state("y");
-    assert_eq!(auth.start_with(both).unwrap_err().field(), "payload");
+    let error = auth.start_with(both).await.unwrap_err();
+    assert_eq!(unsendable(&error), "payload");
 }
 
 #[tokio::test]
@@ -825,7 +844,7 @@ async fn p55_c21_a_login_shows_no_secret() {
     let login = Login::new().state(state).code_verifier(verifier);
     let login = login.param("r", "param-canary");
     let shown = format!("{shown} {auth:?} {login:?} {login:#?}");
-    let login = auth.start_with(login).unwrap();
+    let login = auth.start_with(login).await.unwrap();
     let saved = login.save();
     let callback = browse(login.url()).await;
     let shown = format!("{shown} {login:?} {login:#?} {saved:?}");
@@ -851,7 +870,7 @@ async fn p55_c21_a_login_shows_no_secret() {
 #[tokio::test]
 async fn p202_a_saved_login_is_finished_by_the_same_client_elsewhere() {
     let idp = idp().await;
-    let login = public(&idp).build().unwrap().start();
+    let login = public(&idp).build().unwrap().start().await.unwrap();
     let saved = login.save();
     let callback = browse(login.url()).await;
     drop(login);

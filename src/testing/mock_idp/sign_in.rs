@@ -39,7 +39,7 @@ impl MockIdp {
     /// let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app")
     ///     .redirect_uri("https://app.example/callback")
     ///     .build()?;
-    /// let login = auth.start();
+    /// let login = auth.start().await.unwrap();
     /// let callback = idp.sign_in(login.url())?;
     /// let session = login.finish(&callback).await?;
     /// # Ok(()) }

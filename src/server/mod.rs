@@ -1,0 +1,264 @@
+//! The authorization server as one client sees it: where its endpoints are, and how the client
+//! proves itself there.
+//!
+//! The caller tells, or names an [`Issuer`], whose metadata (RFC 8414) tell. Invariants: what the
+//! caller says counts, whatever the server says of itself; nothing is asked before there is
+//! something to ask for, so that building does no I/O; a document that is not the issuer's own is
+//! as good as none.
+
+mod issuer;
+mod metadata;
+
+use std::{fmt, sync::Arc};
+
+use secrecy::ExposeSecret;
+use url::Url;
+
+pub use self::issuer::Issuer;
+use self::{issuer::Discovery, metadata::Metadata};
+use crate::{
+    ClientAuth, ConfigError, Error, ErrorKind, address,
+    endpoint::{Client, Kind, Parameters, TokenEndpoint},
+    error::Retry,
+};
+
+/// What a caller says of a server, not checked yet.
+pub(crate) struct ServerSettings {
+    pub(crate) place: Place,
+    pub(crate) authorization_url: Option<String>,
+    pub(crate) revocation_url: Option<String>,
+    pub(crate) pushed_request_url: Option<String>,
+    /// Parameters of logins travel with the browser, even if the server would take them beforehand.
+    pub(crate) never_push: bool,
+    pub(crate) issuer: Option<String>,
+    /// Whether answers to logins always say whose they are; `None`: the metadata say so.
+    pub(crate) issuer_is_sent: Option<bool>,
+}
+
+pub(crate) enum Place {
+    /// The token endpoint's URL.
+    At(Result<String, ConfigError>),
+    Of(Issuer),
+}
+
+/// A server, and a client of it.
+pub(crate) struct Server {
+    pub(crate) client: Arc<Client>,
+    told: Told,
+    found: Found,
+}
+
+/// What a caller says, whatever the server says.
+struct Told {
+    authorization: Option<Url>,
+    revocation: Option<Url>,
+    pushed_request: Option<Url>,
+    never_push: bool,
+    issuer_is_sent: Option<bool>,
+}
+
+enum Found {
+    Told(Arc<Endpoints>),
+    Discovered(Discovery),
+}
+
+/// Where a client asks for what.
+pub(crate) struct Endpoints {
+    pub(crate) token: TokenEndpoint,
+    pub(crate) authorization: Option<Url>,
+    pub(crate) revocation: Option<TokenEndpoint>,
+    /// Where the parameters of a login go first (RFC 9126).
+    pub(crate) pushed: Option<TokenEndpoint>,
+    /// Every answer to a login says whose it is (RFC 9207 §3).
+    pub(crate) issuer_is_sent: bool,
+}
+
+impl ServerSettings {
+    pub(crate) fn new(place: Place) -> Self {
+        Self {
+            place,
+            authorization_url: None,
+            revocation_url: None,
+            pushed_request_url: None,
+            never_push: false,
+            issuer: None,
+            issuer_is_sent: None,
+        }
+    }
+
+    pub(crate) fn build(self, client: Arc<Client>) -> Result<Server, ConfigError> {
+        let parse = |field, url: Option<String>| match url {
+            Some(url) => address::parse(field, &url).map(Some),
+            None => Ok(None),
+        };
+        let told = Told {
+            authorization: parse("authorization_url", self.authorization_url)?,
+            revocation: parse("revocation_url", self.revocation_url)?,
+            pushed_request: parse("pushed_request_url", self.pushed_request_url)?,
+            never_push: self.never_push,
+            issuer_is_sent: self.issuer_is_sent,
+        };
+        let found = match self.place {
+            Place::At(url) => {
+                let url = address::parse("token_url", &url?)?;
+                address::uri("token_url", &url)?;
+                let auth = client.auth.clone();
+                Found::Told(Arc::new(told.endpoints(&client, url, self.issuer, auth)))
+            }
+            Place::Of(issuer) => {
+                if self.issuer.is_some_and(|told| told != issuer.name()) {
+                    let problem = "another than the one whose metadata are asked for";
+                    return Err(ConfigError::new("issuer", problem));
+                }
+                Found::Discovered(issuer.check()?)
+            }
+        };
+        Ok(Server {
+            client,
+            told,
+            found,
+        })
+    }
+}
+
+impl Told {
+    fn endpoints(
+        &self,
+        client: &Arc<Client>,
+        token_url: Url,
+        issuer: Option<String>,
+        auth: ClientAuth,
+    ) -> Endpoints {
+        let token = TokenEndpoint {
+            url: token_url,
+            issuer,
+            auth,
+            client: Arc::clone(client),
+            kind: Kind::Token,
+        };
+        let beside = |url: &Option<Url>, kind| url.clone().map(|url| token.beside(url, kind));
+        Endpoints {
+            authorization: self.authorization.clone(),
+            revocation: beside(&self.revocation, Kind::Revocation),
+            pushed: beside(&self.pushed_request, Kind::PushedRequest),
+            issuer_is_sent: self.issuer_is_sent.unwrap_or(false),
+            token,
+        }
+    }
+}
+
+impl Server {
+    /// Asks for the metadata if they are to be asked for.
+    pub(crate) async fn endpoints(&self) -> Result<Arc<Endpoints>, Error> {
+        match &self.found {
+            Found::Told(endpoints) => Ok(Arc::clone(endpoints)),
+            Found::Discovered(discovery) => {
+                let metadata = discovery.metadata(&*self.client.http).await?;
+                self.discovered(&metadata).map(Arc::new)
+            }
+        }
+    }
+
+    fn discovered(&self, metadata: &Metadata) -> Result<Endpoints, Error> {
+        let auth = self.client.auth_at(metadata.auth_methods.as_deref())?;
+        let (url, issuer) = (metadata.token.clone(), metadata.issuer.clone());
+        let told = self.told.endpoints(&self.client, url, issuer, auth);
+        let beside = |url: &Option<Url>, kind| url.clone().map(|url| told.token.beside(url, kind));
+        let offered = beside(&metadata.pushed_request, Kind::PushedRequest);
+        if self.told.never_push && metadata.demands_pushed_requests {
+            let message = "the server takes logins by pushed requests only (RFC 9126 §5)";
+            return Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done());
+        }
+        Ok(Endpoints {
+            pushed: told.pushed.or(offered).filter(|_| !self.told.never_push),
+            authorization: told
+                .authorization
+                .or_else(|| metadata.authorization.clone()),
+            revocation: (told.revocation)
+                .or_else(|| beside(&metadata.revocation, Kind::Revocation)),
+            issuer_is_sent: self.told.issuer_is_sent.unwrap_or(metadata.issuer_is_sent),
+            token: told.token,
+        })
+    }
+
+    /// What is known before anything is asked.
+    pub(crate) fn told(&self) -> Option<&Endpoints> {
+        match &self.found {
+            Found::Told(endpoints) => Some(endpoints),
+            Found::Discovered(_) => None,
+        }
+    }
+
+    /// What tells this server from others: its issuer, or its token endpoint's URL.
+    pub(crate) fn name(&self) -> &str {
+        match &self.found {
+            Found::Told(endpoints) => endpoints.token.url.as_str(),
+            Found::Discovered(discovery) => discovery.name(),
+        }
+    }
+
+    /// Its issuer, as far as answers are compared with it.
+    pub(crate) fn issuer(&self) -> Option<&str> {
+        match &self.found {
+            Found::Told(endpoints) => endpoints.token.issuer.as_deref(),
+            Found::Discovered(discovery) => discovery.issuer(),
+        }
+    }
+
+    /// Whether answers to logins are known to say whose they are, before anything is asked.
+    pub(crate) fn is_known_to_send_issuer(&self) -> bool {
+        self.issuer().is_some() && self.told.issuer_is_sent == Some(true)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Server");
+        match &self.found {
+            Found::Told(endpoints) => shown.field("token", &endpoints.token),
+            Found::Discovered(discovery) => shown
+                .field("issuer", &discovery.name())
+                .field("client_id", &self.client.id)
+                .field("auth", &self.client.auth),
+        };
+        shown.finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// How the client proves itself to a server that takes these methods (RFC 8414 §2); `None`: it
+    /// does not say, which means Basic.
+    fn auth_at(&self, taken: Option<&[String]>) -> Result<ClientAuth, Error> {
+        let (false, false, Some(taken)) = (self.auth_is_told, self.auth.is_none(), taken) else {
+            return Ok(self.auth.clone());
+        };
+        let takes = |method: &str| taken.iter().any(|taken| taken == method);
+        if takes("client_secret_basic") {
+            return Ok(ClientAuth::basic());
+        }
+        // Everything else is a parameter, and some clients put those into the URL.
+        if self.parameters == Parameters::Body {
+            if takes("client_secret_post") {
+                return Ok(ClientAuth::post());
+            }
+            #[cfg(feature = "jwt")]
+            if takes("client_secret_jwt") {
+                let auth = ClientAuth::client_secret_jwt();
+                if auth.check(&self.id, &self.secret).is_ok() {
+                    return Ok(auth);
+                }
+            }
+        }
+        let message = match self.secret.expose_secret().is_empty() {
+            true => {
+                "the server wants clients to prove themselves, and there is no secret: \
+                     give `client_auth`"
+            }
+            false => {
+                "the server takes no client's secret by itself: give the `client_auth` \
+                      that it was registered with"
+            }
+        };
+        Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done())
+    }
+}
