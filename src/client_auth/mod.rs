@@ -255,10 +255,10 @@ impl ClientAuth {
                 }
             }
             Method::Post => {
-                form.push("client_id", client_id);
+                form.push_missing("client_id", client_id);
                 form.push("client_secret", secret.expose_secret());
             }
-            Method::None => form.push("client_id", client_id),
+            Method::None => form.push_missing("client_id", client_id),
             #[cfg(feature = "jwt")]
             Method::SecretJwt => {
                 self.assert(Signer::Secret(secret), client_id, server, form)?;
@@ -279,7 +279,7 @@ impl ClientAuth {
     ) -> Result<(), ConfigError> {
         let now = Clock::default().system_time();
         let assertion = assertion::assertion(signer, &self.assertion, client_id, server, now)?;
-        form.push("client_id", client_id);
+        form.push_missing("client_id", client_id);
         form.push("client_assertion_type", assertion::TYPE);
         form.push("client_assertion", &assertion);
         Ok(())

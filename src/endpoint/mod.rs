@@ -150,10 +150,6 @@ impl TokenEndpoint {
         )?;
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
-        if self.kind == Kind::PushedRequest {
-            // Among the parameters, whatever else says who the client is (RFC 9126 §2.1).
-            form.push_missing("client_id", &self.client.id);
-        }
         let encoded = form.encode();
         // The others take a form, and nothing that the token endpoint wants in particular.
         let parameters = match self.kind {

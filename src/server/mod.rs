@@ -69,6 +69,8 @@ pub(crate) struct Endpoints {
     pub(crate) revocation: Option<TokenEndpoint>,
     /// Where the parameters of a login go first (RFC 9126).
     pub(crate) pushed: Option<TokenEndpoint>,
+    /// They have to (RFC 9126 §5).
+    pub(crate) pushes_only: bool,
     /// Every answer to a login says whose it is (RFC 9207 §3).
     pub(crate) issuer_is_sent: bool,
 }
@@ -141,6 +143,7 @@ impl Told {
             authorization: self.authorization.clone(),
             revocation: beside(&self.revocation, Kind::Revocation),
             pushed: beside(&self.pushed_request, Kind::PushedRequest),
+            pushes_only: false,
             issuer_is_sent: self.issuer_is_sent.unwrap_or(false),
             token,
         }
@@ -165,11 +168,8 @@ impl Server {
         let told = self.told.endpoints(&self.client, url, issuer, auth);
         let beside = |url: &Option<Url>, kind| url.clone().map(|url| told.token.beside(url, kind));
         let offered = beside(&metadata.pushed_request, Kind::PushedRequest);
-        if self.told.never_push && metadata.demands_pushed_requests {
-            let message = "the server takes logins by pushed requests only (RFC 9126 §5)";
-            return Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done());
-        }
         Ok(Endpoints {
+            pushes_only: metadata.demands_pushed_requests,
             pushed: told.pushed.or(offered).filter(|_| !self.told.never_push),
             authorization: told
                 .authorization

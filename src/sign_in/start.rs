@@ -63,6 +63,10 @@ impl AuthorizationCode {
         });
         let form = parameters(config, &redirect_uri, &state, &verifier, &login.params);
         let query = match &endpoints.pushed {
+            None if endpoints.pushes_only => {
+                let message = "the server takes logins by pushed requests only (RFC 9126 §5)";
+                return Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done());
+            }
             None => form,
             Some(pushed) => pushed_form(pushed, form).await?,
         };

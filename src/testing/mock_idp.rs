@@ -16,6 +16,7 @@ use crate::clock::Clock;
 mod answer;
 mod api;
 mod authorize;
+mod beside;
 mod grants;
 mod page;
 mod recorded;
@@ -87,7 +88,6 @@ pub struct MockIdp(Arc<Running>);
 
 struct Running {
     shared: Arc<Shared>,
-    token_addr: SocketAddr,
     api_addr: SocketAddr,
     /// The two accept loops. Each owns its connections, and dropping a set aborts its tasks.
     _servers: JoinSet<()>,
@@ -114,7 +114,7 @@ impl MockIdp {
 
     /// `http://127.0.0.1:<port>/oauth2/v1/token`, on the identity provider's port.
     pub fn token_url(&self) -> String {
-        format!("http://{}{}", self.0.token_addr, token_endpoint::PATH)
+        format!("{}{}", self.shared().base, token_endpoint::PATH)
     }
 
     /// `http://127.0.0.1:<port>/api/`, on the API's port.
@@ -344,8 +344,8 @@ impl MockIdpBuilder {
     ///
     /// When no port of `127.0.0.1` can be had.
     pub async fn start(self) -> io::Result<MockIdp> {
-        let shared = Arc::new(Shared::new(self.config));
         let (token_listener, token_addr) = server::listen()?;
+        let shared = Arc::new(Shared::new(self.config, token_addr));
         let (api_listener, api_addr) = server::listen()?;
         let mut servers = JoinSet::new();
         servers.spawn(server::serve(token_listener, Port::Token, shared.clone()));
@@ -354,7 +354,6 @@ impl MockIdpBuilder {
         task::yield_now().await;
         Ok(MockIdp(Arc::new(Running {
             shared,
-            token_addr,
             api_addr,
             _servers: servers,
         })))

@@ -15,6 +15,8 @@ mod adoxx;
 mod assertions;
 mod challenges;
 mod errors;
+mod metadata;
+mod pushed_requests;
 mod refresh_token;
 mod resource;
 mod sign_in;

@@ -27,19 +27,53 @@ const USER: &str = "alice";
 
 /// What a request to it gets.
 pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
+    let own = Parameters::of(request.query().into_iter().chain(request.form()));
+    let Some(uri) = own.get("request_uri").map(str::to_owned) else {
+        return answer_to(shared, request, &own);
+    };
+    // RFC 9126 §4: what was pushed counts, and nothing else but what the page brings.
+    let pushed = shared.lock().pushed(&uri).and_then(|pushed| pushed.clone());
+    let Some(pushed) = pushed else {
+        let problem = "request_uri is that of no request, or of one that was answered";
+        return page::text(StatusCode::BAD_REQUEST, problem);
+    };
+    let pushed = form_urlencoded::parse(pushed.as_bytes());
+    let pushed: Vec<(String, String)> = pushed.into_owned().collect();
+    let is_client = |(name, value): &(String, String)| {
+        name == "client_id" && Some(value.as_str()) == own.get("client_id")
+    };
+    if !pushed.iter().any(is_client) {
+        return page::text(StatusCode::BAD_REQUEST, "request_uri is another client's");
+    }
+    let of_page = ["user", "decision"];
+    let own = own.values.into_iter();
+    let of_page = own.filter(|(name, _)| of_page.contains(&name.as_str()));
+    let reply = answer_to(
+        shared,
+        request,
+        &Parameters::of(pushed.into_iter().chain(of_page)),
+    );
+    if reply.headers.contains_key(LOCATION)
+        && let Some(pushed) = shared.lock().pushed(&uri)
+    {
+        *pushed = None;
+    }
+    reply
+}
+
+fn answer_to(shared: &Shared, request: &Recorded, parameters: &Parameters) -> Reply {
     let config = &shared.config;
     // RFC 6749 §3.1: GET has to be understood, POST may be.
     if request.method != Method::GET && request.method != Method::POST {
         return Reply::new(StatusCode::METHOD_NOT_ALLOWED)
             .with(ALLOW, HeaderValue::from_static("GET, POST"));
     }
-    let parameters = Parameters::of(request);
-    let asked = match Asked::of(config, &parameters) {
+    let asked = match Asked::of(config, parameters) {
         Ok(asked) => asked,
         Err(problem) => return page::text(StatusCode::BAD_REQUEST, problem),
     };
     let scripted = shared.lock().sign_in_error.clone();
-    let result = asked.judge(&parameters).and_then(|consent| match scripted {
+    let result = asked.judge(parameters).and_then(|consent| match scripted {
         Some(error) => Err((error, None)),
         None => Ok(consent),
     });
@@ -79,12 +113,11 @@ struct Parameters {
 }
 
 impl Parameters {
-    fn of(request: &Recorded) -> Self {
+    fn of(all: impl Iterator<Item = (String, String)>) -> Self {
         let mut parameters = Self {
             values: HashMap::new(),
             twice: Vec::new(),
         };
-        let all = request.query().into_iter().chain(request.form());
         // RFC 6749 §3.1: without a value, as if it were not there.
         for (name, value) in all.filter(|(_, value)| !value.is_empty()) {
             if parameters.values.insert(name.clone(), value).is_some() {

@@ -36,6 +36,8 @@ pub(super) struct Grants {
     revoked: HashSet<GrantId>,
     codes: HashMap<String, Code>,
     refresh: HashMap<String, Refresh>,
+    /// Queries of authorization requests (RFC 9126), until they are answered.
+    pushed: Vec<Option<String>>,
 }
 
 #[derive(Clone)]
@@ -260,6 +262,31 @@ impl State {
         }
     }
 
+    /// Revokes a client's token; a refresh token ends the whole grant (RFC 7009 §2.1).
+    pub(super) fn revoke(&mut self, client: &str, token: &str) {
+        if let Some(grant) = self.grants.refresh.get(token).map(|known| known.grant) {
+            let owner = self.grants.grants.get(grant);
+            if owner.is_some_and(|owner| owner.client == client) {
+                self.end_grant(grant);
+            }
+        } else if let Some(token) = self.tokens.get_mut(token) {
+            token.revoked = true;
+        }
+    }
+
+    /// A `request_uri` for an authorization request.
+    pub(super) fn push(&mut self, query: String) -> String {
+        self.grants.pushed.push(Some(query));
+        format!("{REQUEST_URI}{}", self.grants.pushed.len())
+    }
+
+    /// The authorization request behind a `request_uri` that has not been used.
+    pub(super) fn pushed(&mut self, uri: &str) -> Option<&mut Option<String>> {
+        let number: usize = uri.strip_prefix(REQUEST_URI)?.parse().ok()?;
+        let pushed = self.grants.pushed.get_mut(number.checked_sub(1)?)?;
+        pushed.is_some().then_some(pushed)
+    }
+
     /// Ends all grants there are.
     pub(super) fn end_grants(&mut self) {
         for grant in 0..self.grants.grants.len() {
@@ -275,6 +302,9 @@ impl State {
             .map(|grant| grant.user.as_str())
     }
 }
+
+/// RFC 9126 §2.2 suggests this form.
+const REQUEST_URI: &str = "urn:ietf:params:oauth:request_uri:";
 
 /// RFC 6749 §4.1.2 recommends no more.
 const LIFE_OF_CODES: Duration = Duration::from_secs(600);

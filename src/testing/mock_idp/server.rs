@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     Recorded,
     answer::{Disconnect, Kind, Reply},
-    api, authorize,
+    api, authorize, beside,
     state::{Shared, Turn},
     token_endpoint,
 };
@@ -157,7 +157,8 @@ async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io:
     let outcome = match answer.kind {
         Kind::Normal => Outcome::Reply(match port {
             _ if request.too_large => Reply::new(StatusCode::PAYLOAD_TOO_LARGE),
-            Port::Token => token_endpoint::answer(shared, &request),
+            Port::Token => beside::answer(shared, &request)
+                .unwrap_or_else(|| token_endpoint::answer(shared, &request)),
             Port::Api => api::answer(shared, &request),
             Port::Browser => authorize::answer(shared, &request),
         }),

@@ -20,12 +20,30 @@ impl MockIdp {
     /// has signed in before; with a [page](MockIdpBuilder::sign_in_page), it asks first. Requests
     /// are neither counted as token requests nor scripted as such.
     pub fn authorization_url(&self) -> String {
-        format!("http://{}{}", self.0.token_addr, authorize::PATH)
+        format!("{}{}", self.shared().base, authorize::PATH)
     }
 
-    /// `http://127.0.0.1:<port>`: what to [`set_iss`](Self::set_iss) to.
+    /// `http://127.0.0.1:<port>`, with the builder's [path](MockIdpBuilder::issuer_path) behind it:
+    /// what to `discover`, and what to [`set_iss`](Self::set_iss) to.
+    ///
+    /// The identity provider's port has metadata (RFC 8414) of this issuer at all the well-known
+    /// places, and they name an endpoint for pushed authorization requests (RFC 9126) and one for
+    /// revocation (RFC 7009). Requests to these count as token requests, and are scripted as such.
     pub fn issuer(&self) -> String {
-        format!("http://{}", self.0.token_addr)
+        self.shared().issuer()
+    }
+
+    /// A member that the metadata have from now on, whatever the server does; `null` leaves it out.
+    ///
+    /// ```
+    /// # use bearer_auth::testing::MockIdp;
+    /// # fn example(idp: &MockIdp) {
+    /// idp.set_metadata("token_endpoint_auth_methods_supported", ["client_secret_post"].into());
+    /// # }
+    /// ```
+    pub fn set_metadata(&self, member: &str, value: serde_json::Value) {
+        let metadata = &mut self.shared().lock().metadata;
+        metadata.insert(member.to_owned(), value);
     }
 
     /// What a browser does: goes to a login's URL, and comes back with the URL that the client is
@@ -51,7 +69,7 @@ impl MockIdp {
     /// redirect URI is not known, or there is a page to fill in.
     pub fn sign_in(&self, url: &str) -> io::Result<String> {
         let target = url
-            .strip_prefix(&self.issuer())
+            .strip_prefix(self.shared().base.as_str())
             .filter(|target| target.starts_with(authorize::PATH));
         let target = target.ok_or_else(|| io::Error::other("not this server's login page"))?;
         let request = Arc::new(Recorded {
@@ -117,6 +135,12 @@ impl MockIdpBuilder {
     /// may be used.
     pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
         self.config.redirect_uris.push(uri.into());
+        self
+    }
+
+    /// A path of the [issuer](MockIdp::issuer), such as `/tenant`. Default: none.
+    pub fn issuer_path(mut self, path: impl Into<String>) -> Self {
+        self.config.issuer_path = path.into();
         self
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,10 +30,13 @@ pub(super) struct Config {
     /// Those that people may be sent back to; any if there are none.
     pub(super) redirect_uris: Vec<String>,
     pub(super) sign_in_page: bool,
+    pub(super) issuer_path: String,
 }
 
 pub(super) struct Shared {
     pub(super) config: Config,
+    /// `http://127.0.0.1:<port>`, of the identity provider.
+    pub(super) base: String,
     state: Mutex<State>,
     token_requests: watch::Sender<usize>,
     api_requests: watch::Sender<usize>,
@@ -60,6 +64,8 @@ pub(super) struct State {
     /// What logins are refused with.
     pub(super) sign_in_error: Option<String>,
     pub(super) iss: Option<String>,
+    /// In place of what the metadata have.
+    pub(super) metadata: HashMap<String, serde_json::Value>,
     token_log: VecDeque<Arc<Recorded>>,
     api_log: VecDeque<Arc<Recorded>>,
     authorization_log: VecDeque<Arc<Recorded>>,
@@ -87,13 +93,14 @@ pub(super) struct Turn {
 }
 
 impl Shared {
-    pub(super) fn new(mut config: Config) -> Self {
+    pub(super) fn new(mut config: Config, address: SocketAddr) -> Self {
         if config.clients.is_empty() {
             let client = ("client-id".to_owned(), "client-secret".to_owned());
             config.clients.push(client);
         }
         Self {
             config,
+            base: format!("http://{address}"),
             state: Mutex::new(State {
                 lifetime: Duration::from_secs(3600),
                 expires_in: ExpiresIn::Lifetime,
@@ -110,6 +117,7 @@ impl Shared {
                 grants: Grants::default(),
                 sign_in_error: None,
                 iss: None,
+                metadata: HashMap::new(),
                 token_log: VecDeque::new(),
                 api_log: VecDeque::new(),
                 authorization_log: VecDeque::new(),
@@ -118,6 +126,10 @@ impl Shared {
             api_requests: watch::Sender::new(0),
             authorization_requests: watch::Sender::new(0),
         }
+    }
+
+    pub(super) fn issuer(&self) -> String {
+        format!("{}{}", self.base, self.config.issuer_path)
     }
 
     /// Never held while something is awaited.

@@ -14,6 +14,7 @@ use tokio::{
 use super::*;
 use crate::testing::ManualClock;
 
+mod beside;
 mod sign_in;
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";

@@ -47,7 +47,7 @@ pub(super) struct Grant {
 }
 
 #[derive(Debug, PartialEq)]
-enum Refusal {
+pub(super) enum Refusal {
     NotFound,
     Method,
     Request(&'static str),
@@ -127,14 +127,14 @@ fn refresh_token(
     entitled.map_err(Refusal::Grant)
 }
 
-struct Parameters {
+pub(super) struct Parameters {
     single: HashMap<String, String>,
     /// `resource` and `audience`, which may be repeated.
     targets: Vec<(String, String)>,
 }
 
 impl Parameters {
-    fn of(request: &Recorded) -> Result<Self, Refusal> {
+    pub(super) fn of(request: &Recorded) -> Result<Self, Refusal> {
         let mut parameters = request.query();
         if !request.body.is_empty() {
             let is_form = request
@@ -163,13 +163,19 @@ impl Parameters {
         Ok(Self { single, targets })
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.single.get(name).map(String::as_str)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let targets = self.targets.iter().map(|(name, value)| (name, value));
+        let all = self.single.iter().chain(targets);
+        all.map(|(name, value)| (name.as_str(), value.as_str()))
     }
 }
 
 /// The client's id.
-fn authenticate(
+pub(super) fn authenticate(
     config: &Config,
     request: &Recorded,
     parameters: &Parameters,
@@ -295,7 +301,7 @@ fn issue(state: &mut State, config: &Config, grant: &Grant, now: Moment) -> Stri
     body + "}"
 }
 
-fn refuse(config: &Config, refusal: Refusal) -> Reply {
+pub(super) fn refuse(config: &Config, refusal: Refusal) -> Reply {
     if config.dialect == Dialect::Terse {
         return Reply::new(match refusal {
             Refusal::NotFound => StatusCode::NOT_FOUND,
