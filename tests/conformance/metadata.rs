@@ -393,7 +393,7 @@ async fn p103_an_old_document_serves_while_there_is_no_newer_one() {
 }
 
 #[tokio::test]
-async fn q8_q12_metadata_can_be_elsewhere_and_their_issuer_a_pattern() {
+async fn p94_p102_metadata_can_be_elsewhere_and_their_issuer_a_pattern() {
     let idp = idp_at("/common").await;
     // Azure AD B2C: another path than the issuer's.
     let tenant = idp.issuer().replace("common", "tenant/v2.0/");
@@ -466,7 +466,7 @@ fn expose(login: &bearer_auth::PendingLogin) -> String {
 }
 
 #[tokio::test]
-async fn a_whole_session_is_found_by_its_issuer() {
+async fn p98_p191_a_whole_session_is_found_by_its_issuer() {
     let builder = MockIdp::builder().client("app", "").issuer_path("/t1");
     let idp = builder.start().await.unwrap();
     let auth = AuthorizationCode::discover(idp.issuer(), "app");
