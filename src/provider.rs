@@ -1,30 +1,31 @@
 //! Ready configurations for known providers: plain functions that return a configured builder, to
-//! which anything can be added.
+//! which anything can be added, or the [`Issuer`](crate::Issuer) to discover.
+//!
+//! | provider | a service, with a secret | people who sign in |
+//! |---|---|---|
+//! | Hexagon Smart Completions | [`smart_completions`] | [`smart_completions_sign_in`] |
+//! | Hexagon Smart API Manager | [`smart_api_manager`] | [`smart_api_manager_sign_in`] |
+//! | Okta | [`okta`] or [`okta_server`], and `ClientCredentials::discover` | the same, and `AuthorizationCode::discover` |
+//! | Entra ID (Azure AD) | [`entra_id`], and `ClientCredentials::discover` | the same, and `AuthorizationCode::discover` |
+//! | MediationZone / Usage Engine | [`usage_engine`] | |
+//! | ADONIS, ADOIT, ADOGRC (ADOxx) | [`adoxx`] | |
+//!
+//! They do what the vendors' manuals say. None has been run against a vendor's server: each is
+//! tested against [`testing::MockIdp`](crate::testing::MockIdp), which answers as the manuals have
+//! it.
+
+mod hexagon;
+mod identity;
 
 use secrecy::SecretString;
 
+pub use self::{
+    hexagon::{
+        smart_api_manager, smart_api_manager_sign_in, smart_completions, smart_completions_sign_in,
+    },
+    identity::{entra_id, okta, okta_server},
+};
 use crate::source::{ClientCredentials, ClientCredentialsBuilder, Required};
-
-/// Hexagon Smart Completions: client credentials at `{base}/v1/token`, scope `ingr.api`.
-///
-/// `base` is the URL of the authorization server, path included.
-///
-/// ```
-/// use bearer_auth::{BearerAuthLayer, provider};
-///
-/// let source = provider::smart_completions("https://sc.example/oauth2/abc", "id", "secret").build()?;
-/// let auth = BearerAuthLayer::for_api("https://sc.example/api/", source)?;
-/// # Ok::<(), bearer_auth::ConfigError>(())
-/// ```
-pub fn smart_completions(
-    base: impl AsRef<str>,
-    client_id: impl Into<String>,
-    client_secret: impl Into<SecretString>,
-) -> ClientCredentialsBuilder {
-    ClientCredentialsBuilder::below(base.as_ref(), "v1/token", client_id, client_secret)
-        .require(Required::Secret)
-        .scope("ingr.api")
-}
 
 /// MediationZone / Usage Engine: client credentials with the address of the API as `audience`,
 /// sent to the letter.

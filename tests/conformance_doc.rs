@@ -56,6 +56,7 @@ fn ids() -> Vec<String> {
         .chain(numbered("P", 190..=195))
         .chain(numbered("P", 201..=205))
         .chain(numbered("P", 220..=239))
+        .chain([1, 2, 4, 6, 8, 10, 11, 13, 14].map(|number| format!("Q{number}")))
         .chain(numbered("C", 1..=27))
         .collect()
 }
@@ -111,7 +112,7 @@ fn ids_of(name: &str) -> Vec<String> {
     let mut ids = Vec::new();
     let mut parts = name.split('_').peekable();
     while let Some(part) = parts.next() {
-        let Some((letter @ ("s" | "p" | "c"), digits)) = part.split_at_checked(1) else {
+        let Some((letter @ ("s" | "p" | "q" | "c"), digits)) = part.split_at_checked(1) else {
             break;
         };
         if !number(digits) {

@@ -48,7 +48,7 @@ pub(crate) struct Client {
 /// A token endpoint, or one beside it, and a client's way to ask it.
 pub(crate) struct TokenEndpoint {
     pub(crate) url: Url,
-    /// Who the server is (RFC 8414 §2), if that is known.
+    /// Who the server is (RFC 8414 §2), if that is known, and what assertions are addressed to.
     pub(crate) issuer: Option<String>,
     pub(crate) auth: ClientAuth,
     pub(crate) client: Arc<Client>,

@@ -66,6 +66,7 @@ pub struct Issuer {
     name: String,
     metadata_url: Option<String>,
     max_age: Duration,
+    assertions_to_endpoint: bool,
     known: Arc<Known>,
 }
 
@@ -92,6 +93,7 @@ impl Issuer {
             name: issuer.into(),
             metadata_url: None,
             max_age: MAX_AGE,
+            assertions_to_endpoint: false,
             known: Arc::default(),
         }
     }
@@ -112,6 +114,18 @@ impl Issuer {
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
         self.known = Arc::default();
+        self
+    }
+
+    /// Assertions with which clients prove themselves are addressed (`aud`) to the endpoint that
+    /// they are sent to, as some servers want it, instead of to the issuer
+    /// (draft-ietf-oauth-rfc7523bis). [`ClientAuth::assertion_audience`] of the client counts in any
+    /// case.
+    ///
+    /// [`ClientAuth::assertion_audience`]: crate::ClientAuth::assertion_audience
+    #[cfg(feature = "jwt")]
+    pub fn assertions_to_endpoint(mut self) -> Self {
+        self.assertions_to_endpoint = true;
         self
     }
 
@@ -196,6 +210,12 @@ impl Discovery {
 
     pub(super) fn issuer(&self) -> Option<&str> {
         exact(&self.issuer.name)
+    }
+
+    /// To whom clients' assertions are addressed, if not to the endpoint that they are sent to.
+    pub(super) fn audience(&self) -> Option<&str> {
+        self.issuer()
+            .filter(|_| !self.issuer.assertions_to_endpoint)
     }
 
     /// The document, asked for if there is none, or if its time is over.

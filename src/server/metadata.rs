@@ -19,8 +19,6 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct Metadata {
-    /// `None`: its name is a pattern.
-    pub(super) issuer: Option<String>,
     pub(super) token: Url,
     pub(super) authorization: Option<Url>,
     pub(super) revocation: Option<Url>,
@@ -77,7 +75,6 @@ impl Metadata {
         };
         let methods = document.token_endpoint_auth_methods_supported;
         Ok(Self {
-            issuer: super::issuer::exact(issuer).map(str::to_owned),
             token,
             authorization: endpoint(document.authorization_endpoint)?,
             revocation: endpoint(document.revocation_endpoint)?,

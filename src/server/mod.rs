@@ -25,7 +25,7 @@ use crate::{
 /// What a caller says of a server, not checked yet.
 pub(crate) struct ServerSettings {
     pub(crate) place: Place,
-    pub(crate) authorization_url: Option<String>,
+    pub(crate) authorization_url: Option<Result<String, ConfigError>>,
     pub(crate) revocation_url: Option<String>,
     pub(crate) pushed_request_url: Option<String>,
     /// Parameters of logins travel with the browser, even if the server would take them beforehand.
@@ -94,7 +94,7 @@ impl ServerSettings {
             None => Ok(None),
         };
         let told = Told {
-            authorization: parse("authorization_url", self.authorization_url)?,
+            authorization: parse("authorization_url", self.authorization_url.transpose()?)?,
             revocation: parse("revocation_url", self.revocation_url)?,
             pushed_request: parse("pushed_request_url", self.pushed_request_url)?,
             never_push: self.never_push,
@@ -157,14 +157,15 @@ impl Server {
             Found::Told(endpoints) => Ok(Arc::clone(endpoints)),
             Found::Discovered(discovery) => {
                 let metadata = discovery.metadata(&*self.client.http).await?;
-                self.discovered(&metadata).map(Arc::new)
+                self.discovered(&metadata, discovery.audience())
+                    .map(Arc::new)
             }
         }
     }
 
-    fn discovered(&self, metadata: &Metadata) -> Result<Endpoints, Error> {
+    fn discovered(&self, metadata: &Metadata, issuer: Option<&str>) -> Result<Endpoints, Error> {
         let auth = self.client.auth_at(metadata.auth_methods.as_deref())?;
-        let (url, issuer) = (metadata.token.clone(), metadata.issuer.clone());
+        let (url, issuer) = (metadata.token.clone(), issuer.map(str::to_owned));
         let told = self.told.endpoints(&self.client, url, issuer, auth);
         let beside = |url: &Option<Url>, kind| url.clone().map(|url| told.token.beside(url, kind));
         let offered = beside(&metadata.pushed_request, Kind::PushedRequest);

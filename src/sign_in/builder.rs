@@ -26,6 +26,8 @@ pub struct AuthorizationCodeBuilder {
     challenge: Result<Method, ConfigError>,
     store: Option<Arc<dyn ErasedStore>>,
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    /// The provider cannot do without redirect URI and scope, although the grant can.
+    wants_both: bool,
 }
 
 impl AuthorizationCodeBuilder {
@@ -40,12 +42,30 @@ impl AuthorizationCodeBuilder {
             challenge: Ok(Method::S256),
             store: None,
             warn: Arc::new(|_| {}),
+            wants_both: false,
         }
     }
 
-    pub(super) fn authorization_url(mut self, url: String) -> Self {
+    pub(crate) fn require_redirect_uri_and_scope(mut self) -> Self {
+        self.wants_both = true;
+        self
+    }
+
+    pub(super) fn authorization_url(mut self, url: Result<String, ConfigError>) -> Self {
         self.client.server.authorization_url = Some(url);
         self
+    }
+
+    /// As [`AuthorizationCode::builder`], with endpoints below a base URL.
+    pub(crate) fn below(
+        base: &str,
+        authorization_path: &str,
+        token_path: &str,
+        client_id: impl Into<String>,
+    ) -> Self {
+        let join = |path| address::join("base", base, path);
+        Self::new(Place::At(join(token_path)), client_id.into())
+            .authorization_url(join(authorization_path))
     }
 
     /// The client's secret. Default: none, as programs have that people install (RFC 8252 §8.5): a
@@ -223,6 +243,14 @@ impl AuthorizationCodeBuilder {
                 "without_pkce",
                 "a client without a secret has nothing else to protect its codes (RFC 9700 §2.1.1)",
             ));
+        }
+        if self.wants_both && self.redirect_uri.is_empty() {
+            let problem = "empty; this provider wants the one that the client is registered with";
+            return Err(ConfigError::new("redirect_uri", problem));
+        }
+        if self.wants_both && self.scopes.is_empty() {
+            let problem = "empty; this provider wants at least one";
+            return Err(ConfigError::new("scope", problem));
         }
         check_redirect_uri(&self.redirect_uri)?;
         check_scopes("scope", &self.scopes)?;

@@ -88,7 +88,7 @@ impl AuthorizationCode {
     ) -> AuthorizationCodeBuilder {
         let place = Place::At(Ok(token_url.into()));
         let builder = AuthorizationCodeBuilder::new(place, client_id.into());
-        builder.authorization_url(authorization_url.into())
+        builder.authorization_url(Ok(authorization_url.into()))
     }
 
     /// Starts with the server's [issuer](Issuer) instead of its endpoints: where those are, how the

@@ -117,6 +117,7 @@ pub struct ClientCredentialsBuilder {
 pub(crate) enum Required {
     Secret,
     Audience,
+    Scope,
 }
 
 impl ClientCredentialsBuilder {
@@ -283,6 +284,10 @@ fn check_required(
     if required.contains(&Required::Secret) && proves_nothing {
         let problem = "empty; this provider wants the secret of the registered client";
         return Err(ConfigError::new("client_secret", problem));
+    }
+    if required.contains(&Required::Scope) && grant.scopes.is_empty() {
+        let problem = "empty; this provider wants the id of the API that the token is for";
+        return Err(ConfigError::new("scope", problem));
     }
     let audience = grant.audience.as_deref().unwrap_or_default();
     if required.contains(&Required::Audience) && audience.is_empty() {

@@ -16,6 +16,7 @@ mod assertions;
 mod challenges;
 mod errors;
 mod metadata;
+mod providers;
 mod pushed_requests;
 mod refresh_token;
 mod resource;

@@ -46,6 +46,8 @@ fn is_metadata(shared: &Shared, path: &str) -> bool {
         format!("/.well-known/oauth-authorization-server{own}"),
         format!("/.well-known/openid-configuration{own}"),
         format!("{own}/.well-known/openid-configuration"),
+        // Where some servers have it.
+        format!("{own}/.well-known/oauth-authorization-server"),
     ]
     .iter()
     .any(|place| place == path)
