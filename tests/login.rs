@@ -84,12 +84,30 @@ async fn p82_p83_p87_somebody_signs_in_and_the_api_knows_them() {
     assert_eq!(sent.unwrap().1, redirect.as_str());
 }
 
+/// The library opens no page, and gets none: the caller's browser does.
+#[tokio::test]
+async fn p81_the_page_is_the_browser_s_to_get() {
+    let idp = idp().await;
+    let (login, url) = start(client(&idp).build().unwrap()).await;
+    assert!(url.starts_with(&format!("{}?", idp.authorization_url())));
+    let state = Url::parse(&url).unwrap();
+    let state = state.query_pairs().find(|(name, _)| name == "state");
+    let callback = format!(
+        "{}?error=access_denied&state={}",
+        redirect_uri(&url),
+        state.unwrap().1
+    );
+    get(&callback).await;
+    assert_eq!(login.await.unwrap().unwrap_err().kind(), ErrorKind::SignIn);
+    assert_eq!((idp.authorization_requests(), idp.token_requests()), (0, 0));
+}
+
 // The tests that find a port closed have an address of loopback to themselves: on 127.0.0.1,
 // somebody else might have been given the port by then.
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn p84_the_port_is_open_for_the_login_and_no_longer() {
+async fn p84_s1_3_the_port_is_open_for_the_login_and_no_longer() {
     let idp = idp().await;
     let port = {
         let listener = tokio::net::TcpListener::bind("127.84.0.1:0").await.unwrap();
@@ -139,6 +157,19 @@ async fn p84_a_login_that_is_dropped_closes_the_port() {
     login.abort();
     assert!(login.await.unwrap_err().is_cancelled());
     assert!(!is_open(&redirect_uri(&url)).await);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn p83_nobody_comes_in_by_another_address() {
+    let idp = idp().await;
+    let auth = client(&idp).redirect_uri("http://127.84.0.4/cb");
+    let (login, url) = start(auth.build().unwrap()).await;
+    let mut elsewhere = redirect_uri(&url);
+    assert!(is_open(&elsewhere).await);
+    elsewhere.set_host(Some("127.84.0.5")).unwrap();
+    assert!(!is_open(&elsewhere).await);
+    login.abort();
 }
 
 #[tokio::test]

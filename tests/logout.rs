@@ -8,7 +8,8 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, BearerAuthLayer, ErrorKind, OAuthErrorCode, RefreshToken, TokenCache,
+    AuthorizationCode, BearerAuthLayer, ClientAuth, ErrorKind, OAuthErrorCode, RefreshToken,
+    TokenCache,
     endpoint::{HttpClient, HttpError, HttpFuture, ReqwestClient},
     store::{LockedSession as _, MemoryStore, TokenStore as _},
     testing::MockIdp,
@@ -29,6 +30,8 @@ struct Server {
     http: Arc<ReqwestClient>,
     script: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
     told: Arc<Mutex<Vec<Form>>>,
+    /// The `Authorization` headers beside them.
+    proofs: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl HttpClient for Server {
@@ -37,6 +40,9 @@ impl HttpClient for Server {
             return self.http.send(request);
         }
         assert_eq!(request.method(), http::Method::POST);
+        let proof = request.headers().get(http::header::AUTHORIZATION);
+        let proof = proof.map(|proof| proof.to_str().unwrap().to_owned());
+        self.proofs.lock().unwrap().push(proof);
         let form = url::form_urlencoded::parse(request.body());
         self.told.lock().unwrap().push(form.into_owned().collect());
         let scripted = self.script.lock().unwrap().pop_front();
@@ -125,6 +131,43 @@ async fn p191_p192_p195_both_tokens_are_revoked_and_nothing_is_left() {
     // Once more is as good.
     session.logout().await.unwrap();
     assert_eq!(server.told().len(), 2);
+}
+
+#[tokio::test]
+async fn p191_a_client_proves_itself_as_at_the_token_endpoint() {
+    for (auth, header, parameters) in [
+        (ClientAuth::basic(), Some("Basic YXBwOnNlY3JldA=="), 2),
+        (ClientAuth::post(), None, 4),
+    ] {
+        let builder = MockIdp::builder().client("app", "secret");
+        let idp = builder.start().await.unwrap();
+        let server = Server::default();
+        let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app")
+            .client_secret("secret")
+            .client_auth(auth)
+            .redirect_uri("https://app.example/cb")
+            .revocation_url(format!("{}{REVOKE}", idp.issuer()))
+            .http_client(server.clone())
+            .build()
+            .unwrap();
+        let login = auth.start().await.unwrap();
+        let callback = idp.sign_in(login.url()).unwrap();
+        login
+            .finish(&callback)
+            .await
+            .unwrap()
+            .logout()
+            .await
+            .unwrap();
+        let proofs = server.proofs.lock().unwrap().clone();
+        assert_eq!(
+            proofs,
+            [header, header].map(|proof| proof.map(str::to_owned))
+        );
+        for form in server.told.lock().unwrap().iter() {
+            assert_eq!(form.len(), parameters, "{form:?}");
+        }
+    }
 }
 
 #[tokio::test]

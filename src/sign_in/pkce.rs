@@ -102,11 +102,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p73_p74_c26_the_vector_of_appendix_b() {
+    fn p73_c26_the_vector_of_appendix_b() {
         let verifier = SecretString::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
         let challenge = Verifier::given(verifier).unwrap().challenge(Method::S256);
         let expected = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
         assert_eq!(challenge.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn p74_challenges_are_43_characters_of_base64url() {
+        for _ in 0..1_000 {
+            let challenge = Verifier::random().challenge(Method::S256).unwrap();
+            assert_eq!(challenge.len(), 43);
+            let of_base64url = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+            assert!(challenge.bytes().all(of_base64url), "{challenge}");
+        }
     }
 
     #[test]
@@ -123,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn p71_s1_11_a_verifier_of_the_callers_is_checked() {
+    fn p71_s1_11_s2_6_a_verifier_of_the_callers_is_checked() {
         let given = |text: String| Verifier::given(text.into()).is_ok();
         for good in ["a".repeat(43), "Z9-._~".repeat(8), "x".repeat(128)] {
             assert!(given(good));

@@ -195,7 +195,8 @@ impl ClientCredentialsBuilder {
 
     /// Another `grant_type`, for servers that have their own name for this grant (Zoom:
     /// `account_credentials`) or an extension grant (RFC 6749 §4.5) that takes nothing but
-    /// parameters.
+    /// parameters. Not for `password`, which tells the client what only the server may know (RFC
+    /// 9700 §2.4).
     pub fn grant_type(mut self, grant_type: impl Into<String>) -> Self {
         self.grant.grant_type = grant_type.into();
         self

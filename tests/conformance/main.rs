@@ -22,6 +22,7 @@ mod refresh_token;
 mod resource;
 mod sign_in;
 mod smart_completions;
+mod smart_completions_sign_in;
 mod support;
 mod token_request;
 mod token_response;

@@ -50,7 +50,7 @@ fn smart_completions(idp: &MockIdp) -> AuthorizationCodeBuilder {
 }
 
 #[tokio::test]
-async fn smart_completions_takes_what_its_table_requires() {
+async fn s1_3_s1_12_s2_3_smart_completions_takes_what_its_table_requires() {
     let idp = public("app", "").await;
     let (asked, [code, renewed]) = session(&idp, smart_completions(&idp)).await;
     assert_eq!(value(&asked, "redirect_uri"), Some(CALLBACK));
@@ -62,7 +62,7 @@ async fn smart_completions_takes_what_its_table_requires() {
 }
 
 #[tokio::test]
-async fn smart_completions_requires_callback_client_and_scope() {
+async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() {
     let at = |id: &str, callback: &str, scope: &str| {
         let (auth, token) = ("https://sc.example/a", "https://sc.example/t");
         let auth = provider::smart_completions_sign_in(auth, token, id, callback, scope);
@@ -83,7 +83,7 @@ async fn smart_completions_requires_callback_client_and_scope() {
 }
 
 #[tokio::test]
-async fn smart_api_manager_is_below_its_base() {
+async fn s2_2_smart_api_manager_is_below_its_base() {
     let base = "https://sam.example:8443/sam/";
     let auth = provider::smart_api_manager_sign_in(base, "app", CALLBACK, "openid api");
     let login = auth.build().unwrap().start().await.unwrap();
@@ -144,7 +144,7 @@ async fn q14_okta_s_own_apis_want_a_key() {
 }
 
 #[tokio::test]
-async fn q14_okta_s_custom_servers_have_metadata_of_their_own() {
+async fn s2_2_q14_okta_s_custom_servers_have_metadata_of_their_own() {
     let idp = public("0oa1", "/oauth2/default").await;
     idp.set_iss(Some(&idp.issuer()));
     let org = idp.issuer().replace("/oauth2/default", "");
@@ -243,7 +243,7 @@ async fn q1_q2_q4_a_service_of_an_entra_tenant() {
 }
 
 #[tokio::test]
-async fn q8_people_of_any_tenant_and_of_one() {
+async fn s2_2_q8_people_of_any_tenant_and_of_one() {
     let pattern = |host: &str| format!("{host}/{{tenantid}}/v2.0");
     for (tenant, named) in [
         ("/common", pattern as fn(&str) -> String),

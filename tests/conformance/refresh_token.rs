@@ -76,7 +76,7 @@ impl Signed {
 }
 
 #[tokio::test]
-async fn s2_8_s2_9_p20_a_session_goes_on_when_its_token_ends() {
+async fn p20_p52_p53_a_session_goes_on_when_its_token_ends() {
     let signed = signed_with(|auth| auth.scope("a b").token_param("x", "y")).await;
     let rig = &signed.rig;
     assert_eq!(rig.get("orders").await.status(), 200);
@@ -110,7 +110,7 @@ async fn p17_an_exchange_is_authenticated() {
 }
 
 #[tokio::test]
-async fn c5_without_a_new_refresh_token_the_old_one_stays() {
+async fn p53_c5_without_a_new_refresh_token_the_old_one_stays() {
     let signed = signed().await;
     signed.rig.cache.token().await.unwrap();
     signed.rig.idp.set_refresh_tokens(RefreshTokens::Kept);
@@ -285,7 +285,7 @@ async fn p54_a_fetch_that_is_dropped_goes_on() {
 }
 
 #[tokio::test]
-async fn p54_c11_processes_that_share_a_store_make_one_exchange() {
+async fn p54_p206_c11_processes_that_share_a_store_make_one_exchange() {
     let signed = signed().await;
     let (one, other) = (signed.elsewhere(), signed.elsewhere());
     one.token().await.unwrap();
@@ -337,7 +337,7 @@ async fn c11_people_are_not_confused() {
 }
 
 #[tokio::test]
-async fn s1_18_p233_a_403_of_the_api_costs_no_token_request() {
+async fn s2_1_p233_a_403_of_the_api_costs_no_token_request() {
     let signed = signed().await;
     signed
         .rig
@@ -447,7 +447,7 @@ async fn noting() -> (Signed, Noting, Arc<Mutex<Vec<StoreOperation>>>) {
 }
 
 #[tokio::test]
-async fn c22_the_next_refresh_token_is_written_before_the_access_token_is_used() {
+async fn p53_c22_the_next_refresh_token_is_written_before_the_access_token_is_used() {
     let (signed, store, told) = noting().await;
     assert_eq!(store.take(), ["lock", "save refresh-1, too late", "unlock"]);
     signed.rig.cache.token().await.unwrap();

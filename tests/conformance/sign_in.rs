@@ -8,8 +8,9 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, ClientAuth, ConfigError, Error, ErrorKind, Login,
     OAuthErrorCode, RefreshToken, TokenRequest, TokenSource as _,
-    testing::{Answer, MockIdp},
+    testing::{Answer, MockIdp, Recorded},
 };
+use http::HeaderValue;
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 
@@ -72,7 +73,7 @@ async fn answered(
 }
 
 #[tokio::test]
-async fn p1_p22_s1_3_the_authorization_request_is_a_form_in_the_query() {
+async fn p1_p22_s1_5_s2_3_the_authorization_request_is_a_form_in_the_query() {
     let idp = idp().await;
     let url = idp.authorization_url() + "?tenant=a+b%2Fc";
     let auth = AuthorizationCode::builder(&url, idp.token_url(), "app")
@@ -97,6 +98,9 @@ async fn p1_p22_s1_3_the_authorization_request_is_a_form_in_the_query() {
         assert_eq!(value(&sent, name), Some(expected), "{name}");
     }
     assert_eq!(sent.len(), 9, "and the challenge");
+    let url = idp.authorization_url() + "#f";
+    let auth = AuthorizationCode::builder(url, idp.token_url(), "app").redirect_uri(REDIRECT);
+    assert_eq!(refused(auth), "authorization_url");
 }
 
 /// What a login could not be started with.
@@ -146,7 +150,7 @@ async fn p22_a_login_for_one_api() {
 }
 
 #[tokio::test]
-async fn p18_s1_7_s2_6_p88_a_client_without_a_secret_sends_its_id() {
+async fn p18_s1_9_s2_4_p88_a_client_without_a_secret_sends_its_id() {
     let idp = idp().await;
     signed_in(&public(&idp).build().unwrap()).await;
     let request = only(idp.token_log());
@@ -157,12 +161,17 @@ async fn p18_s1_7_s2_6_p88_a_client_without_a_secret_sends_its_id() {
 }
 
 #[tokio::test]
-async fn s1_1_s2_1_s2_2_the_client_in_the_header_and_the_grant_in_the_body() {
+async fn s1_1_s1_2_s1_9_s2_3_s2_4_p88_the_client_in_the_header_and_the_grant_in_the_body() {
     let idp = idp().await;
     signed_in(&confidential(&idp).build().unwrap()).await;
     let request = only(idp.token_log());
     assert_eq!(credentials(&request), "client-id:client-secret");
+    assert!(body(&request).starts_with("grant_type=authorization_code&code=code-1&"));
     let form = request.form();
+    for secret in ["code", "code_verifier"].map(|name| value(&form, name).unwrap()) {
+        let is_there = |header: &HeaderValue| header.to_str().unwrap().contains(secret);
+        assert!(!request.headers.values().any(is_there));
+    }
     let names: HashSet<_> = form.iter().map(|(name, _)| name.as_str()).collect();
     let expected = ["grant_type", "code", "redirect_uri", "code_verifier"];
     assert_eq!(names, HashSet::from(expected));
@@ -180,7 +189,7 @@ async fn s1_1_s2_1_s2_2_the_client_in_the_header_and_the_grant_in_the_body() {
 }
 
 #[tokio::test]
-async fn s1_2_the_two_endpoints_may_be_on_different_hosts() {
+async fn s1_6_s2_3_the_two_endpoints_may_be_on_different_hosts() {
     let (front, back) = (idp().await, idp().await);
     back.always(token("t"));
     let auth = AuthorizationCode::builder(front.authorization_url(), back.token_url(), "app");
@@ -242,7 +251,7 @@ async fn p23_p86_which_redirect_uris_there_can_be() {
 }
 
 #[tokio::test]
-async fn p31_without_a_redirect_uri_neither_request_has_one() {
+async fn p31_s1_3_without_a_redirect_uri_neither_request_has_one() {
     let idp = MockIdp::builder().client("app", "").start().await.unwrap();
     let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app");
     let login = auth.build().unwrap().start().await.unwrap();
@@ -255,7 +264,7 @@ async fn p31_without_a_redirect_uri_neither_request_has_one() {
 }
 
 #[tokio::test]
-async fn p24_p202_states_are_random_and_for_one_login() {
+async fn p24_s1_17_s2_8_p202_states_are_random_and_for_one_login() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let mut logins = Vec::new();
@@ -325,6 +334,7 @@ async fn p27_c27_p78_a_code_is_sent_once() {
             ErrorKind::OAuth,
         ),
         (Answer::oauth_error("invalid_grant"), ErrorKind::OAuth),
+        (Answer::oauth_error("invalid_request"), ErrorKind::OAuth),
     ] {
         let idp = idp().await;
         idp.then(answer);
@@ -392,7 +402,7 @@ async fn p30_codes_are_form_decoded_and_encoded_again() {
 }
 
 #[tokio::test]
-async fn p31_s1_4_s1_5_s1_6_s2_3_the_redirect_uri_is_the_same_to_the_byte() {
+async fn p31_s1_3_s1_4_s2_3_the_redirect_uri_is_the_same_to_the_byte() {
     for uri in [
         "https://app.example/cb",
         "https://app.example/cb/",
@@ -417,7 +427,7 @@ async fn p31_s1_4_s1_5_s1_6_s2_3_the_redirect_uri_is_the_same_to_the_byte() {
 }
 
 #[tokio::test]
-async fn p71_p72_p73_p74_s1_8_s1_9_challenge_and_verifier_belong_together() {
+async fn p71_p72_p73_p74_s1_11_s2_6_challenge_and_verifier_belong_together() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let mut verifiers = HashSet::new();
@@ -435,7 +445,7 @@ async fn p71_p72_p73_p74_s1_8_s1_9_challenge_and_verifier_belong_together() {
 }
 
 #[tokio::test]
-async fn p71_p74_s1_11_a_verifier_of_the_caller_s() {
+async fn p71_p73_s1_11_s2_6_a_verifier_of_the_caller_s() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     // RFC 7636, Appendix B.
@@ -466,7 +476,7 @@ async fn p71_p74_s1_11_a_verifier_of_the_caller_s() {
 }
 
 #[tokio::test]
-async fn p75_p76_p201_s256_is_the_default_and_said_and_plain_is_by_name_alone() {
+async fn p75_p76_s1_10_s2_5_p201_s256_is_the_default_and_said_and_plain_is_by_name_alone() {
     let idp = idp().await;
     for auth in [public(&idp), confidential(&idp)] {
         let asked = parameters(auth.build().unwrap().start().await.unwrap().url());
@@ -567,6 +577,21 @@ async fn p80_p87_only_a_client_with_a_secret_can_do_without_pkce() {
     assert_eq!(value(&asked, "code_challenge_method"), None);
     let sent = only(idp.token_log()).form();
     assert_eq!(value(&sent, "code_verifier"), None);
+}
+
+#[tokio::test]
+async fn p81_the_authorization_url_is_for_a_browser_to_open() {
+    let idp = idp().await;
+    idp.always(token("t"));
+    for auth in [public(&idp), confidential(&idp)] {
+        let login = auth.build().unwrap().start().await.unwrap();
+        let state = login.state().expose_secret();
+        let callback = format!("{REDIRECT}?code=x&state={state}");
+        let session = login.finish(&callback).await.unwrap();
+        session.fetch(TokenRequest::new()).await.unwrap();
+    }
+    assert_eq!(idp.authorization_requests(), 0);
+    assert_eq!(idp.token_requests(), 2);
 }
 
 #[tokio::test]
@@ -696,7 +721,7 @@ async fn p166_p205_clients_of_several_servers_are_checked_together() {
 }
 
 #[tokio::test]
-async fn p167_p204_a_code_goes_to_the_server_that_was_asked() {
+async fn p167_p205_a_code_goes_to_the_server_that_was_asked() {
     let (honest, evil) = (idp().await, idp().await);
     let at_honest = public(&honest).issuer_always_sent(honest.issuer());
     let at_evil = public(&evil).issuer_always_sent(evil.issuer());
@@ -713,6 +738,42 @@ async fn p167_p204_a_code_goes_to_the_server_that_was_asked() {
     // Nor can the login be finished at another server than it went to.
     assert!(at_honest.resume(saved.expose_secret()).is_err());
     assert_eq!((honest.token_requests(), evil.token_requests()), (0, 0));
+}
+
+#[tokio::test]
+async fn p202_a_login_without_a_state_cannot_be_had() {
+    let idp = idp().await;
+    let no_pkce = || confidential(&idp).without_pkce();
+    for auth in [public(&idp), confidential(&idp), no_pkce()] {
+        let auth = auth.build().unwrap();
+        let asked = parameters(auth.start().await.unwrap().url());
+        assert_eq!(value(&asked, "state").unwrap().len(), 43);
+        for (login, field) in [
+            (Login::new().state(""), "state"),
+            (Login::new().param("state", ""), "param"),
+        ] {
+            let error = auth.start_with(login).await.unwrap_err();
+            assert_eq!(unsendable(&error), field);
+        }
+    }
+    assert_eq!(refused(no_pkce().param("state", "")), "param");
+}
+
+#[tokio::test]
+async fn p204_nobody_s_password_is_asked_for() {
+    let idp = idp().await;
+    let session = signed_in(&public(&idp).build().unwrap()).await;
+    refresh(&session).await.unwrap();
+    let sent: Vec<_> = idp.token_log().iter().map(Recorded::form).collect();
+    let grants: Vec<_> = sent.iter().map(|form| value(form, "grant_type")).collect();
+    assert_eq!(grants, [Some("authorization_code"), Some("refresh_token")]);
+    let odd = public(&idp).token_param("grant_type", "password");
+    assert_eq!(refused(odd), "param");
+    assert_eq!(refused(public(&idp).param("password", "p")), "param");
+    // What there is: a grant that has no name here, spelled out.
+    let odd = || client(&idp).grant_type("password").param("password", "p");
+    assert!(odd().build().is_ok());
+    assert_eq!(super::support::refused(odd().params_in_query()), "param");
 }
 
 #[tokio::test]
@@ -739,7 +800,7 @@ async fn p203_tokens_in_an_answer_are_not_taken() {
 }
 
 #[tokio::test]
-async fn s1_12_s1_13_s1_14_scopes_of_both_requests() {
+async fn s1_13_s1_14_s2_7_scopes_of_both_requests() {
     let idp = idp().await;
     // More than the token is for: of these, the server is asked for some.
     let auth = public(&idp)
@@ -761,15 +822,7 @@ async fn s1_12_s1_13_s1_14_scopes_of_both_requests() {
 }
 
 #[tokio::test]
-async fn s2_4_openid_offline_access_is_a_scope_like_any() {
-    let idp = idp().await;
-    signed_in(&public(&idp).scope("openid_offline_access").build().unwrap()).await;
-    let asked = only(idp.authorization_log()).query();
-    assert_eq!(value(&asked, "scope"), Some("openid_offline_access"));
-}
-
-#[tokio::test]
-async fn s1_15_without_scopes_none_are_sent() {
+async fn s1_12_s2_7_without_scopes_none_are_sent() {
     let idp = idp().await;
     let session = signed_in(&public(&idp).build().unwrap()).await;
     refresh(&session).await.unwrap();
@@ -780,7 +833,7 @@ async fn s1_15_without_scopes_none_are_sent() {
 }
 
 #[tokio::test]
-async fn s1_16_s2_7_a_state_of_the_caller_s_comes_back() {
+async fn s1_16_s2_8_a_state_of_the_caller_s_comes_back() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     for state in ["a b&c=d+e%", "%2B%20+", "ü€/?#", "{\"a\":[1]}"] {
@@ -790,10 +843,15 @@ async fn s1_16_s2_7_a_state_of_the_caller_s_comes_back() {
         login.finish(&callback).await.unwrap();
     }
     assert!(auth.start_with(Login::new().state("")).await.is_err());
+    let login = auth.start_with(Login::new().state("a+b")).await.unwrap();
+    let other = format!("{REDIRECT}?code=x&state=a+b");
+    let error = login.finish(&other).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignIn);
+    assert_eq!(idp.token_requests(), 4);
 }
 
 #[tokio::test]
-async fn s1_17_a_payload_travels_with_the_state_and_is_protected_by_it() {
+async fn s1_18_s2_8_a_payload_travels_with_the_state_and_is_protected_by_it() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let payload = "/orders?id=1&x=a b.c";
@@ -815,19 +873,6 @@ async fn s1_17_a_payload_travels_with_the_state_and_is_protected_by_it() {
     let both = Login::new().payload("x").state("y");
     let error = auth.start_with(both).await.unwrap_err();
     assert_eq!(unsendable(&error), "payload");
-}
-
-#[tokio::test]
-async fn s1_19_long_tokens_are_sent_intact() {
-    let idp = idp().await;
-    idp.set_token_size(16 * 1024);
-    let session = signed_in(&public(&idp).build().unwrap()).await;
-    let token = session.fetch(TokenRequest::new()).await.unwrap();
-    drop(token);
-    refresh(&session).await.unwrap();
-    let sent = idp.token_log().pop().unwrap().form();
-    assert_eq!(value(&sent, "refresh_token").unwrap().len(), 16 * 1024);
-    assert_eq!(idp.tokens_issued(), 2);
 }
 
 #[tokio::test]
@@ -868,7 +913,7 @@ async fn p55_c21_a_login_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn p202_a_saved_login_is_finished_by_the_same_client_elsewhere() {
+async fn p202_s1_11_a_saved_login_is_finished_by_the_same_client_elsewhere() {
     let idp = idp().await;
     let login = public(&idp).build().unwrap().start().await.unwrap();
     let saved = login.save();
@@ -878,6 +923,11 @@ async fn p202_a_saved_login_is_finished_by_the_same_client_elsewhere() {
     let auth = public(&idp).build().unwrap();
     let login = auth.resume(saved.expose_secret()).unwrap();
     login.finish(&callback).await.unwrap();
+    let asked = only(idp.authorization_log()).query();
+    let sent = only(idp.token_log()).form();
+    let digest = Sha256::digest(value(&sent, "code_verifier").unwrap());
+    let digest = URL_SAFE_NO_PAD.encode(digest);
+    assert_eq!(value(&asked, "code_challenge"), Some(digest.as_str()));
     assert!(
         confidential(&idp)
             .build()
