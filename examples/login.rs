@@ -4,8 +4,10 @@
 //! ```text
 //! cargo run --features browser,testing --example login
 //! cargo run --features browser,testing --example login -- \
-//!     --authorize https://… --token https://… --client-id … --scope "openid offline_access"
+//!     --issuer https://… --client-id … --scope "openid offline_access"
 //! ```
+//!
+//! `--authorize https://… --token https://…` in place of the issuer, if the server has no metadata.
 //!
 //! The real one has to know the redirect URI `http://127.0.0.1/callback`, with any port (RFC 8252
 //! §7.3), or the one that `--redirect-uri` says.
@@ -35,15 +37,16 @@ async fn main() -> Outcome<()> {
         given.get(at + 1).cloned()
     };
     let needed = |name: &str| argument(name).ok_or_else(|| format!("{name} is missing"));
-    let auth = AuthorizationCode::builder(
-        needed("--authorize")?,
-        needed("--token")?,
-        needed("--client-id")?,
-    )
-    .scope(argument("--scope").unwrap_or_default())
-    .redirect_uri(argument("--redirect-uri").unwrap_or_default())
-    .client_secret(env::var("CLIENT_SECRET").unwrap_or_default())
-    .build()?;
+    let id = needed("--client-id")?;
+    let auth = match argument("--issuer") {
+        Some(issuer) => AuthorizationCode::discover(issuer, id),
+        None => AuthorizationCode::builder(needed("--authorize")?, needed("--token")?, id),
+    };
+    let auth = auth
+        .scope(argument("--scope").unwrap_or_default())
+        .redirect_uri(argument("--redirect-uri").unwrap_or_default())
+        .client_secret(env::var("CLIENT_SECRET").unwrap_or_default())
+        .build()?;
     let session = auth.login_on_loopback(open_browser).await?;
     let token = TokenCache::new(session).token().await?;
     println!(

@@ -4,6 +4,14 @@
 #[doc = include_str!("../docs/performance.md")]
 pub mod performance {}
 
-/// People sign in: from what your provider gave you to a session.
-#[doc = include_str!("../docs/sign-in.md")]
-pub mod sign_in {}
+/// A service asks in its own name: client credentials.
+#[doc = include_str!("../docs/service.md")]
+pub mod service {}
+
+/// People sign in to a web application.
+#[doc = include_str!("../docs/web-application.md")]
+pub mod web_application {}
+
+/// People sign in to a program on their machine.
+#[doc = include_str!("../docs/program.md")]
+pub mod program {}

@@ -19,8 +19,9 @@
 //! # Ok::<(), bearer_auth::ConfigError>(())
 //! ```
 //!
-//! Where people sign in, [`AuthorizationCode`] makes a session that is a source like any other: see
-//! [`docs::sign_in`].
+//! Where people sign in, [`AuthorizationCode`] makes a session that is a source like any other. A
+//! page for each way, from what your provider gave you: [a service](docs::service), [a web
+//! application](docs::web_application), [a program](docs::program).
 //!
 //! Ready configurations for known providers are in [`provider`]; a source of your own is a
 //! [`source_fn`] or an implementation of [`TokenSource`].

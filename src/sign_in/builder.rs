@@ -189,7 +189,8 @@ impl AuthorizationCodeBuilder {
 
     /// Where the session is kept: the one session, which the next login replaces. Default: each
     /// login has a [`MemoryStore`](crate::store::MemoryStore) of its own, so that one client serves
-    /// many people, and sessions end with the process.
+    /// many people, and sessions end with the process; with
+    /// [`with_store`](AuthorizationCode::with_store), each person has a store.
     pub fn store(mut self, store: impl TokenStore) -> Self {
         self.store = Some(Arc::new(store));
         self

@@ -33,7 +33,7 @@ pub use self::{
 use crate::{
     ConfigError, Issuer, RefreshToken, StoreError,
     server::{Place, Server},
-    store::{ErasedStore, MemoryStore},
+    store::{ErasedStore, MemoryStore, TokenStore},
 };
 
 /// The authorization code grant (RFC 6749 §4.1), with PKCE (RFC 7636): a person signs in once, and
@@ -64,6 +64,7 @@ use crate::{
 pub struct AuthorizationCode(Arc<Config>);
 
 /// All that logins of one client have in common.
+#[derive(Clone)]
 pub(crate) struct Config {
     server: Arc<Server>,
     redirect_uri: String,
@@ -110,6 +111,16 @@ impl AuthorizationCode {
         client_id: impl Into<String>,
     ) -> AuthorizationCodeBuilder {
         AuthorizationCodeBuilder::new(Place::Of(issuer.into()), client_id.into())
+    }
+
+    /// The same client with a store of its own for its session, such as one person's row in a
+    /// database: `auth.with_store(store).start()` signs them in, and
+    /// `auth.with_store(store).session()` goes on with what is there.
+    pub fn with_store(&self, store: impl TokenStore) -> Self {
+        Self(Arc::new(Config {
+            store: Some(Arc::new(store)),
+            ..Config::clone(&self.0)
+        }))
     }
 
     /// The session that the [`store`](AuthorizationCodeBuilder::store) has: of an earlier run of
