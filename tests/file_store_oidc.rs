@@ -12,19 +12,17 @@
 mod support_oidc;
 mod support_store;
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use bearer_auth::{
-    AuthorizationCode, PendingLogin, TokenCache,
+    AuthorizationCode, TokenCache,
     store::{FileStore, SealingKey},
     testing::ManualClock,
 };
-use http::{StatusCode, header};
 use serde_json::json;
-use url::Url;
 
 use self::{
-    support_oidc::OidcProvider,
+    support_oidc::{OidcProvider, browser::sign_in},
     support_store::{
         directory,
         process::{Process, role, say, told},
@@ -81,37 +79,6 @@ async fn child() {
     }
 }
 
-/// The pages of oidc-provider's development mode, as a browser goes through them: plain forms.
-async fn sign_in(login: &PendingLogin) -> String {
-    let browser = reqwest::Client::builder().no_proxy();
-    let browser = browser.redirect(reqwest::redirect::Policy::none());
-    let browser = browser.build().unwrap();
-    let mut cookies = BTreeMap::new();
-    let mut url = Url::parse(login.url()).unwrap();
-    let mut forms = ["prompt=login&login=me&password=mine", "prompt=consent"].into_iter();
-    while url.path() != "/callback" {
-        let request = if url.path().starts_with("/interaction/") {
-            let form = forms.next().expect("two pages, and no more");
-            let request = browser.post(url.clone()).body(form);
-            request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-        } else {
-            browser.get(url.clone())
-        };
-        let jar: Vec<_> = cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
-        let request = request.header(header::COOKIE, jar.join("; "));
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::SEE_OTHER, "{}", url.path());
-        for cookie in response.headers().get_all(header::SET_COOKIE) {
-            let cookie = cookie.to_str().unwrap().split(';').next().unwrap();
-            let (name, value) = cookie.split_once('=').unwrap();
-            cookies.insert(name.to_owned(), value.to_owned());
-        }
-        let location = response.headers()[header::LOCATION].to_str().unwrap();
-        url = url.join(location).unwrap();
-    }
-    url.into()
-}
-
 #[tokio::test]
 async fn eight_processes_share_one_session_and_the_grant_survives() {
     let config = json!({ "sign_in": true, "ttl": LIFETIME.as_secs() });
@@ -122,7 +89,7 @@ async fn eight_processes_share_one_session_and_the_grant_survives() {
     let path = directory.path().join("session");
     let client = client(&issuer(&idp), &path);
     let login = client.start().await.unwrap();
-    let callback = sign_in(&login).await;
+    let callback = sign_in(login.url()).await;
     login.finish(&callback).await.unwrap();
 
     let told = [
@@ -175,7 +142,7 @@ async fn a_refresh_token_that_is_used_twice_ends_the_grant() {
     let directory = directory();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
     let login = client(&issuer(&idp), &one).start().await.unwrap();
-    let callback = sign_in(&login).await;
+    let callback = sign_in(login.url()).await;
     login.finish(&callback).await.unwrap();
     std::fs::copy(&one, &other).unwrap();
 

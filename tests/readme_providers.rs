@@ -76,9 +76,14 @@ fn they_build() {
 fn the_table_has_them() {
     let ours = include_str!("readme_providers.rs");
     let readme = include_str!("../README.md");
-    let (_, section) = readme.split_once("\n## Your provider\n").expect("the section");
+    let (_, section) = readme
+        .split_once("\n## Your provider\n")
+        .expect("the section");
     let (section, _) = section.split_once("\n## ").unwrap();
-    let rows: Vec<_> = section.lines().filter(|line| line.starts_with("| ")).collect();
+    let rows: Vec<_> = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .collect();
     let mut lines = 0;
     for row in rows.iter().skip(1) {
         let code = row.splitn(3, '|').nth(2).unwrap();

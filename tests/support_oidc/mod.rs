@@ -3,6 +3,7 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::unwrap_used,
     reason = "a test support: whatever fails here fails the test"
 )]
 
@@ -18,6 +19,9 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::{Value, json};
+
+#[allow(dead_code, reason = "for the tests in which somebody signs in")]
+pub(crate) mod browser;
 
 /// How long the child may take to open its ports.
 const START: Duration = Duration::from_secs(60);
@@ -95,7 +99,6 @@ impl OidcProvider {
         Some(provider)
     }
 
-    #[cfg(feature = "jwt")]
     pub(crate) fn issuer(&self) -> &str {
         &self.issuer
     }
