@@ -4,7 +4,7 @@ use std::{fmt, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use reqwest::{Certificate, redirect};
+use reqwest::{Certificate, ClientBuilder, redirect};
 
 use super::http::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
 use crate::{ConfigError, address};
@@ -60,7 +60,7 @@ impl ReqwestClient {
         }
         // What is between the PEM lines is looked at when a client is built. This one needs no
         // other roots, so that nothing is read from disk for it.
-        reqwest::Client::builder()
+        builder()
             .tls_certs_only(roots.iter().cloned())
             .build()
             .map_err(|_| ConfigError::new(FIELD, "a certificate in it cannot be read"))?;
@@ -73,24 +73,21 @@ impl ReqwestClient {
         let host = request.uri().host().unwrap_or_default();
         let loopback = address::is_loopback_host(host);
         let plain = request.uri().scheme_str() != Some("https");
-        let (slot, builder) = if plain {
+        let (slot, client) = if plain {
             // No TLS, so no root certificates: a machine without any can do this.
-            (
-                &self.plain,
-                reqwest::Client::builder().no_proxy().tls_certs_only([]),
-            )
+            (&self.plain, builder().no_proxy().tls_certs_only([]))
         } else {
-            let builder = reqwest::Client::builder().tls_certs_merge(self.roots.iter().cloned());
+            let client = builder().tls_certs_merge(self.roots.iter().cloned());
             if loopback {
-                (&self.local, builder.no_proxy())
+                (&self.local, client.no_proxy())
             } else {
-                (&self.remote, builder)
+                (&self.remote, client)
             }
         };
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = builder
+        let client = client
             .redirect(redirect::Policy::none())
             .referer(false)
             // A connection kept for minutes is more often dead than useful.
@@ -123,6 +120,12 @@ impl fmt::Debug for ReqwestClient {
             .field("roots", &self.roots.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Over rustls by name: in a program in which anybody switches reqwest's `native-tls` on, that would
+/// be the default.
+fn builder() -> ClientBuilder {
+    reqwest::Client::builder().tls_backend_rustls()
 }
 
 /// A URL may have a query with secrets in it: it does not go into errors.
