@@ -9,9 +9,14 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bearer_auth::{
     BearerAuthLayer, ClientCredentials, Error, ErrorKind, TokenRequest, TokenResponse, TokenSource,
     endpoint::ReqwestClient, testing::MockIdp,
+};
+use rcgen::{
+    CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256,
+    SignatureAlgorithm,
 };
 use support_http::{NoBody, get, http1, soon};
 use tokio::{
@@ -174,5 +179,76 @@ fn what_is_no_certificate_is_a_configuration_error() {
             .root_certificate_pem(pem.as_bytes())
             .unwrap_err();
         assert_eq!(error.field(), "root_certificate_pem", "{pem}");
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
+}
+
+/// A certificate, and its key in PKCS#8.
+fn certified(kind: &'static SignatureAlgorithm) -> (String, Vec<u8>) {
+    let key = KeyPair::generate_for(kind).unwrap();
+    let params = CertificateParams::new([]).unwrap();
+    (params.self_signed(&key).unwrap().pem(), key.serialize_der())
+}
+
+#[test]
+fn an_identity_is_a_certificate_and_its_private_key_in_any_form() {
+    // PKCS#8 has the older forms within, at its end.
+    let within = |der: &[u8], start: &[u8]| {
+        let at = der.windows(start.len()).position(|bytes| bytes == start);
+        der[at.unwrap()..].to_vec()
+    };
+    let sec1 = |der: &[u8]| within(der, b"\x30\x6b\x02\x01\x01\x04\x20");
+    let pkcs1 = |der: &[u8]| within(&der[4..], b"\x30\x82");
+    let (p256, p256_key) = certified(&PKCS_ECDSA_P256_SHA256);
+    let (rsa, rsa_key) = certified(&PKCS_RSA_SHA256);
+    let (ed25519, ed25519_key) = certified(&PKCS_ED25519);
+    for (certificate, label, key) in [
+        (&p256, "EC PRIVATE KEY", sec1(&p256_key)),
+        (&p256, "PRIVATE KEY", p256_key),
+        (&rsa, "RSA PRIVATE KEY", pkcs1(&rsa_key)),
+        (&rsa, "PRIVATE KEY", rsa_key),
+        (&ed25519, "PRIVATE KEY", ed25519_key),
+    ] {
+        let key = pem(label, &key);
+        for text in [certificate.clone() + &key, key.clone() + certificate] {
+            let http = ReqwestClient::new().identity_pem(text).unwrap();
+            let key = key.lines().nth(1).unwrap();
+            assert!(!format!("{http:?} {http:#?}").contains(key));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_identity_is_a_configuration_error_that_says_what_is_missing() {
+    let (certificate, key) = certified(&PKCS_ECDSA_P256_SHA256);
+    let (stranger, _) = certified(&PKCS_ECDSA_P256_SHA256);
+    let key_pem = pem("PRIVATE KEY", &key);
+    let damaged = |label: &str| certificate.clone() + &pem(label, b"canary-canary");
+    for (text, says) in [
+        (String::new(), "not PEM"),
+        ("client.pem".to_owned(), "not PEM"),
+        (certificate.clone(), "no private key"),
+        (key_pem.clone(), "no certificate"),
+        (damaged("ENCRYPTED PRIVATE KEY"), "encrypted"),
+        (damaged("PRIVATE KEY"), "damaged"),
+        (damaged("EC PRIVATE KEY"), "damaged"),
+        (certificate.clone() + &key_pem[..60], "damaged"),
+        (stranger.clone() + &key_pem, "not that of the certificate"),
+        // The client's own is behind that of its issuer.
+        (stranger + &certificate + &key_pem, "comes first"),
+    ] {
+        let error = ReqwestClient::new().identity_pem(text).unwrap_err();
+        assert_eq!(error.field(), "identity_pem");
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains(says), "{shown}");
+        let secrets = [&STANDARD.encode(b"canary-canary"), &key_pem[28..60]];
+        assert!(
+            !secrets.iter().any(|secret| shown.contains(*secret)),
+            "{shown}"
+        );
     }
 }

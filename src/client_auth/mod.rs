@@ -50,6 +50,7 @@ enum Method {
     BasicRaw,
     Post,
     None,
+    Tls,
     #[cfg(feature = "jwt")]
     SecretJwt,
     #[cfg(feature = "jwt")]
@@ -78,6 +79,45 @@ impl ClientAuth {
     /// §4.4).
     pub fn none() -> Self {
         Self::new(Method::None)
+    }
+
+    /// Mutual TLS (RFC 8705 §2): the certificate of the HTTP client is the proof, and the body has
+    /// the `client_id`. Both of the server's methods, `tls_client_auth` and
+    /// `self_signed_tls_client_auth`, are this one for the client. The client secret, if there is
+    /// one, is not used.
+    ///
+    /// The certificate is [`ReqwestClient::identity_pem`](crate::endpoint::ReqwestClient), or that
+    /// of the connector in your own [`HttpClient`](crate::endpoint::HttpClient). A server that binds
+    /// its tokens to the certificate (§3) wants to see the same one at the API:
+    ///
+    /// ```
+    /// # #[cfg(feature = "reqwest")]
+    /// # fn client(pem: String) -> Result<(), Box<dyn std::error::Error>> {
+    /// use bearer_auth::{BearerAuthLayer, ClientAuth, ClientCredentials, endpoint::ReqwestClient};
+    /// use tower_layer::Layer as _;
+    ///
+    /// let to_the_api = reqwest::Client::builder()
+    ///     .identity(reqwest::Identity::from_pem(pem.as_bytes())?)
+    ///     .build()?;
+    /// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "")
+    ///     .client_auth(ClientAuth::tls())
+    ///     .http_client(ReqwestClient::new().identity_pem(pem)?)
+    ///     .build()?;
+    /// let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
+    /// let client = auth.layer(to_the_api);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// For another certificate, make all of that again: tokens that are bound to the old one stay
+    /// behind with the old layer, and so do connections. Where it changes below them, in a connector
+    /// or a proxy, [`TokenCache::refresh`](crate::TokenCache::refresh) brings a token that is bound
+    /// to the new one; without that, the API's 401 does, for one request more.
+    ///
+    /// Tokens of clients that have no proof of their own ([`none`](Self::none)) can be bound as well
+    /// (§4): give those the same `http_client`. Their refresh tokens are then, too, so that people
+    /// sign in again after a change.
+    pub fn tls() -> Self {
+        Self::new(Method::Tls)
     }
 
     /// Another spelling of the scheme `Basic`, for servers that compare it to the letter although
@@ -159,17 +199,22 @@ impl ClientAuth {
         matches!(self.method, Method::None)
     }
 
+    /// Whether the certificate of the HTTP client is the proof.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.method, Method::Tls)
+    }
+
     /// Whether the proof goes into the parameters.
     pub(crate) fn is_in_body(&self) -> bool {
-        !matches!(self.method, Method::Basic | Method::BasicRaw)
+        !matches!(self.method, Method::Basic | Method::BasicRaw | Method::Tls)
     }
 
     /// Whether it proves something without a secret.
     pub(crate) fn has_key(&self) -> bool {
         #[cfg(feature = "jwt")]
-        return matches!(self.method, Method::KeyJwt(_));
+        return matches!(self.method, Method::Tls | Method::KeyJwt(_));
         #[cfg(not(feature = "jwt"))]
-        false
+        self.is_tls()
     }
 
     pub(crate) fn check(&self, client_id: &str, secret: &SecretString) -> Result<(), ConfigError> {
@@ -258,7 +303,7 @@ impl ClientAuth {
                 form.push_missing("client_id", client_id);
                 form.push("client_secret", secret.expose_secret());
             }
-            Method::None => form.push_missing("client_id", client_id),
+            Method::None | Method::Tls => form.push_missing("client_id", client_id),
             #[cfg(feature = "jwt")]
             Method::SecretJwt => {
                 self.assert(Signer::Secret(secret), client_id, server, form)?;

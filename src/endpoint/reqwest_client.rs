@@ -4,7 +4,8 @@ use std::{fmt, sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
-use reqwest::{Certificate, ClientBuilder, redirect};
+use reqwest::{Certificate, ClientBuilder, Identity, redirect};
+use secrecy::{ExposeSecret, SecretString};
 
 use super::http::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
 use crate::{ConfigError, address};
@@ -27,6 +28,8 @@ use crate::{ConfigError, address};
 #[derive(Default)]
 pub struct ReqwestClient {
     roots: Vec<Certificate>,
+    /// PEM. Not reqwest's `Identity`, which is not wiped when it is dropped.
+    identity: Option<SecretString>,
     /// One client for each way to connect.
     plain: OnceLock<reqwest::Client>,
     local: OnceLock<reqwest::Client>,
@@ -68,26 +71,66 @@ impl ReqwestClient {
         Ok(self)
     }
 
+    /// Presents a certificate to a server that asks for one (mutual TLS, RFC 8705): for
+    /// [`ClientAuth::tls`](crate::ClientAuth::tls), and for tokens that are bound to it.
+    ///
+    /// `pem` has the client's certificate, those between it and its root behind it, and the private
+    /// key: `PRIVATE KEY` (PKCS#8), `RSA PRIVATE KEY` (PKCS#1) or `EC PRIVATE KEY` (SEC1), not
+    /// encrypted. Where they are in two files, give both in one text. The last call counts.
+    ///
+    /// The text is wiped with this client. What reqwest and rustls copy of the key while they read
+    /// it, here and for the first connection, is not.
+    ///
+    /// # Errors
+    ///
+    /// There is no certificate or no private key in it, the key cannot be read, or it is not that
+    /// of the first certificate. The error shows nothing of the text.
+    pub fn identity_pem(mut self, pem: impl Into<SecretString>) -> Result<Self, ConfigError> {
+        let pem = pem.into();
+        let identity = identity(&pem)
+            .map_err(|_| ConfigError::new(IDENTITY, what_is_missing(pem.expose_secret())))?;
+        // Key and certificate are compared when a client is built.
+        builder()
+            .tls_certs_only([])
+            .identity(identity)
+            .build()
+            .map_err(|_| {
+                let problem = "the private key is damaged, of a kind that TLS has no use for, or not \
+                               that of the certificate; the client's own certificate comes first";
+                ConfigError::new(IDENTITY, problem)
+            })?;
+        self.identity = Some(pem);
+        Ok(self)
+    }
+
     fn client(&self, request: &Request<Bytes>) -> Result<&reqwest::Client, HttpError> {
         refuse_plaintext(request)?;
         let host = request.uri().host().unwrap_or_default();
         let loopback = address::is_loopback_host(host);
         let plain = request.uri().scheme_str() != Some("https");
-        let (slot, client) = if plain {
-            // No TLS, so no root certificates: a machine without any can do this.
-            (&self.plain, builder().no_proxy().tls_certs_only([]))
-        } else {
-            let client = builder().tls_certs_merge(self.roots.iter().cloned());
-            if loopback {
-                (&self.local, client.no_proxy())
-            } else {
-                (&self.remote, client)
-            }
+        let slot = match (plain, loopback) {
+            (true, _) => &self.plain,
+            (false, true) => &self.local,
+            (false, false) => &self.remote,
         };
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let client = client
+        let failed = |error: reqwest::Error| HttpError::connect(error.without_url());
+        let mut builder = builder();
+        if loopback {
+            builder = builder.no_proxy();
+        }
+        if plain {
+            // No TLS, so no root certificates: a machine without any can do this.
+            builder = builder.tls_certs_only([]);
+        } else {
+            builder = builder.tls_certs_merge(self.roots.iter().cloned());
+            if let Some(pem) = &self.identity {
+                builder = builder.identity(identity(pem).map_err(failed)?);
+            }
+        }
+        let client = builder
             .redirect(redirect::Policy::none())
             .referer(false)
             // A connection kept for minutes is more often dead than useful.
@@ -95,7 +138,7 @@ impl ReqwestClient {
             .connect_timeout(Self::CONNECT_TIMEOUT)
             .timeout(Self::TIMEOUT)
             .build()
-            .map_err(|error| HttpError::connect(error.without_url()))?;
+            .map_err(failed)?;
         Ok(slot.get_or_init(|| client))
     }
 }
@@ -118,15 +161,38 @@ impl fmt::Debug for ReqwestClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReqwestClient")
             .field("roots", &self.roots.len())
+            .field("identity", &self.identity)
             .finish_non_exhaustive()
     }
 }
 
 /// Over rustls by name: in a program in which anybody switches reqwest's `native-tls` on, that would
-/// be the default.
+/// be the default, and it cannot read our identity.
 fn builder() -> ClientBuilder {
     reqwest::Client::builder().tls_backend_rustls()
 }
+
+fn identity(pem: &SecretString) -> Result<Identity, reqwest::Error> {
+    Identity::from_pem(pem.expose_secret().as_bytes())
+}
+
+/// Why there is no identity in a text.
+fn what_is_missing(pem: &str) -> &'static str {
+    if pem.contains("ENCRYPTED") {
+        "the private key is encrypted; decrypt it first, such as with `openssl pkcs8`"
+    } else if !pem.contains("-----BEGIN ") {
+        "not PEM, which begins with `-----BEGIN`; give the text itself, not the name of a file"
+    } else if !pem.contains("-----BEGIN CERTIFICATE-----") {
+        "no certificate in it; put it before the private key"
+    } else if !pem.contains("PRIVATE KEY-----") {
+        "no private key in it; put it behind the certificate"
+    } else {
+        "the PEM text is damaged, or has something else in it: are its line breaks and its END lines \
+         there?"
+    }
+}
+
+const IDENTITY: &str = "identity_pem";
 
 /// A URL may have a query with secrets in it: it does not go into errors.
 fn http_error(error: reqwest::Error) -> HttpError {

@@ -52,6 +52,13 @@ impl ClientSettings {
                  use `basic` or `basic_raw` with parameters in the query",
             ));
         }
+        if auth.is_tls() && self.http.is_none() {
+            return Err(ConfigError::new(
+                "http_client",
+                "none; `ClientAuth::tls` wants one with the client's certificate, \
+                 such as `ReqwestClient::identity_pem`",
+            ));
+        }
         if let Some(scheme) = &self.reading.scheme
             && !is_token(scheme)
         {

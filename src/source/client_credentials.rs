@@ -255,7 +255,7 @@ impl ClientCredentialsBuilder {
             return Err(ConfigError::new(
                 "client_auth",
                 "client credentials are for clients that can prove themselves; \
-                 use `basic`, `basic_raw`, `post`, or a signed JWT",
+                 use `basic`, `basic_raw`, `post`, `tls`, or a signed JWT",
             ));
         }
         check_required(&self.required, &server.client, &self.grant)?;

@@ -16,6 +16,8 @@ mod assertions;
 mod challenges;
 mod errors;
 mod metadata;
+#[cfg(feature = "reqwest")]
+mod mtls;
 mod providers;
 mod pushed_requests;
 mod refresh_token;
@@ -24,6 +26,11 @@ mod sign_in;
 mod smart_completions;
 mod smart_completions_sign_in;
 mod support;
+#[cfg(feature = "reqwest")]
+#[path = "../support_tls/mod.rs"]
+mod support_tls;
+#[cfg(feature = "reqwest")]
+mod tls_front;
 mod token_request;
 mod token_response;
 mod usage_engine;
