@@ -14,7 +14,7 @@ use bearer_auth::{
 };
 use serde_json::json;
 
-use self::support_oidc::{OidcProvider, browser::sign_in};
+use self::support_oidc::OidcProvider;
 
 #[tokio::test]
 async fn a_service_needs_its_issuer_alone() {
@@ -56,7 +56,7 @@ async fn a_login_is_pushed_and_a_session_ends_at_the_server() {
     let reference = "request_uri=urn%3Aietf%3Aparams%3Aoauth%3Arequest_uri";
     assert!(login.url().contains(reference), "{}", login.url());
     assert!(!login.url().contains("code_challenge"), "{}", login.url());
-    let callback = sign_in(login.url()).await;
+    let callback = idp.sign_in(login.url()).await;
     assert!(callback.contains("iss="), "{callback}");
     let session = login.finish(&callback).await.unwrap();
     let cache = TokenCache::new(session.clone());

@@ -22,7 +22,7 @@ use bearer_auth::{
 use serde_json::json;
 
 use self::{
-    support_oidc::{OidcProvider, browser::sign_in},
+    support_oidc::OidcProvider,
     support_store::{
         directory,
         process::{Process, role, say, told},
@@ -34,10 +34,6 @@ const PROCESSES: usize = 8;
 const ENDS: u64 = 6;
 /// Of an access token. It ends on the clock of the test alone.
 const LIFETIME: Duration = Duration::from_secs(600);
-
-fn issuer(idp: &OidcProvider) -> String {
-    idp.token_url().strip_suffix("/token").unwrap().to_owned()
-}
 
 fn client(issuer: &str, path: impl AsRef<Path>) -> AuthorizationCode {
     let store = FileStore::new(path).sealed_with(SealingKey::new([7; 32]));
@@ -87,13 +83,13 @@ async fn eight_processes_share_one_session_and_the_grant_survives() {
     };
     let directory = directory();
     let path = directory.path().join("session");
-    let client = client(&issuer(&idp), &path);
+    let client = client(idp.issuer(), &path);
     let login = client.start().await.unwrap();
-    let callback = sign_in(login.url()).await;
+    let callback = idp.sign_in(login.url()).await;
     login.finish(&callback).await.unwrap();
 
     let told = [
-        ("ISSUER", issuer(&idp)),
+        ("ISSUER", idp.issuer().to_owned()),
         ("PATH", path.to_str().unwrap().to_owned()),
     ];
     let told = told.each_ref().map(|(what, value)| (*what, value.as_str()));
@@ -141,13 +137,13 @@ async fn a_refresh_token_that_is_used_twice_ends_the_grant() {
     };
     let directory = directory();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
-    let login = client(&issuer(&idp), &one).start().await.unwrap();
-    let callback = sign_in(login.url()).await;
+    let login = client(idp.issuer(), &one).start().await.unwrap();
+    let callback = idp.sign_in(login.url()).await;
     login.finish(&callback).await.unwrap();
     std::fs::copy(&one, &other).unwrap();
 
     let renew = async |path: &Path| {
-        let (cache, clock) = cache(&client(&issuer(&idp), path));
+        let (cache, clock) = cache(&client(idp.issuer(), path));
         cache.token().await.unwrap();
         clock.advance(LIFETIME);
         cache.token().await

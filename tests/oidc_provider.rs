@@ -10,6 +10,7 @@
     reason = "helpers of tests are tests, too"
 )]
 
+#[allow(dead_code, reason = "this test uses a part of it")]
 mod support_oidc;
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc};

@@ -6,8 +6,11 @@
 // when both ports are open, and nothing else there. Exits when stdin closes: start it with a PIPED
 // stdin and hold the pipe (with /dev/null as stdin it exits right away, maybe after the line).
 // `clients`, when given, replaces the default clients below. `"sign_in":true` adds people who sign
-// in: see `signIn`.
-import { createServer } from 'node:http';
+// in: see `signIn`. `"tls":{"cert":PEM,"key":PEM,"ca":[PEM]}` puts TLS on both ports: they ask for a
+// certificate of the client and take any, or none; those from `ca` count as verified.
+import { createHash } from 'node:crypto';
+import http from 'node:http';
+import https from 'node:https';
 
 // oidc-provider writes its notices with console.info (= stdout); send everything to stderr.
 // This is why the package is imported dynamically, after these two lines.
@@ -56,6 +59,8 @@ function signIn() {
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       redirect_uris: ['http://127.0.0.1/callback'],
+      // Its refresh tokens are then bound, too, since it has nothing else (RFC 8705 section 4).
+      ...(config.tls && { tls_client_certificate_bound_access_tokens: true }),
     }],
     scopes: ['openid', 'offline_access'],
     ttl: { AccessToken: ttl },
@@ -69,9 +74,18 @@ let stats = zero();
 const seenByApi = new Set(); // distinct tokens the API has accepted
 const issued = new Set(); // every token the provider has issued
 
+const createServer = (handler) => (config.tls
+  ? https.createServer({ ...config.tls, requestCert: true, rejectUnauthorized: false }, handler)
+  : http.createServer(handler));
+const certificateOf = (req) => req.socket.getPeerX509Certificate?.();
+const thumbprintOf = (req) => {
+  const certificate = certificateOf(req);
+  return certificate && createHash('sha256').update(certificate.raw).digest('base64url');
+};
+
 const listen = (server) => new Promise((resolve, reject) => {
   server.once('error', reject);
-  server.listen(0, '127.0.0.1', () => resolve(`http://127.0.0.1:${server.address().port}`));
+  server.listen(0, '127.0.0.1', () => resolve(`${config.tls ? 'https' : 'http'}://127.0.0.1:${server.address().port}`));
 });
 
 // ---------------------------------------------------------------- the provider
@@ -85,11 +99,24 @@ const provider = new Provider(issuer, {
   clockTolerance: 0, // the default is 15 s, which would keep expired tokens alive
   // Expiry is whole seconds: exp = floor(now) + ttl, so a token really lives between ttl-1 and ttl s.
   ttl: { ClientCredentials: ttl, ...people.ttl },
-  clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none'],
+  clientAuthMethods: [
+    'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none',
+    ...(config.tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
+  ],
   enabledJWA: { clientAuthSigningAlgValues: ['HS256', 'RS256', 'PS256', 'ES256', 'EdDSA'] },
   features: {
     devInteractions: { enabled: people.clients.length > 0 },
     clientCredentials: { enabled: true },
+    mTLS: {
+      enabled: config.tls !== undefined,
+      certificateBoundAccessTokens: true,
+      selfSignedTlsClientAuth: true,
+      tlsClientAuth: true,
+      getCertificate: (ctx) => certificateOf(ctx.req),
+      certificateAuthorized: (ctx) => ctx.socket.authorized,
+      certificateSubjectMatches: (ctx, property, expected) =>
+        property === 'tls_client_auth_subject_dn' && certificateOf(ctx.req).subject === expected,
+    },
     introspection: { enabled: true },
     revocation: { enabled: true },
     resourceIndicators: {
@@ -144,7 +171,11 @@ async function resource(req, res) {
 
   // find() itself gives undefined for unknown, destroyed and expired tokens.
   const token = await provider.ClientCredentials.find(value) ?? await provider.AccessToken.find(value);
-  if (!token?.isValid) return unauthorized(res, 'Bearer error="invalid_token"', { error: 'invalid_token' });
+  const boundTo = token?.['x5t#S256']; // RFC 8705 section 3
+  const fits = boundTo === undefined || boundTo === thumbprintOf(req);
+  if (!token?.isValid || !fits) {
+    return unauthorized(res, 'Bearer error="invalid_token"', { error: 'invalid_token' });
+  }
 
   seenByApi.add(value);
   stats.api_ok += 1;

@@ -3,11 +3,11 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
-    clippy::unwrap_used,
     reason = "a test support: whatever fails here fails the test"
 )]
 
 use std::{
+    collections::BTreeMap,
     env,
     io::{BufRead as _, BufReader, ErrorKind, Read},
     path::Path,
@@ -18,10 +18,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
-
-#[allow(dead_code, reason = "for the tests in which somebody signs in")]
-pub(crate) mod browser;
+use url::Url;
 
 /// How long the child may take to open its ports.
 const START: Duration = Duration::from_secs(60);
@@ -79,15 +78,21 @@ impl OidcProvider {
             }
             Err(error) => panic!("`node` cannot be started: {error}"),
         };
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none());
+        let client = match config["tls"]["cert"].as_str() {
+            Some(pem) => client
+                .tls_certs_only([reqwest::Certificate::from_pem(pem.as_bytes())
+                    .expect("the server's certificate")]),
+            None => client,
+        };
         let stdout = child.stdout.take().expect("a pipe");
         let stderr = child.stderr.take().expect("a pipe");
         let mut provider = Self {
             issuer: String::new(),
             api: String::new(),
-            control: reqwest::Client::builder()
-                .no_proxy()
-                .build()
-                .expect("a client"),
+            control: client.build().expect("a client"),
             child,
             said: Some(thread::spawn(move || read_all(stderr))),
         };
@@ -152,6 +157,36 @@ impl OidcProvider {
         let request = self.control.get(self.resource()).bearer_auth(token);
         let response = request.send().await.expect("an answer of the API");
         response.status().as_u16()
+    }
+
+    /// The pages of oidc-provider's development mode, as a browser goes through them: plain forms.
+    /// Where they end.
+    pub(crate) async fn sign_in(&self, login: &str) -> String {
+        let mut cookies = BTreeMap::new();
+        let mut url: Url = login.parse().expect("the URL of a login");
+        let mut forms = ["prompt=login&login=me&password=mine", "prompt=consent"].into_iter();
+        while url.path() != "/callback" {
+            let request = if url.path().starts_with("/interaction/") {
+                let form = forms.next().expect("two pages, and no more");
+                let request = self.control.post(url.clone()).body(form);
+                request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            } else {
+                self.control.get(url.clone())
+            };
+            let jar: Vec<_> = cookies.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let request = request.header(header::COOKIE, jar.join("; "));
+            let response = request.send().await.expect("an answer of the harness");
+            assert_eq!(response.status(), StatusCode::SEE_OTHER, "{}", url.path());
+            for cookie in response.headers().get_all(header::SET_COOKIE) {
+                let cookie = cookie.to_str().expect("a cookie");
+                let cookie = cookie.split(';').next().unwrap_or_default();
+                let (name, value) = cookie.split_once('=').expect("a cookie");
+                cookies.insert(name.to_owned(), value.to_owned());
+            }
+            let location = response.headers()[header::LOCATION].to_str();
+            url = url.join(location.expect("a URL")).expect("a URL");
+        }
+        url.into()
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Bytes {
