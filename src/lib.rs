@@ -87,7 +87,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider. Without it, give an [`endpoint::TowerClient`] |
+//! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider, with a certificate for [`ClientAuth::tls`] if you give it one. Without it, give an [`endpoint::TowerClient`] |
 //! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
 //! | `jwt` | [`ClientAuth::private_key_jwt`] and [`ClientAuth::client_secret_jwt`], for clients that prove themselves by a signed JWT |
 //! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [above](#grpc) |

@@ -47,7 +47,7 @@ fn ids() -> Vec<String> {
         .chain(numbered("S3-", 1..=11))
         .chain(numbered("S4-", 1..=18))
         .chain(numbered("P", 1..=103))
-        .chain(numbered("P", 126..=138))
+        .chain(numbered("P", 126..=145))
         .chain(numbered("P", 153..=167))
         .chain(numbered("P", 190..=195))
         .chain(numbered("P", 201..=206))
