@@ -37,11 +37,22 @@ pub type HttpFuture<'a> =
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends one request. Its URI is absolute.
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_>;
+
+    /// Whether it presents a certificate of the client's to servers that ask for one (RFC 8705).
+    /// Then requests go to the endpoints that a server has for such clients (§5), if its metadata
+    /// name any; so they do with [`ClientAuth::tls`](crate::ClientAuth::tls). Default: no.
+    fn presents_certificate(&self) -> bool {
+        false
+    }
 }
 
 impl<T: HttpClient + ?Sized> HttpClient for std::sync::Arc<T> {
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
         (**self).send(request)
+    }
+
+    fn presents_certificate(&self) -> bool {
+        (**self).presents_certificate()
     }
 }
 

@@ -144,6 +144,10 @@ impl ReqwestClient {
 }
 
 impl HttpClient for ReqwestClient {
+    fn presents_certificate(&self) -> bool {
+        self.identity.is_some()
+    }
+
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
         Box::pin(async move {
             let client = self.client(&request)?;

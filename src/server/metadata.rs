@@ -23,9 +23,22 @@ pub(super) struct Metadata {
     pub(super) authorization: Option<Url>,
     pub(super) revocation: Option<Url>,
     pub(super) pushed_request: Option<Url>,
+    /// For clients that present a certificate, where there are any.
+    pub(super) mtls: Aliases<Url>,
     pub(super) demands_pushed_requests: bool,
     pub(super) auth_methods: Option<Vec<String>>,
     pub(super) issuer_is_sent: bool,
+}
+
+/// RFC 8705 §5: each stands for the endpoint of its name.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Aliases<U> {
+    #[serde(rename = "token_endpoint")]
+    pub(super) token: Option<U>,
+    #[serde(rename = "revocation_endpoint")]
+    pub(super) revocation: Option<U>,
+    #[serde(rename = "pushed_authorization_request_endpoint")]
+    pub(super) pushed_request: Option<U>,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +51,8 @@ struct Document {
     require_pushed_authorization_requests: Option<bool>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     authorization_response_iss_parameter_supported: Option<bool>,
+    #[serde(default)]
+    mtls_endpoint_aliases: Aliases<String>,
 }
 
 impl Metadata {
@@ -73,9 +88,15 @@ impl Metadata {
             let message = "the server's metadata name no token endpoint";
             return Err(unusable(Retry::Never, message));
         };
+        let mtls = document.mtls_endpoint_aliases;
         let methods = document.token_endpoint_auth_methods_supported;
         Ok(Self {
             token,
+            mtls: Aliases {
+                token: endpoint(mtls.token)?,
+                revocation: endpoint(mtls.revocation)?,
+                pushed_request: endpoint(mtls.pushed_request)?,
+            },
             authorization: endpoint(document.authorization_endpoint)?,
             revocation: endpoint(document.revocation_endpoint)?,
             pushed_request: endpoint(document.pushed_authorization_request_endpoint)?,

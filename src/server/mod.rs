@@ -165,18 +165,24 @@ impl Server {
 
     fn discovered(&self, metadata: &Metadata, issuer: Option<&str>) -> Result<Endpoints, Error> {
         let auth = self.client.auth_at(metadata.auth_methods.as_deref())?;
-        let (url, issuer) = (metadata.token.clone(), issuer.map(str::to_owned));
-        let told = self.told.endpoints(&self.client, url, issuer, auth);
-        let beside = |url: &Option<Url>, kind| url.clone().map(|url| told.token.beside(url, kind));
-        let offered = beside(&metadata.pushed_request, Kind::PushedRequest);
+        let over_mtls = auth.is_tls() || self.client.http.presents_certificate();
+        let alias = |url: &Option<Url>| url.clone().filter(|_| over_mtls);
+        let aliases = &metadata.mtls;
+        let token_url = alias(&aliases.token).unwrap_or_else(|| metadata.token.clone());
+        let told = (self.told).endpoints(&self.client, token_url, issuer.map(str::to_owned), auth);
+        let beside = |url: Option<Url>, kind| url.map(|url| told.token.beside(url, kind));
+        let revocation = alias(&aliases.revocation).or_else(|| metadata.revocation.clone());
+        let pushed = alias(&aliases.pushed_request).or_else(|| metadata.pushed_request.clone());
+        let offered = beside(pushed, Kind::PushedRequest);
         Ok(Endpoints {
             pushes_only: metadata.demands_pushed_requests,
             pushed: told.pushed.or(offered).filter(|_| !self.told.never_push),
             authorization: told
                 .authorization
                 .or_else(|| metadata.authorization.clone()),
-            revocation: (told.revocation)
-                .or_else(|| beside(&metadata.revocation, Kind::Revocation)),
+            revocation: told
+                .revocation
+                .or_else(|| beside(revocation, Kind::Revocation)),
             issuer_is_sent: self.told.issuer_is_sent.unwrap_or(metadata.issuer_is_sent),
             token: told.token,
         })

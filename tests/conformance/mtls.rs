@@ -234,6 +234,46 @@ async fn p141_the_api_sees_the_certificate_that_the_token_is_bound_to() {
 }
 
 #[tokio::test]
+async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
+    let idp = idp().await;
+    let ours = Identity::self_signed("ours");
+    let front = Front::of(&idp, Asking::for_one_of(&[&ours])).await;
+    front.register("mtls", &[&ours]);
+    let path = |url: String| url.parse::<http::Uri>().unwrap().path().to_owned();
+    let token = path(idp.token_url());
+    let aliases = serde_json::json!({ "token_endpoint": front.token_url() });
+    idp.set_metadata("mtls_endpoint_aliases", aliases);
+    let plainly = |idp: &MockIdp| {
+        let log = idp.token_log().into_iter();
+        log.filter(|sent| sent.path() == token).count()
+    };
+    // One that proves itself so, and one that only binds its tokens.
+    let source = ClientCredentials::discover(idp.issuer(), "mtls", "")
+        .client_auth(ClientAuth::tls())
+        .http_client(ours.http(&front.root));
+    fetch(source).await.unwrap();
+    assert_eq!(front.at_the_idp(), [ours.thumbprint()]);
+    let auth = |http: ReqwestClient| {
+        let auth = AuthorizationCode::discover(idp.issuer(), "app").http_client(http);
+        auth.redirect_uri(REDIRECT).build().unwrap()
+    };
+    let session = signed_in(&auth(ours.http(&front.root))).await;
+    assert_eq!(front.at_the_idp(), [ours.thumbprint(), ours.thumbprint()]);
+    assert_eq!(plainly(&idp), 2, "both through the front");
+    // An endpoint without an alias is the usual one.
+    session.logout().await.unwrap();
+    assert!(
+        idp.token_log()
+            .iter()
+            .any(|sent| sent.path().ends_with("/revoke"))
+    );
+    assert_eq!(front.at_the_idp().len(), 2);
+    // Who has no certificate passes them over.
+    signed_in(&auth(ReqwestClient::new())).await;
+    assert_eq!((front.at_the_idp().len(), plainly(&idp)), (2, 3));
+}
+
+#[tokio::test]
 async fn p143_a_token_that_is_bound_to_the_old_certificate_is_replaced_once() {
     let idp = idp().await;
     let authority = Authority::new();
