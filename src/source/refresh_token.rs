@@ -12,8 +12,8 @@
 //!   nothing.
 //! - An exchange runs in a task of its own: neither a caller who goes nor a time limit ends it
 //!   between the server's answer and the store.
-//! - A refresh token whose answer was lost is sent once more, and never again: it may have been
-//!   used.
+//! - A refresh token whose answer was lost is sent once more, and never again, by no process: it
+//!   may have been used. That it was sent is in the store before it is.
 
 use std::{
     fmt,
@@ -64,8 +64,6 @@ pub(super) struct State {
     pub(super) known: Option<Session>,
     /// The store has not taken that yet.
     pub(super) unsaved: bool,
-    /// The refresh token that is under way or got no answer, and how often it was sent.
-    pub(super) lost: Option<(SecretString, u8)>,
     /// What the server could not be told yet that it is over.
     pub(super) unrevoked: Option<Session>,
 }
@@ -135,11 +133,11 @@ impl RefreshToken {
     pub(crate) async fn begin(&self, response: &TokenResponse) {
         let session = Session {
             refresh_token: response.refresh_token().cloned(),
+            sends: 0,
             access: Some(response.access(Clock::default().system_time())),
         };
         let mut state = self.0.state.lock().await;
         let mut locked = self.0.lock().await;
-        state.lost = None;
         self.0
             .save(&mut state, locked.as_deref_mut(), session)
             .await;
@@ -214,28 +212,28 @@ impl Inner {
             }
             return access.response();
         }
-        let Some(refresh_token) = &session.refresh_token else {
+        let Some(refresh_token) = session.refresh_token.clone() else {
             return Err(required(
                 "the session has ended, and the server gave no refresh token",
             ));
         };
-        let sends = match &state.lost {
-            Some((lost, sends)) if same(lost, refresh_token) => *sends,
-            _ => 0,
-        };
-        if sends >= MOST_SENDS {
+        if session.sends >= MOST_SENDS {
             let message = "the answer to a refresh token was lost twice: it may have been used";
             return Err(required(message));
         }
         // Before anything is sent: a failure to find the server out costs no refresh token.
         let endpoints = limited(self.server.endpoints()).await?;
-        state.lost = Some((refresh_token.clone(), sends + 1));
-        match self.exchange(refresh_token, &endpoints.token).await {
+        let sent = Session {
+            sends: session.sends + 1,
+            ..session.clone()
+        };
+        self.save(&mut state, locked.as_deref_mut(), sent).await;
+        match self.exchange(&refresh_token, &endpoints.token).await {
             Ok(response) => {
-                state.lost = None;
                 let next = Session {
                     // None comes back: the old one stays good (RFC 6749 §6).
-                    refresh_token: response.refresh_token().cloned().or(session.refresh_token),
+                    refresh_token: response.refresh_token().cloned().or(Some(refresh_token)),
+                    sends: 0,
                     access: Some(response.access(Clock::default().system_time())),
                 };
                 self.save(&mut state, locked.as_deref_mut(), next).await;
@@ -243,14 +241,15 @@ impl Inner {
             }
             // A refusal, or nothing sent: this time it has not been used up.
             Err(error) if !may_have_been_used(&error) => {
-                state.lost = (sends > 0).then(|| (refresh_token.clone(), sends));
                 let code = error.oauth_error().map(OAuthError::code);
                 if code != Some(&OAuthErrorCode::InvalidGrant) {
+                    self.save(&mut state, locked.as_deref_mut(), session).await;
                     return Err(error);
                 }
                 // Nobody is to send it again, in no process.
                 let over = Session {
                     refresh_token: None,
+                    sends: 0,
                     ..session
                 };
                 self.save(&mut state, locked.as_deref_mut(), over).await;
@@ -337,10 +336,6 @@ fn is_newer(access: &Access, request: &TokenRequest) -> bool {
         .expires_at
         .is_none_or(|end| Clock::default().system_time() < end);
     is_other && lives
-}
-
-fn same(a: &SecretString, b: &SecretString) -> bool {
-    a.expose_secret() == b.expose_secret()
 }
 
 /// Whether the server may have taken the refresh token, and what it gave for it is lost: there was

@@ -95,6 +95,8 @@ impl std::error::Error for DamagedSession {}
 #[derive(Clone)]
 pub struct Session {
     pub(crate) refresh_token: Option<SecretString>,
+    /// How often the refresh token was sent, as far as is known, with no answer of use.
+    pub(crate) sends: u8,
     pub(crate) access: Option<Access>,
 }
 
@@ -135,6 +137,8 @@ struct Written<'a> {
     version: u32,
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     refresh_token: Option<std::borrow::Cow<'a, str>>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    sends: u8,
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     access_token: Option<std::borrow::Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +152,11 @@ struct Written<'a> {
 }
 
 const VERSION: u32 = 1;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
 
 /// How everything begins that is sealed, in all versions; no JSON does.
 pub(crate) const SEALED: &[u8; 8] = b"ba-seal\n";
@@ -170,6 +179,7 @@ impl Session {
                 .refresh_token
                 .as_ref()
                 .map(|t| t.expose_secret().into()),
+            sends: self.sends,
             access_token: access.map(|access| access.token.expose_secret().into()),
             scheme: access.map(|access| access.scheme.clone()),
             expires_at: access.and_then(|access| access.expires_at).map(seconds),
@@ -213,6 +223,7 @@ impl Session {
             refresh_token: written
                 .refresh_token
                 .map(|token| SecretString::from(&*token)),
+            sends: written.sends,
             access,
         })
     }

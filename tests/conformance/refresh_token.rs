@@ -220,6 +220,24 @@ async fn c22_a_refresh_token_whose_answer_was_lost_is_sent_once_more() {
 }
 
 #[tokio::test]
+async fn c22_so_it_is_whichever_process_has_sent_it() {
+    let signed = signed().await;
+    let [one, two, three] = [(); 3].map(|()| signed.elsewhere());
+    for process in [&one, &two, &three] {
+        process.token().await.unwrap();
+    }
+    signed.rig.idp.always(Answer::drop_connection());
+    for process in [&one, &two] {
+        let error = process.refresh().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Transport);
+    }
+    signed.rig.idp.recover();
+    let error = three.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
+    assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
+}
+
+#[tokio::test]
 async fn c22_an_answer_that_cannot_be_read_is_as_good_as_lost() {
     let no_type_of_ours = json!({"access_token": "t", "token_type": "mac", "refresh_token": "r"});
     for answer in [
@@ -452,14 +470,16 @@ async fn p53_c22_the_next_refresh_token_is_written_before_the_access_token_is_us
     assert_eq!(store.take(), ["lock", "save refresh-1, too late", "unlock"]);
     signed.rig.cache.token().await.unwrap();
     assert_eq!(store.take(), ["lock", "load", "unlock"]);
-    for next in ["refresh-2", "refresh-3"] {
+    for (sent, next) in [("refresh-1", "refresh-2"), ("refresh-2", "refresh-3")] {
         signed.end_token().await;
         store.0.waits.store(true, Ordering::SeqCst);
         signed.rig.cache.token().await.unwrap();
         store.0.waits.store(false, Ordering::SeqCst);
         // One lock around all of it.
-        let saved = format!("save {next}");
-        assert_eq!(store.take(), ["lock", "load", saved.as_str(), "unlock"]);
+        let (sent, saved) = (format!("save {sent}"), format!("save {next}"));
+        // First, that it is on its way.
+        let expected = ["lock", "load", sent.as_str(), saved.as_str(), "unlock"];
+        assert_eq!(store.take(), expected);
     }
     assert!(told.lock().unwrap().is_empty());
 }
