@@ -4,6 +4,7 @@
 //! and how an answer is read is here, once. [`HttpClient`] is what sends: replace it to use an
 //! HTTP stack of your own.
 
+mod answer;
 mod form;
 mod http;
 #[cfg(feature = "reqwest")]
