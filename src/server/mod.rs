@@ -244,16 +244,15 @@ impl Client {
             return Ok(ClientAuth::basic());
         }
         // Everything else is a parameter, and some clients put those into the URL.
-        if self.parameters == Parameters::Body {
-            if takes("client_secret_post") {
-                return Ok(ClientAuth::post());
-            }
-            #[cfg(feature = "jwt")]
-            if takes("client_secret_jwt") {
-                let auth = ClientAuth::client_secret_jwt();
-                if auth.check(&self.id, &self.secret).is_ok() {
-                    return Ok(auth);
-                }
+        let in_body = self.parameters == Parameters::Body;
+        if in_body && takes("client_secret_post") {
+            return Ok(ClientAuth::post());
+        }
+        #[cfg(feature = "jwt")]
+        if in_body && takes("client_secret_jwt") {
+            let auth = ClientAuth::client_secret_jwt();
+            if auth.check(&self.id, &self.secret).is_ok() {
+                return Ok(auth);
             }
         }
         let message = match self.secret.expose_secret().is_empty() {
