@@ -58,7 +58,7 @@ function signIn() {
       token_endpoint_auth_method: 'none',
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
-      redirect_uris: ['http://127.0.0.1/callback'],
+      redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback'],
       // Its refresh tokens are then bound, too, since it has nothing else (RFC 8705 section 4).
       ...(config.tls && { tls_client_certificate_bound_access_tokens: true }),
     }],
