@@ -207,15 +207,17 @@ async fn somebody_signs_in_with_pkce_and_refresh_tokens_rotate() {
     }
 
     // Somebody who has copied the first refresh token: it was used, so both sessions end. An empty
-    // 400 is how this server says so, from which nobody can tell that signing in again would help.
+    // 400 is how this server says so.
     let stolen = client("stolen").session();
     let stolen = TokenCache::builder(stolen).clock(clock.clone()).build();
     stolen.token().await.unwrap();
     clock.advance(LIFETIME);
     for ended in [stolen, cache] {
         let error = ended.token().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Status);
-        assert_eq!(error.status(), Some(StatusCode::BAD_REQUEST));
+        assert_eq!(error.kind(), ErrorKind::SignInRequired);
         assert!(!error.is_retryable());
+        let cause = std::error::Error::source(&error).unwrap();
+        let cause: &bearer_auth::Error = cause.downcast_ref().unwrap();
+        assert_eq!(cause.status(), Some(StatusCode::BAD_REQUEST));
     }
 }

@@ -22,6 +22,7 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{runtime::Handle, sync::Mutex};
 
@@ -241,18 +242,19 @@ impl Inner {
             }
             // A refusal, or nothing sent: this time it has not been used up.
             Err(error) if !may_have_been_used(&error) => {
-                let code = error.oauth_error().map(OAuthError::code);
-                if code != Some(&OAuthErrorCode::InvalidGrant) {
-                    self.save(&mut state, locked.as_deref_mut(), session).await;
+                let after = match refusal(&error) {
+                    // Nobody is to send it again, in no process.
+                    Some(Refusal::Said) => Session {
+                        refresh_token: None,
+                        sends: 0,
+                        ..session
+                    },
+                    _ => session,
+                };
+                self.save(&mut state, locked.as_deref_mut(), after).await;
+                if refusal(&error).is_none() {
                     return Err(error);
                 }
-                // Nobody is to send it again, in no process.
-                let over = Session {
-                    refresh_token: None,
-                    sends: 0,
-                    ..session
-                };
-                self.save(&mut state, locked.as_deref_mut(), over).await;
                 let message = "the server refuses to go on with the session: sign in again";
                 let required = Error::build(ErrorKind::SignInRequired, Retry::Never, message);
                 Err(required.caused_by(error).done())
@@ -336,6 +338,23 @@ fn is_newer(access: &Access, request: &TokenRequest) -> bool {
         .expires_at
         .is_none_or(|end| Clock::default().system_time() < end);
     is_other && lives
+}
+
+/// A server's no to a session.
+enum Refusal {
+    /// `invalid_grant` (RFC 6749 §5.2).
+    Said,
+    /// The status that goes with it, and not a word. It may be something in between that says so:
+    /// the session is kept, for as long as nobody signs in anew.
+    Silent,
+}
+
+fn refusal(error: &Error) -> Option<Refusal> {
+    match error.oauth_error().map(OAuthError::code) {
+        Some(OAuthErrorCode::InvalidGrant) => Some(Refusal::Said),
+        None if error.status() == Some(StatusCode::BAD_REQUEST) => Some(Refusal::Silent),
+        _ => None,
+    }
 }
 
 /// Whether the server may have taken the refresh token, and what it gave for it is lost: there was

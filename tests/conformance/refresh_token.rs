@@ -220,6 +220,27 @@ async fn c22_a_refresh_token_whose_answer_was_lost_is_sent_once_more() {
 }
 
 #[tokio::test]
+async fn p49_a_bare_400_asks_for_a_login_and_forgets_nothing() {
+    let signed = signed().await;
+    let rig = &signed.rig;
+    rig.cache.token().await.unwrap();
+    signed.end_token().await;
+    rig.idp.then(Answer::status(400));
+    let error = rig.cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
+    assert!(rig.cache.status().needs_sign_in());
+    // It was a proxy that did not like something.
+    signed.refresh().await.unwrap();
+    assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
+    // Another status says nothing about the session.
+    for status in [401, 403, 404] {
+        rig.idp.then(Answer::status(status));
+        let error = signed.refresh().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Status);
+    }
+}
+
+#[tokio::test]
 async fn c22_so_it_is_whichever_process_has_sent_it() {
     let signed = signed().await;
     let [one, two, three] = [(); 3].map(|()| signed.elsewhere());
