@@ -2,44 +2,34 @@
 //!
 //! Three files, side by side: the session, `….lock` and `….tmp`. The invariants:
 //!
-//! - Whoever holds the operating system's lock on the lock file, and nobody else, reads and writes
-//!   the other two. That lock dies with its holder, so nothing is ever left locked; hence the file
-//!   itself is never deleted, since somebody could hold a lock on what is no longer there.
+//! - Whoever holds the [lock] on the lock file, and nobody else, reads and writes the
+//!   other two.
 //! - The session is never changed in place: its successor is written in full, synced, and renamed
 //!   over it. A crash at any byte leaves the one or the other, and maybe a temporary file, which
 //!   the next holder removes.
-//! - Nobody blocks a thread of the runtime: files are for its blocking threads, and waiting is done
-//!   by asking again, so that a waiter who goes leaves nothing behind.
 //! - What was begun is finished under the lock: a job on a blocking thread cannot be cancelled, so
 //!   it holds on to the lock, even if its caller goes.
 
-mod disk;
-
 use std::{
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use secrecy::ExposeSecret as _;
-use tokio::{
-    runtime::Handle,
-    sync::{Mutex, OwnedMutexGuard},
-};
+use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use self::disk::Files;
-use super::{DamagedSession, LockedSession, SEALED, Session, TokenStore};
+use super::{
+    DamagedSession, LockedSession, SEALED, Session, TokenStore,
+    disk::Files,
+    lock::{self, Waiting, blocking},
+    read_session,
+};
+use crate::BoxError;
 #[cfg(feature = "seal")]
 use crate::store::{SealingKey, sealed::Sealer};
-use crate::{BoxError, Clock};
-
-/// How long [`FileStore::lock`](TokenStore::lock) waits, if nobody says otherwise: as long as a
-/// token request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// The first pause between two tries, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
 /// Keeps the session in a file, for all processes of this machine that know its path: a program
 /// that starts again goes on with the session, and programs that run at once share it.
@@ -70,10 +60,8 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_m
 #[must_use]
 pub struct FileStore {
     path: PathBuf,
-    patience: Duration,
+    waiting: Waiting,
     form: Form,
-    /// One of all clones at a time asks the operating system.
-    turn: Arc<Mutex<()>>,
 }
 
 impl FileStore {
@@ -83,16 +71,15 @@ impl FileStore {
         let path = path.as_ref();
         Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-            patience: PATIENCE,
+            waiting: Waiting::default(),
             form: Form::default(),
-            turn: Arc::default(),
         }
     }
 
     /// How long to wait for the lock, before that is an error. Default: 30 s. A holder keeps it
     /// for one token request.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.patience = timeout;
+        self.waiting.patience = timeout;
         self
     }
 
@@ -118,25 +105,7 @@ impl FileStore {
         self.form.sealer.open_with(key);
         self
     }
-
-    /// The operating system's lock, as soon as it is free.
-    async fn wait(&self, files: &Files, clock: &Clock, runtime: &Handle) -> Locking {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let (mut pause, longest) = PAUSES;
-        loop {
-            let asked = files.clone();
-            if let Some(lock) = blocking(move || asked.try_lock()).await? {
-                return Ok((lock, turn));
-            }
-            // Half of it at random: those who began to wait at once do not ask at once for ever.
-            let part = pause.mul_f64(1.0 - rand::random::<f64>() / 2.0);
-            clock.sleep(part, runtime).await;
-            pause = longest.min(pause * 2);
-        }
-    }
 }
-
-type Locking = Result<(disk::Lock, OwnedMutexGuard<()>), BoxError>;
 
 impl TokenStore for FileStore {
     type Locked = LockedFile;
@@ -148,18 +117,9 @@ impl TokenStore for FileStore {
     /// knows no locks, or there is no tokio runtime.
     async fn lock(&self) -> Result<LockedFile, BoxError> {
         self.form.check()?;
-        let runtime = Handle::try_current()?;
-        let clock = Clock::default();
-        let files = Files::of(&self.path)?;
-        let waiting = self.wait(&files, &clock, &runtime);
-        let Some(locked) = clock.timeout(self.patience, &runtime, waiting).await else {
-            let patience = self.patience;
-            return Err(blocking(move || Ok(files.taken(patience))).await?);
-        };
-        let (lock, turn) = locked?;
+        let (files, lock) = Files::of(&self.path)?;
         Ok(LockedFile(Arc::new(Mutex::new(Held {
-            lock,
-            _turn: turn,
+            lock: self.waiting.lock(lock).await?,
             files,
             form: self.form.clone(),
         }))))
@@ -182,9 +142,7 @@ pub struct LockedFile(Arc<Mutex<Held>>);
 
 /// Dropped when the last job on it is done.
 struct Held {
-    lock: disk::Lock,
-    /// After the lock, so that the next one of this process finds it free.
-    _turn: OwnedMutexGuard<()>,
+    lock: lock::Held,
     files: Files,
     form: Form,
 }
@@ -268,28 +226,11 @@ impl Form {
         #[cfg(feature = "seal")]
         if self.sealer.seals() {
             let opened = self.sealer.open(content).map_err(|why| why.to_string())?;
-            return session(&opened);
+            return read_session(&opened);
         }
         if content.starts_with(SEALED) {
             return Err("sealed, and there is no key to open it (`sealed_with`)".to_owned());
         }
-        session(content)
+        read_session(content)
     }
-}
-
-fn session(json: &[u8]) -> Result<Session, String> {
-    if json.is_empty() {
-        return Err("empty: not a session".to_owned());
-    }
-    let json = str::from_utf8(json).map_err(|_| "not UTF-8: not a session")?;
-    Session::from_json(json).map_err(|why| why.to_string())
-}
-
-/// `job`, on a thread that may block.
-async fn blocking<T: Send + 'static>(
-    job: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
-) -> Result<T, BoxError> {
-    let runtime = Handle::try_current()?;
-    let done = runtime.spawn_blocking(job).await;
-    done.map_err(io::Error::from)?
 }

@@ -5,7 +5,9 @@
 //! exchange a refresh token holds the lock from before it reads the session until after it has
 //! written the next one. Whoever comes second finds the result of the first, and uses that.
 
+mod disk;
 mod file;
+mod lock;
 mod memory;
 #[cfg(feature = "seal")]
 mod sealed;
@@ -232,6 +234,15 @@ impl Session {
     pub fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
     }
+}
+
+/// The content of a store, or what is wrong with it.
+fn read_session(content: &[u8]) -> Result<Session, String> {
+    if content.is_empty() {
+        return Err("empty: not a session".to_owned());
+    }
+    let json = str::from_utf8(content).map_err(|_| "not UTF-8: not a session")?;
+    Session::from_json(json).map_err(|why| why.to_string())
 }
 
 impl fmt::Debug for Session {

@@ -1,6 +1,6 @@
-//! The files of a [`FileStore`](super::FileStore). Everything here blocks.
+//! Files of the user's own. Everything here blocks.
 //!
-//! What may only be done under the lock takes a [`Lock`] as proof.
+//! What may only be done under the lock takes what [holds](Held) it as proof.
 
 use std::{
     ffi::OsString,
@@ -8,39 +8,27 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
     path::{Path, PathBuf},
-    process,
-    time::Duration,
 };
 
-use fs4::{FileExt, TryLockError};
 use zeroize::Zeroizing;
 
+use super::lock::{Held, LockFile};
 use crate::BoxError;
 
 /// Sessions are a few KiB; whatever is larger is something else.
 const MOST_BYTES: usize = 1 << 20;
 
-/// Where they are.
+/// The files of a [`FileStore`](super::FileStore).
 #[derive(Clone)]
 pub(super) struct Files {
     session: PathBuf,
-    lock: PathBuf,
     temporary: PathBuf,
     directory: PathBuf,
 }
 
-/// The operating system's lock on the lock file. Released when dropped, and when the process ends.
-pub(super) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing does it, too; Windows says nothing about how soon.
-        let _ = FileExt::unlock(&self.0);
-    }
-}
-
 impl Files {
-    pub(super) fn of(session: &Path) -> Result<Self, BoxError> {
+    /// And their lock.
+    pub(super) fn of(session: &Path) -> Result<(Self, LockFile), BoxError> {
         let (Some(name), Some(directory)) = (session.file_name(), session.parent()) else {
             return Err(failed(session, "not the path of a file", None));
         };
@@ -49,72 +37,18 @@ impl Files {
             name.push(suffix);
             directory.join(name)
         };
-        Ok(Self {
+        let files = Self {
             session: session.to_owned(),
-            lock: beside(".lock"),
             temporary: beside(".tmp"),
             directory: directory.to_owned(),
-        })
-    }
-
-    /// `None`: somebody else has it.
-    pub(super) fn try_lock(&self) -> Result<Option<Lock>, BoxError> {
-        // Opened anew each time: a lock on a file that was deleted meanwhile excludes nobody.
-        let file = self.open_lock();
-        let file = file.map_err(|e| failed(&self.lock, "cannot be opened", Some(e)))?;
-        match FileExt::try_lock(&file) {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(e)) => {
-                return Err(failed(&self.lock, "cannot be locked", Some(e)));
-            }
-        }
-        let lock = Lock(file);
-        // For those who wait in vain. Nothing depends on it.
-        let _ = lock.0.set_len(0);
-        let _ = (&lock.0).write_all(process::id().to_string().as_bytes());
-        // Of somebody who died: nobody but the lock's holder writes it. If it cannot be removed,
-        // neither can it be replaced, and writing says so.
-        let _ = fs::remove_file(&self.temporary);
-        Ok(Some(lock))
-    }
-
-    fn open_lock(&self) -> io::Result<File> {
-        let mut options = options();
-        options.read(true).write(true).create(true).truncate(false);
-        let file = match options.open(&self.lock) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                create_directory(&self.directory)?;
-                options.open(&self.lock)?
-            }
-            opened => opened?,
         };
-        check_regular(&file.metadata()?)?;
-        // It may be somebody's who let all read it; it is locked all the same.
-        let _ = narrow(&file);
-        Ok(file)
-    }
-
-    /// The error of one who has waited in vain.
-    pub(super) fn taken(&self, patience: Duration) -> BoxError {
-        let mut written = String::new();
-        let holder = options()
-            .read(true)
-            .open(&self.lock)
-            .and_then(|file| file.take(20).read_to_string(&mut written))
-            .ok()
-            .and_then(|_| written.parse::<u32>().ok());
-        let holder = match holder {
-            None => "another process holds it".to_owned(),
-            Some(id) if id == process::id() => "this process itself holds it".to_owned(),
-            Some(id) => format!("process {id} holds it, as far as it is known"),
-        };
-        let problem = format!("not free for {patience:?}: {holder}");
-        failed(&self.lock, problem, None)
+        let lock = LockFile::at(&beside(".lock"))?;
+        let lock = lock.with_leftover(files.temporary.clone());
+        Ok((files, lock))
     }
 
     /// The session's content; `None` if there is no file.
-    pub(super) fn read(&self, _: &Lock) -> Result<Option<Zeroizing<Vec<u8>>>, BoxError> {
+    pub(super) fn read(&self, _: &Held) -> Result<Option<Zeroizing<Vec<u8>>>, BoxError> {
         let content = self.read_file();
         content.map_err(|e| failed(&self.session, "cannot be read", Some(e)))
     }
@@ -138,7 +72,7 @@ impl Files {
     }
 
     /// Replaces the session.
-    pub(super) fn write(&self, _: &Lock, content: &[u8]) -> Result<(), BoxError> {
+    pub(super) fn write(&self, _: &Held, content: &[u8]) -> Result<(), BoxError> {
         let written = self.write_temporary(content).and_then(|()| {
             match fs::symlink_metadata(&self.session) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -165,7 +99,7 @@ impl Files {
     }
 
     /// Forgets the session.
-    pub(super) fn remove(&self, _: &Lock) -> Result<(), BoxError> {
+    pub(super) fn remove(&self, _: &Held) -> Result<(), BoxError> {
         match fs::remove_file(&self.session) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(failed(&self.session, "cannot be removed", Some(error))),
@@ -185,7 +119,7 @@ impl Files {
 }
 
 /// Files are the owner's alone. Neither is a link followed nor a pipe waited for.
-fn options() -> OpenOptions {
+pub(super) fn options() -> OpenOptions {
     #[allow(unused_mut, reason = "elsewhere than on Unix")]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
@@ -198,7 +132,7 @@ fn options() -> OpenOptions {
     options
 }
 
-fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
+pub(super) fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
     if metadata.is_file() {
         return Ok(());
     }
@@ -212,18 +146,18 @@ fn too_large() -> io::Error {
 }
 
 #[cfg(unix)]
-fn narrow(file: &File) -> io::Result<()> {
+pub(super) fn narrow(file: &File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     file.set_permissions(fs::Permissions::from_mode(0o600))
 }
 
 #[cfg(not(unix))]
-fn narrow(_: &File) -> io::Result<()> {
+pub(super) fn narrow(_: &File) -> io::Result<()> {
     Ok(())
 }
 
 /// With all that are missing above it, as the owner's alone.
-fn create_directory(directory: &Path) -> io::Result<()> {
+pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     let missing = directory.ancestors().take_while(|above| !above.exists());
     let missing: Vec<_> = missing.collect();
     let mut builder = DirBuilder::new();
@@ -271,7 +205,11 @@ struct FileError {
     cause: Option<io::Error>,
 }
 
-fn failed(path: &Path, problem: impl Into<String>, cause: Option<io::Error>) -> BoxError {
+pub(super) fn failed(
+    path: &Path,
+    problem: impl Into<String>,
+    cause: Option<io::Error>,
+) -> BoxError {
     Box::new(FileError {
         path: path.to_owned(),
         problem: problem.into(),
