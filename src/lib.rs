@@ -92,6 +92,7 @@
 //! | `jwt` | [`ClientAuth::private_key_jwt`] and [`ClientAuth::client_secret_jwt`], for clients that prove themselves by a signed JWT |
 //! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [above](#grpc) |
 //! | `seal` | [`store::FileStore`] encrypts its file, with a key that you give |
+//! | `keyring` | [`store::KeyringStore`]: sessions in the keyring of whoever is logged in (Secret Service, macOS keychain, Windows Credential Manager) |
 //! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
 //! | `login` | [`AuthorizationCode::login_on_loopback`], for programs that people run |
 //! | `browser` | [`open_browser`], for it; with `login` |

@@ -7,6 +7,8 @@
 
 mod disk;
 mod file;
+#[cfg(feature = "keyring")]
+mod keyring;
 mod lock;
 mod memory;
 #[cfg(feature = "seal")]
@@ -22,6 +24,9 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "keyring")]
+#[cfg_attr(docsrs, doc(cfg(feature = "keyring")))]
+pub use self::keyring::{KeyringStore, LockedKeyring};
 #[cfg(feature = "seal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "seal")))]
 pub use self::sealed::SealingKey;
@@ -33,8 +38,8 @@ use crate::{BoxError, Clock, Error, TokenResponse};
 
 /// A place for the session of one signed-in user.
 ///
-/// Ready are [`MemoryStore`] and [`FileStore`]. One of your own (a database row, say) is two
-/// traits, of which this is the lock.
+/// Ready are [`MemoryStore`], [`FileStore`] and, with the feature `keyring`, `KeyringStore`. One of
+/// your own (a database row, say) is two traits, of which this is the lock.
 pub trait TokenStore: Send + Sync + 'static {
     /// What holds the lock.
     type Locked: LockedSession;

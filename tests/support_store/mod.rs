@@ -1,4 +1,4 @@
-//! Sessions in files.
+//! Sessions in stores that processes share.
 
 #![allow(
     dead_code,
@@ -13,7 +13,7 @@ use std::{error::Error as StdError, fmt::Write as _, fs, path::Path};
 
 use bearer_auth::{
     BoxError,
-    store::{FileStore, LockedSession as _, Session, TokenStore as _},
+    store::{LockedSession as _, Session, TokenStore},
 };
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -36,21 +36,21 @@ pub(crate) fn refresh_token(session: &Session) -> &str {
 }
 
 /// The refresh token that the store has, or all that the error shows.
-pub(crate) async fn load(store: &FileStore) -> Result<Option<String>, String> {
+pub(crate) async fn load(store: &impl TokenStore) -> Result<Option<String>, String> {
     let load = async || store.lock().await?.load().await;
     let loaded: Result<_, BoxError> = load().await;
     let loaded = loaded.map_err(|error| text(error.as_ref()))?;
     Ok(loaded.map(|session| refresh_token(&session).to_owned()))
 }
 
-pub(crate) async fn save(store: &FileStore, refresh_token: &str) -> Result<(), String> {
+pub(crate) async fn save(store: &impl TokenStore, refresh_token: &str) -> Result<(), String> {
     let session = session(refresh_token);
     let save = async || store.lock().await?.save(Some(&session)).await;
     save().await.map_err(|error| text(error.as_ref()))
 }
 
 /// Counts in the refresh token.
-pub(crate) async fn increment(store: &FileStore) {
+pub(crate) async fn increment(store: &impl TokenStore) {
     let mut locked = store.lock().await.unwrap();
     let count = match locked.load().await.unwrap() {
         None => 0,
