@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bearer_auth::store::{FileStore, LockedSession as _, TokenStore as _};
+use bearer_auth::store::{BusyStore, FileStore, LockedSession as _, TokenStore as _};
 use tokio::{runtime, task::JoinSet};
 
 use self::support_store::{
@@ -245,9 +245,10 @@ async fn a_lock_that_does_not_come_free_is_an_error_that_says_whose_it_is() {
     let locked = store.lock().await.unwrap();
     for other in [FileStore::new(&path), store.clone()] {
         let error = other.lock().await.unwrap_err();
+        assert!(error.is::<BusyStore>());
         let error = text(error.as_ref());
         assert!(error.contains("session.lock"), "{error}");
-        assert!(error.contains("not free for 30s"), "{error}");
+        assert!(error.contains("not free for 20s"), "{error}");
         assert!(error.contains("this process itself holds it"), "{error}");
         let other = other.lock_timeout(Duration::from_millis(7));
         let error = other.lock().await.unwrap_err();

@@ -43,7 +43,7 @@ impl RefreshToken {
 impl Inner {
     async fn logout(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        let mut locked = self.lock().await;
+        let mut locked = self.lock().await.ok();
         let known = self.load(&mut state, locked.as_deref_mut()).await.ok();
         let emptied = match &mut locked {
             Some(locked) => match locked.save_boxed(None).await {

@@ -33,7 +33,7 @@ use crate::{
     endpoint::{Form, TokenEndpoint},
     error::Retry,
     server::Server,
-    store::{Access, DamagedSession, ErasedLocked, ErasedStore, Session},
+    store::{Access, BusyStore, DamagedSession, ErasedLocked, ErasedStore, Session},
 };
 
 /// A signed-in session (RFC 6749 §6): a [`TokenSource`] that renews with a refresh token.
@@ -138,20 +138,31 @@ impl RefreshToken {
             access: Some(response.access(Clock::default().system_time())),
         };
         let mut state = self.0.state.lock().await;
-        let mut locked = self.0.lock().await;
+        let mut locked = self.0.lock().await.ok();
         self.0
             .save(&mut state, locked.as_deref_mut(), session)
             .await;
     }
 }
 
+/// Why there is no lock.
+pub(super) enum NoLock {
+    /// Somebody has it, and may be sending the refresh token.
+    Busy,
+    /// The store fails, and the session goes on without.
+    Broken,
+}
+
 impl Inner {
-    /// `None`: the store fails, and the session goes on without.
-    pub(super) async fn lock(&self) -> Option<Box<dyn ErasedLocked>> {
-        let locked = self.store.lock_boxed().await;
-        locked
-            .map_err(|cause| self.warn(StoreOperation::Lock, cause))
-            .ok()
+    pub(super) async fn lock(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
+        self.store.lock_boxed().await.map_err(|cause| {
+            let why = match cause.is::<BusyStore>() {
+                true => NoLock::Busy,
+                false => NoLock::Broken,
+            };
+            self.warn(StoreOperation::Lock, cause);
+            why
+        })
     }
 
     pub(super) fn warn(&self, doing: StoreOperation, cause: BoxError) {
@@ -204,7 +215,10 @@ impl Inner {
 
     async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         let mut state = self.state.lock().await;
-        let mut locked = self.lock().await;
+        let mut locked = match self.lock().await {
+            Err(NoLock::Busy) => return Err(store_is_busy()),
+            locked => locked.ok(),
+        };
         let session = self.load(&mut state, locked.as_deref_mut()).await?;
         if let Some(access) = session.access.as_ref().filter(|a| is_newer(a, &request)) {
             if state.unsaved {
@@ -372,6 +386,11 @@ fn may_have_been_used(error: &Error) -> bool {
 /// Whoever is signed in is so still, once the store works again.
 fn store_fails() -> Error {
     let message = "the token store fails, and no session is in memory";
+    Error::build(ErrorKind::Source, Retry::Later, message).done()
+}
+
+fn store_is_busy() -> Error {
+    let message = "somebody else holds the lock of the token store";
     Error::build(ErrorKind::Source, Retry::Later, message).done()
 }
 

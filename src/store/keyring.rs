@@ -124,7 +124,7 @@ impl KeyringStore {
         }
     }
 
-    /// How long to wait for the lock, before that is an error. Default: 30 s. A holder keeps it
+    /// How long to wait for the lock, before that is an error. Default: 20 s. A holder keeps it
     /// for one token request.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.waiting.patience = timeout;

@@ -20,11 +20,15 @@ use tokio::{
     sync::{Mutex, OwnedMutexGuard},
 };
 
-use super::disk::{check_regular, create_directory, failed, narrow, options};
+use super::{
+    BusyStore,
+    disk::{check_regular, create_directory, failed, narrow, options},
+};
 use crate::{BoxError, Clock};
 
-/// How long to wait for the lock, if nobody says otherwise: as long as a token request may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait for the lock, if nobody says otherwise: less than a cache waits for a token, so
+/// that it learns why there is none.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// The first pause between two tries, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
 
@@ -178,8 +182,8 @@ impl LockFile {
             Some(id) if id == process::id() => "this process itself holds it".to_owned(),
             Some(id) => format!("process {id} holds it, as far as it is known"),
         };
-        let problem = format!("not free for {patience:?}: {holder}");
-        failed(&self.path, problem, None)
+        let path = self.path.display();
+        BusyStore::new(format!("{path}: not free for {patience:?}: {holder}")).into()
     }
 }
 

@@ -50,8 +50,10 @@ pub trait TokenStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever keeps the store from locking. A session that the store has not taken yet serves on
-    /// from memory; otherwise the token request fails, and is tried again after the usual backoff.
+    /// Whatever keeps the store from locking. If somebody else holds the lock for too long, a
+    /// [`BusyStore`]: nothing is exchanged, and the token request is tried again after the usual
+    /// backoff. After any other error, the session goes on from memory, without the store, if it is
+    /// there.
     fn lock(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send;
 }
 
@@ -95,6 +97,25 @@ impl fmt::Display for DamagedSession {
 }
 
 impl std::error::Error for DamagedSession {}
+
+/// Somebody else has held the lock of a store for too long, and may be exchanging the refresh token.
+#[derive(Debug)]
+pub struct BusyStore(String);
+
+impl BusyStore {
+    /// `why` is for people: who holds it, say.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+impl fmt::Display for BusyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BusyStore {}
 
 /// A signed-in session: what is needed to go on with it, in this process or in another.
 ///

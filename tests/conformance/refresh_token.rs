@@ -9,7 +9,7 @@ use std::sync::{
 use bearer_auth::{
     AccessToken, AuthorizationCode, AuthorizationCodeBuilder, BoxError, Error, ErrorKind,
     OAuthErrorCode, RefreshToken, StoreOperation, TokenCache, TokenRequest, TokenSource as _,
-    store::{LockedSession, MemoryStore, Session, TokenStore},
+    store::{BusyStore, LockedSession, MemoryStore, Session, TokenStore},
     testing::{Answer, ManualClock, MockIdp, RefreshTokens},
 };
 use secrecy::ExposeSecret as _;
@@ -540,6 +540,44 @@ async fn c22_a_store_that_fails_takes_nothing_down() {
         );
         assert!(told.lock().unwrap().is_empty());
     }
+}
+
+/// A store whose lock somebody else may have.
+#[derive(Clone)]
+struct Shared {
+    store: MemoryStore,
+    is_taken: Arc<AtomicBool>,
+}
+
+impl TokenStore for Shared {
+    type Locked = <MemoryStore as TokenStore>::Locked;
+
+    async fn lock(&self) -> Result<Self::Locked, BoxError> {
+        if self.is_taken.load(Ordering::SeqCst) {
+            return Err(BusyStore::new("somebody has it").into());
+        }
+        self.store.lock().await
+    }
+}
+
+#[tokio::test]
+async fn p206_while_somebody_has_the_lock_nothing_is_sent() {
+    let store = Shared {
+        store: MemoryStore::new(),
+        is_taken: Arc::default(),
+    };
+    let signed = signed_with(|auth| auth.store(store.clone())).await;
+    signed.rig.cache.token().await.unwrap();
+    store.is_taken.store(true, Ordering::SeqCst);
+    signed.end_token().await;
+    let error = signed.rig.cache.token().await.unwrap_err();
+    assert!(error.is_retryable());
+    assert_eq!(error.kind(), ErrorKind::Source);
+    assert!(signed.refreshes().is_empty());
+    store.is_taken.store(false, Ordering::SeqCst);
+    signed.rig.clock.advance(60 * SECOND);
+    signed.rig.cache.token().await.unwrap();
+    assert_eq!(signed.refreshes(), ["refresh-1"]);
 }
 
 #[tokio::test]
