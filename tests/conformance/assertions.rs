@@ -47,7 +47,7 @@ fn claims(request: &Recorded, key: &KeyPair, audience: &str) -> Value {
 }
 
 #[tokio::test]
-async fn p126_p127_p132_p134_the_assertion_is_all_the_authentication_there_is() {
+async fn p15_p128_p129_p130_the_assertion_is_all_the_authentication_there_is() {
     let (key, auth) = key();
     let idp = MockIdp::start().await.unwrap();
     idp.always(token("t"));
@@ -64,37 +64,58 @@ async fn p126_p127_p132_p134_the_assertion_is_all_the_authentication_there_is() 
 }
 
 #[tokio::test]
-async fn p128_the_audience_is_the_issuer_or_what_is_said() {
+async fn p131_the_audience_is_the_issuer_whichever_endpoint_is_asked() {
     let (key, auth) = key();
-    // Client credentials know the token endpoint; it is told who the issuer is.
-    let named = auth.clone().assertion_audience("https://idp.example");
-    let request = sent(|source| source.client_auth(named)).await;
-    claims(&request, &key, "https://idp.example");
-    // A login knows the issuer.
     let idp = MockIdp::start().await.unwrap();
-    idp.always(token("t"));
-    let login = AuthorizationCode::builder(
-        "https://idp.example/authorize",
-        idp.token_url(),
-        "client-id",
-    )
-    .redirect_uri("https://app.example/callback")
-    .issuer("https://idp.example")
-    .client_auth(auth)
-    // Which is for clients that can prove themselves, as this one can without a secret.
-    .without_pkce()
-    .build()
-    .unwrap();
+    let at = |path: &str| format!("{}{path}", idp.issuer());
+    let pushed = json!({"request_uri": "urn:ietf:params:oauth:request_uri:1", "expires_in": 60});
+    let tokens = json!({"access_token": "t", "token_type": "Bearer", "refresh_token": "r"});
+    idp.then(Answer::json(201, pushed));
+    idp.then(Answer::json(200, tokens));
+    idp.always(Answer::status(200));
+    let login = AuthorizationCode::builder(at("/authorize"), idp.token_url(), "client-id")
+        .pushed_request_url(at("/par"))
+        .revocation_url(at("/revoke"))
+        .redirect_uri("https://app.example/callback")
+        .issuer("https://idp.example")
+        .client_auth(auth)
+        // Which is for clients that can prove themselves, as this one can without a secret.
+        .without_pkce()
+        .build()
+        .unwrap();
     let pending = login.start().await.unwrap();
-    let url = url::Url::parse(pending.url()).unwrap();
-    let (_, state) = url.query_pairs().find(|(name, _)| name == "state").unwrap();
+    let state = parameter(&only(idp.token_log()), "state");
     let callback = format!("https://app.example/callback?code=c&state={state}");
-    pending.finish(&callback).await.unwrap();
-    claims(&only(idp.token_log()), &key, "https://idp.example");
+    let session = pending.finish(&callback).await.unwrap();
+    session.logout().await.unwrap();
+    let log = idp.token_log();
+    let mut paths: Vec<_> = log.iter().map(Recorded::path).collect();
+    paths.dedup();
+    assert_eq!(paths, ["/par", "/oauth2/v1/token", "/revoke"]);
+    for request in &log {
+        claims(request, &key, "https://idp.example");
+    }
 }
 
 #[tokio::test]
-async fn p129_p131_it_is_good_for_a_minute() {
+async fn p132_another_audience_is_by_name_and_no_other_is_tried() {
+    let (key, auth) = key();
+    let url = "https://as.example/its/own/token";
+    let source = |auth: &ClientAuth, idp: &MockIdp| client(idp).client_auth(auth.clone());
+    let idp = MockIdp::start().await.unwrap();
+    idp.always(Answer::json(401, json!({"error": "invalid_client"})));
+    let named = auth.clone().assertion_audience(url);
+    fetch(source(&named, &idp)).await.unwrap_err();
+    claims(&only(idp.token_log()), &key, url);
+    // Where nobody says who the server is, its token endpoint is.
+    let idp = MockIdp::start().await.unwrap();
+    idp.always(Answer::json(401, json!({"error": "invalid_client"})));
+    fetch(source(&auth, &idp)).await.unwrap_err();
+    claims(&only(idp.token_log()), &key, &idp.token_url());
+}
+
+#[tokio::test]
+async fn p134_it_is_good_for_a_minute() {
     let (key, auth) = key();
     let request = sent(|source| source.client_auth(auth.assertion_audience("x"))).await;
     let claims = claims(&request, &key, "x");
@@ -104,7 +125,7 @@ async fn p129_p131_it_is_good_for_a_minute() {
 }
 
 #[tokio::test]
-async fn p130_every_attempt_has_an_assertion_of_its_own() {
+async fn p134_every_attempt_has_an_assertion_of_its_own() {
     let (key, auth) = key();
     let rig = rig_with(|source| source.client_auth(auth)).await;
     let url = rig.idp.token_url();
@@ -122,7 +143,7 @@ async fn p130_every_attempt_has_an_assertion_of_its_own() {
 }
 
 #[tokio::test]
-async fn p133_p137_a_secret_of_32_bytes_signs_with_hs256() {
+async fn p135_p136_a_secret_of_32_bytes_signs_with_hs256() {
     let auth = ClientAuth::client_secret_jwt;
     let idp = MockIdp::start().await.unwrap();
     idp.always(token("t"));
@@ -140,7 +161,7 @@ async fn p133_p137_a_secret_of_32_bytes_signs_with_hs256() {
 }
 
 #[tokio::test]
-async fn p134_one_method_in_each_request() {
+async fn p15_an_assertion_has_no_other_method_beside_it() {
     let url = "https://as.example/token";
     let source = || ClientCredentials::builder(url, "client-id", SECRET);
     let two = source()
@@ -158,7 +179,7 @@ async fn p134_one_method_in_each_request() {
 }
 
 #[tokio::test]
-async fn p136_a_refused_assertion_is_terminal() {
+async fn p138_a_refused_assertion_is_terminal() {
     let (key, auth) = key();
     let rig = rig_with(|source| source.client_auth(auth)).await;
     rig.idp.always(Answer::json(
@@ -188,7 +209,7 @@ async fn p136_a_refused_assertion_is_terminal() {
 }
 
 #[tokio::test]
-async fn p138_it_is_neither_in_a_url_nor_printed() {
+async fn p14_p55_an_assertion_is_neither_in_a_url_nor_printed() {
     let url = "https://as.example/token";
     for auth in [key().1, ClientAuth::client_secret_jwt()] {
         let source =
