@@ -332,7 +332,8 @@ impl MockIdpBuilder {
 
     /// A `grant_type` that gets tokens beside `client_credentials` and those of a
     /// [login](MockIdp#signing-in), of which nothing is looked at but the client's credentials: not
-    /// the assertion, nor, for `authorization_code` and `refresh_token`, the code or the token.
+    /// the assertion, nor, for `authorization_code` and `refresh_token`, the code or the token. With
+    /// an `assertion`, a request may say nothing of a client (RFC 7521 §4.1).
     pub fn allow_grant(mut self, grant_type: impl Into<String>) -> Self {
         self.config.grants.push(grant_type.into());
         self

@@ -33,6 +33,12 @@ pub(super) struct Config {
     pub(super) issuer_path: String,
 }
 
+impl Config {
+    pub(super) fn is_allowed(&self, grant_type: &str) -> bool {
+        self.grants.iter().any(|known| known == grant_type)
+    }
+}
+
 pub(super) struct Shared {
     pub(super) config: Config,
     /// `http://127.0.0.1:<port>`, of the identity provider.

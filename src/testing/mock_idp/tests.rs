@@ -305,6 +305,13 @@ async fn clients_and_grants_can_be_added() {
             200,
         ),
         (CREDENTIALS, 401),
+        // Whoever has an assertion need not say which client asks.
+        ("grant_type=urn:x&assertion=e", 200),
+        ("grant_type=urn:x", 401),
+        ("grant_type=urn:x&assertion=e&client_id=b", 401),
+        ("grant_type=urn:x&assertion=e&client_secret=1", 401),
+        ("grant_type=urn:x&assertion=e&client_assertion=e", 401),
+        ("grant_type=client_credentials&assertion=e", 401),
     ] {
         assert_eq!(post(&idp, form).await.status(), status, "{form}");
     }

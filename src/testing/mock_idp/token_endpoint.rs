@@ -68,12 +68,15 @@ fn judge(shared: &Shared, request: &Recorded, now: Moment) -> Result<Grant, Refu
         _ => return Err(Refusal::Method),
     }
     let parameters = Parameters::of(request)?;
-    let client = authenticate(config, request, &parameters)?;
+    let client = match is_unsaid(config, request, &parameters) {
+        true => String::new(),
+        false => authenticate(config, request, &parameters)?,
+    };
     let grant_type = parameters
         .get("grant_type")
         .ok_or(Refusal::Request("grant_type is missing"))?;
     let sign_in = match grant_type {
-        _ if config.grants.iter().any(|known| known == grant_type) => None,
+        _ if config.is_allowed(grant_type) => None,
         "client_credentials" => None,
         "authorization_code" => Some(code(shared, &client, &parameters, now)?),
         "refresh_token" => Some(refresh_token(shared, &client, &parameters)?),
@@ -172,6 +175,17 @@ impl Parameters {
         let all = self.single.iter().chain(targets);
         all.map(|(name, value)| (name.as_str(), value.as_str()))
     }
+}
+
+/// Whether the client is left unsaid, as it may be beside an assertion (RFC 7521 §4.1).
+fn is_unsaid(config: &Config, request: &Recorded, parameters: &Parameters) -> bool {
+    let has = |name: &str| parameters.get(name).is_some();
+    let grant_type = parameters.get("grant_type").unwrap_or_default();
+    let is_said = request.headers.contains_key(AUTHORIZATION)
+        || ["client_id", "client_secret", "client_assertion"]
+            .into_iter()
+            .any(has);
+    has("assertion") && config.is_allowed(grant_type) && !is_said
 }
 
 /// The client's id.
