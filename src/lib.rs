@@ -89,7 +89,7 @@
 //! |---|---|
 //! | `reqwest` (default) | the layer over `reqwest::Client`, and [`endpoint::ReqwestClient`], the default HTTP client towards the identity provider, with a certificate for [`ClientAuth::tls`] if you give it one. Without it, give an [`endpoint::TowerClient`] |
 //! | `reqwest-middleware` | the layer as a `reqwest_middleware::Middleware` |
-//! | `jwt` | [`ClientAuth::private_key_jwt`] and [`ClientAuth::client_secret_jwt`], for clients that prove themselves by a signed JWT |
+//! | `jwt` | [`ClientAuth::private_key_jwt`] and [`ClientAuth::client_secret_jwt`], for clients that prove themselves by a signed JWT, and [`JwtBearer`], a grant that is one (Google's service accounts) |
 //! | `tonic` | over a tonic `Channel`, errors of the channel keep their gRPC status: see [above](#grpc) |
 //! | `seal` | [`store::FileStore`] encrypts its file, with a key that you give |
 //! | `keyring` | [`store::KeyringStore`]: sessions in the keyring of whoever is logged in (Secret Service, macOS keychain, Windows Credential Manager) |
@@ -128,8 +128,6 @@ pub mod store;
 pub mod testing;
 mod token;
 
-#[cfg(feature = "jwt")]
-pub use self::client_auth::{SigningAlgorithm, SigningKey};
 pub use self::{
     cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus, WeakTokenCache},
     client_auth::ClientAuth,
@@ -147,6 +145,11 @@ pub use self::{
         TokenSource, source_fn,
     },
     token::AccessToken,
+};
+#[cfg(feature = "jwt")]
+pub use self::{
+    client_auth::{SigningAlgorithm, SigningKey},
+    source::{JwtBearer, JwtBearerBuilder},
 };
 
 /// Opens a URL in the browser that the person at this machine uses, for

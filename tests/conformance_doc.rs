@@ -52,7 +52,7 @@ fn ids() -> Vec<String> {
         .chain(numbered("P", 190..=195))
         .chain(numbered("P", 201..=206))
         .chain(numbered("P", 220..=239))
-        .chain([1, 2, 4, 6, 8, 10, 11, 13, 14].map(|number| format!("Q{number}")))
+        .chain([1, 2, 4, 6, 8, 10, 11, 13, 14, 23].map(|number| format!("Q{number}")))
         .chain(numbered("C", 1..=27))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! [`SigningKey`]: a client's private key.
+//! [`SigningKey`]: a private key.
 
 use std::{fmt, sync::Arc};
 
@@ -19,9 +19,9 @@ use crate::ConfigError;
 /// The setting that errors of a key are about.
 pub(super) const FIELD: &str = "signing_key";
 
-/// How a client's assertion is signed with its private key (RFC 7518 §3.1, RFC 8037 §3.1).
+/// How an assertion is signed with a private key (RFC 7518 §3.1, RFC 8037 §3.1).
 ///
-/// The server has to have it registered for the client, or take any.
+/// The server has to have it registered with the key, or take any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SigningAlgorithm {
@@ -52,8 +52,8 @@ impl SigningAlgorithm {
     }
 }
 
-/// A client's private key, for [`ClientAuth::private_key_jwt`](crate::ClientAuth::private_key_jwt):
-/// RSA of 2048 to 8192 bits, EC on P-256, or Ed25519.
+/// A private key, for [`ClientAuth::private_key_jwt`](crate::ClientAuth::private_key_jwt) and
+/// [`JwtBearer`](crate::JwtBearer): RSA of 2048 to 8192 bits, EC on P-256, or Ed25519.
 ///
 /// ```
 /// use bearer_auth::{ConfigError, SigningAlgorithm, SigningKey};
@@ -151,7 +151,7 @@ impl SigningKey {
     }
 
     /// Whether algorithm and key fit, and the key's name can be one.
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         use SigningAlgorithm::{EdDsa, Es256, Ps256, Rs256};
         match (&*self.pair, self.algorithm) {
             (Pair::Rsa(_), Rs256 | Ps256) | (Pair::P256(_), Es256) | (Pair::Ed25519(_), EdDsa) => {}

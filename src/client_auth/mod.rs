@@ -16,10 +16,14 @@ use zeroize::Zeroizing;
 pub use self::key::{SigningAlgorithm, SigningKey};
 use crate::{ConfigError, endpoint::Form};
 #[cfg(feature = "jwt")]
-use {self::assertion::Signer, crate::clock::Clock, std::time::Duration};
+use {
+    self::assertion::{Signer, Statement},
+    crate::clock::Clock,
+    std::time::Duration,
+};
 
 #[cfg(feature = "jwt")]
-mod assertion;
+pub(crate) mod assertion;
 #[cfg(feature = "jwt")]
 mod jwk;
 #[cfg(feature = "jwt")]
@@ -186,6 +190,15 @@ impl ClientAuth {
         self
     }
 
+    /// The `typ` in the assertion's header (RFC 7519 §5.1): `client-authentication+jwt` for servers
+    /// that go by draft-ietf-oauth-rfc7523bis, or `""` for none at all. Default: `JWT`, since some
+    /// servers take nothing else.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_type(mut self, typ: impl Into<String>) -> Self {
+        self.assertion.typ = Some(typ.into());
+        self
+    }
+
     fn new(method: Method) -> Self {
         Self {
             method,
@@ -207,6 +220,14 @@ impl ClientAuth {
     /// Whether the proof goes into the parameters.
     pub(crate) fn is_in_body(&self) -> bool {
         !matches!(self.method, Method::Basic | Method::BasicRaw | Method::Tls)
+    }
+
+    /// Whether the proof is an assertion.
+    pub(crate) fn is_assertion(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        return matches!(self.method, Method::SecretJwt | Method::KeyJwt(_));
+        #[cfg(not(feature = "jwt"))]
+        false
     }
 
     /// Whether it proves something without a secret.
@@ -275,7 +296,8 @@ impl ClientAuth {
             }
             _ => {}
         }
-        self.assertion.check()
+        let names = ["assertion_audience", "assertion_lifetime"];
+        self.assertion.check(names, assertion::LONGEST)
     }
 
     /// Adds the proof to a request. `server` names who is asked: its issuer, or its token endpoint.
@@ -323,7 +345,13 @@ impl ClientAuth {
         form: &mut Form,
     ) -> Result<(), ConfigError> {
         let now = Clock::default().system_time();
-        let assertion = assertion::assertion(signer, &self.assertion, client_id, server, now)?;
+        let statement = Statement {
+            issuer: client_id,
+            subject: Some(client_id),
+            audience: server,
+            claims: &[],
+        };
+        let assertion = assertion::assertion(signer, &self.assertion, statement, now)?;
         form.push_missing("client_id", client_id);
         form.push("client_assertion_type", assertion::TYPE);
         form.push("client_assertion", &assertion);

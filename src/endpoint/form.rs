@@ -20,9 +20,13 @@ impl Form {
 
     /// Unless there is one of that name.
     pub(crate) fn push_missing(&mut self, name: &'static str, value: &str) {
-        if !self.0.iter().any(|(known, _)| known == name) {
+        if !self.has(name) {
             self.push(name, value);
         }
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(known, _)| known == name)
     }
 
     pub(crate) fn encode(&self) -> Zeroizing<String> {

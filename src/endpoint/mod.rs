@@ -21,7 +21,6 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use url::Url;
 
-use self::http::Failure;
 pub use self::http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
 #[cfg(feature = "reqwest")]
 pub use self::reqwest_client::ReqwestClient;
@@ -29,6 +28,7 @@ pub(crate) use self::{
     form::Form,
     response::{Reading, retry_after, retry_of_status},
 };
+use self::{http::Failure, response::Asked};
 use crate::{
     ClientAuth, ConfigError, Error, ErrorKind, TokenResponse, address, clock::Clock, error::Retry,
 };
@@ -92,20 +92,35 @@ pub(crate) enum Parameters {
 impl TokenEndpoint {
     /// Asks for a token with the parameters of a grant, once.
     pub(crate) async fn ask(&self, form: Form) -> Result<TokenResponse, Error> {
+        let asked = self.asked(&form);
         let response = self.send(form).await?;
         let now = Clock::default().now().system_time();
-        self.client.reading.read(response, now)
+        self.client.reading.read(response, now, asked)
     }
 
     /// Asks for something that is done: the answer of a success is the caller's to read.
     pub(crate) async fn tell(&self, form: Form) -> Result<Bytes, Error> {
+        let asked = self.asked(&form);
         let response = self.send(form).await?;
         if self.kind == Kind::Revocation && response.status() == StatusCode::OK {
             // Whatever else it says (RFC 7009 §2.2).
             return Ok(Bytes::new());
         }
         let now = Clock::default().now().system_time();
-        response::accepted(response, now, self.kind.name())
+        response::accepted(response, now, asked)
+    }
+
+    /// To whom assertions are addressed, if nobody says.
+    pub(crate) fn audience(&self) -> &str {
+        self.issuer.as_deref().unwrap_or(self.url.as_str())
+    }
+
+    fn asked(&self, form: &Form) -> Asked {
+        Asked {
+            endpoint: self.kind.name(),
+            grant_is_assertion: form.has("assertion"),
+            proof_is_assertion: self.auth.is_assertion(),
+        }
     }
 
     /// The same client at another endpoint of the server.
@@ -120,15 +135,7 @@ impl TokenEndpoint {
     }
 
     async fn send(&self, form: Form) -> Result<Response<Bytes>, Error> {
-        let request = self.request(form).map_err(|error| {
-            Error::build(
-                ErrorKind::Target,
-                Retry::Never,
-                "the token request cannot be built",
-            )
-            .caused_by(error)
-            .done()
-        })?;
+        let request = self.request(form).map_err(unbuildable)?;
         let unanswered = |error| {
             let host = self.url.authority();
             unanswered(error, &format!("{} at {host}", self.kind.name()))
@@ -145,7 +152,7 @@ impl TokenEndpoint {
         self.auth.apply(
             &self.client.id,
             &self.client.secret,
-            self.issuer.as_deref().unwrap_or(self.url.as_str()),
+            self.audience(),
             &mut headers,
             &mut form,
         )?;
@@ -203,6 +210,13 @@ impl fmt::Debug for TokenEndpoint {
             .field("auth", &self.auth)
             .finish_non_exhaustive()
     }
+}
+
+/// What is said of a token request that cannot be sent.
+pub(crate) fn unbuildable(error: ConfigError) -> Error {
+    let message = "the token request cannot be built";
+    let unbuildable = Error::build(ErrorKind::Target, Retry::Never, message);
+    unbuildable.caused_by(error).done()
 }
 
 pub(crate) const OUR_NAME: &str = concat!("bearer-auth/", env!("CARGO_PKG_VERSION"));

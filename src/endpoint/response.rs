@@ -35,15 +35,25 @@ pub(crate) struct Reading {
     pub(crate) scheme: Option<String>,
 }
 
+/// What was asked, so that a refusal says what to look at.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    /// Who, for a human.
+    pub(super) endpoint: &'static str,
+    pub(super) grant_is_assertion: bool,
+    pub(super) proof_is_assertion: bool,
+}
+
 impl Reading {
     pub(crate) fn read(
         &self,
         response: Response<Bytes>,
         now: Option<SystemTime>,
+        asked: Asked,
     ) -> Result<TokenResponse, Error> {
         let (parts, body) = response.into_parts();
         let answer = Answer::parse(&parts.headers, &body);
-        if let Some(error) = refusal(&parts, &answer, now, "the token endpoint") {
+        if let Some(error) = refusal(&parts, &answer, now, asked) {
             return Err(error);
         }
         match answer {
@@ -178,29 +188,33 @@ fn invalid(message: &'static str) -> Error {
     Error::build(ErrorKind::InvalidResponse, Retry::Later, message).done()
 }
 
-/// The body of an answer that is no refusal. `endpoint`: who answers, for a human.
+/// The body of an answer that is no refusal.
 pub(crate) fn accepted(
     response: Response<Bytes>,
     now: Option<SystemTime>,
-    endpoint: &str,
+    asked: Asked,
 ) -> Result<Bytes, Error> {
     let (parts, body) = response.into_parts();
     let answer = Answer::parse(&parts.headers, &body);
-    match refusal(&parts, &answer, now, endpoint) {
+    match refusal(&parts, &answer, now, asked) {
         Some(error) => Err(error),
         None => Ok(body),
     }
 }
 
-fn refusal(
-    parts: &Parts,
-    answer: &Answer,
-    now: Option<SystemTime>,
-    endpoint: &str,
-) -> Option<Error> {
+fn refusal(parts: &Parts, answer: &Answer, now: Option<SystemTime>, asked: Asked) -> Option<Error> {
     let status = parts.status;
+    let endpoint = asked.endpoint;
     let error = if let Some(oauth) = error_of(&parts.headers, answer, status) {
         let message = match oauth.code() {
+            OAuthErrorCode::InvalidClient if asked.proof_is_assertion => format!(
+                "{endpoint} refused the client: its id, its key, or what its assertion says \
+                 (`aud`; `iat` and `exp`, by this machine's clock) is wrong"
+            ),
+            OAuthErrorCode::InvalidGrant if asked.grant_is_assertion => format!(
+                "{endpoint} refused the assertion: its key, or what it says (`iss`, `sub`, `aud`; \
+                 `iat` and `exp`, by this machine's clock) is wrong"
+            ),
             OAuthErrorCode::InvalidClient => format!(
                 "{endpoint} refused the client: its id, its secret or the way it proves itself \
                  is wrong"

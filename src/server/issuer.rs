@@ -117,12 +117,10 @@ impl Issuer {
         self
     }
 
-    /// Assertions with which clients prove themselves are addressed (`aud`) to the endpoint that
-    /// they are sent to, as some servers want it, instead of to the issuer
-    /// (draft-ietf-oauth-rfc7523bis). [`ClientAuth::assertion_audience`] of the client counts in any
-    /// case.
-    ///
-    /// [`ClientAuth::assertion_audience`]: crate::ClientAuth::assertion_audience
+    /// Assertions are addressed (`aud`) to the endpoint that they are sent to, as some servers want
+    /// it, instead of to the issuer (draft-ietf-oauth-rfc7523bis): those with which clients prove
+    /// themselves, and those of [`JwtBearer`](crate::JwtBearer). An audience that is
+    /// [given](crate::ClientAuth::assertion_audience) counts in any case.
     #[cfg(feature = "jwt")]
     pub fn assertions_to_endpoint(mut self) -> Self {
         self.assertions_to_endpoint = true;

@@ -24,6 +24,8 @@ pub(crate) struct ClientSettings {
     pub(crate) headers: Vec<(String, SecretString)>,
     pub(crate) http: Option<Arc<dyn HttpClient>>,
     pub(crate) reading: Reading,
+    /// Nothing is said of the client at all, as some grants can do without.
+    pub(crate) unsaid: bool,
 }
 
 impl ClientSettings {
@@ -37,6 +39,7 @@ impl ClientSettings {
             headers: Vec::new(),
             http: None,
             reading: Reading::default(),
+            unsaid: false,
         }
     }
 
@@ -44,7 +47,9 @@ impl ClientSettings {
     pub(crate) fn build(self, usual: ClientAuth) -> Result<Server, ConfigError> {
         let auth_is_told = !self.auth.is_empty();
         let auth = one_auth(self.auth, usual)?;
-        auth.check(&self.client_id, &self.client_secret)?;
+        if !self.unsaid {
+            auth.check(&self.client_id, &self.client_secret)?;
+        }
         if self.parameters != Parameters::Body && auth.is_in_body() {
             return Err(ConfigError::new(
                 "client_auth",
@@ -158,6 +163,18 @@ pub(crate) fn check_params<'a>(
         names.push(name);
     }
     Ok(names)
+}
+
+/// The same parameter in the URL's query and in ours would be sent twice. `sent`: whether this grant
+/// sends one of that name, beside those that every grant may.
+pub(crate) fn check_query(server: &Server, sent: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
+    let sent = |name: &str| (name != "scope" && RESERVED.contains(&name)) || sent(name);
+    let url = server.told().map(|told| &told.token.url);
+    if url.is_some_and(|url| url.query_pairs().any(|(name, _)| sent(&name))) {
+        let problem = "its query has a parameter that is sent anyway; take it out";
+        return Err(ConfigError::new("token_url", problem));
+    }
+    Ok(())
 }
 
 /// RFC 6749 §3.3: `%x21 / %x23-5B / %x5D-7E`.

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     TokenRequest, TokenResponse, TokenSource,
-    client::{ClientSettings, check_params, check_scopes, scopes},
+    client::{ClientSettings, check_params, check_query, check_scopes, scopes},
 };
 use crate::{
     ClientAuth, ConfigError, Error, Issuer, address,
@@ -315,21 +315,10 @@ fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
         server.client.parameters,
         &["audience", "resource"],
     )?;
-    // The same parameter in the URL's query and in ours would be sent twice.
-    let sent = |name: &str| match name {
-        "grant_type" | "client_id" | "client_secret" => true,
-        "client_assertion" | "client_assertion_type" => true,
+    check_query(server, |name| match name {
         "scope" => !grant.scopes.is_empty(),
         "audience" => grant.audience.is_some(),
         "resource" => !grant.resources.is_empty(),
         name => names.contains(&name),
-    };
-    let url = server.told().map(|told| &told.token.url);
-    if url.is_some_and(|url| url.query_pairs().any(|(name, _)| sent(&name))) {
-        return error(
-            "token_url",
-            "its query has a parameter that is sent anyway; take it out",
-        );
-    }
-    Ok(())
+    })
 }

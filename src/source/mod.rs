@@ -3,12 +3,16 @@
 pub(crate) mod client;
 mod client_credentials;
 mod fixed;
+#[cfg(feature = "jwt")]
+mod jwt_bearer;
 mod logout;
 mod refresh_token;
 mod response;
 
 use std::{fmt, future::Future, pin::Pin};
 
+#[cfg(feature = "jwt")]
+pub use self::jwt_bearer::{JwtBearer, JwtBearerBuilder};
 pub(crate) use self::{client_credentials::Required, response::Arrived};
 pub use self::{
     client_credentials::{ClientCredentials, ClientCredentialsBuilder},

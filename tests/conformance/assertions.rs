@@ -6,7 +6,7 @@ use bearer_auth::{
     AuthorizationCode, ClientAuth, ClientCredentials, OAuthErrorCode, SigningKey, provider,
     testing::{Answer, MockIdp, Recorded},
 };
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use jsonwebtoken::{Algorithm, DecodingKey, TokenData, Validation};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use serde_json::{Value, json};
 
@@ -15,14 +15,19 @@ use super::support::*;
 const SECRET: &str = "canary-canary-canary-canary-0032";
 const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-fn key() -> (KeyPair, ClientAuth) {
+pub(crate) fn signing_key() -> (KeyPair, SigningKey) {
     let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
     let key = SigningKey::from_pem(pair.serialize_pem()).unwrap();
-    (pair, ClientAuth::private_key_jwt(key.key_id("k1")))
+    (pair, key.key_id("k1"))
+}
+
+fn key() -> (KeyPair, ClientAuth) {
+    let (pair, key) = signing_key();
+    (pair, ClientAuth::private_key_jwt(key))
 }
 
 #[track_caller]
-fn parameter(request: &Recorded, name: &str) -> String {
+pub(crate) fn parameter(request: &Recorded, name: &str) -> String {
     let form = request.form();
     let mut values = form.iter().filter(|(known, _)| known == name);
     let (Some((_, value)), None) = (values.next(), values.next()) else {
@@ -31,19 +36,23 @@ fn parameter(request: &Recorded, name: &str) -> String {
     value.clone()
 }
 
-/// The claims of the assertion in a request, as the server `audience` accepts them: its signature
-/// and the time are verified.
+/// An assertion, as the server `audience` accepts it: its signature and the time are verified.
 #[track_caller]
-fn claims(request: &Recorded, key: &KeyPair, audience: &str) -> Value {
+pub(crate) fn accepted(assertion: &str, key: &KeyPair, audience: &str) -> TokenData<Value> {
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_audience(&[audience]);
-    validation.set_required_spec_claims(&["iss", "sub", "aud", "exp"]);
+    validation.set_required_spec_claims(&["iss", "aud", "exp"]);
     let public = DecodingKey::from_ec_der(key.der_bytes());
-    let assertion = parameter(request, "client_assertion");
     let decoded = jsonwebtoken::decode::<Value>(assertion, &public, &validation).unwrap();
     assert_eq!(decoded.header.kid.as_deref(), Some("k1"));
     assert_eq!(decoded.claims["aud"], audience, "the sole value");
-    decoded.claims
+    decoded
+}
+
+/// The claims of the client's assertion in a request.
+#[track_caller]
+fn claims(request: &Recorded, key: &KeyPair, audience: &str) -> Value {
+    accepted(&parameter(request, "client_assertion"), key, audience).claims
 }
 
 #[tokio::test]
@@ -112,6 +121,21 @@ async fn p132_another_audience_is_by_name_and_no_other_is_tried() {
     idp.always(Answer::json(401, json!({"error": "invalid_client"})));
     fetch(source(&auth, &idp)).await.unwrap_err();
     claims(&only(idp.token_log()), &key, &idp.token_url());
+}
+
+#[tokio::test]
+async fn p133_the_type_is_jwt_unless_another_or_none_is_wanted() {
+    let (_, auth) = key();
+    let own = "client-authentication+jwt";
+    for (auth, expected) in [
+        (auth.clone(), Some("JWT")),
+        (auth.clone().assertion_type(own), Some(own)),
+        (auth.clone().assertion_type(""), None),
+    ] {
+        let request = sent(|source| source.client_auth(auth)).await;
+        let header = jsonwebtoken::decode_header(parameter(&request, "client_assertion"));
+        assert_eq!(header.unwrap().typ.as_deref(), expected);
+    }
 }
 
 #[tokio::test]
@@ -192,6 +216,9 @@ async fn p138_a_refused_assertion_is_terminal() {
         let code = error.oauth_error().unwrap().code();
         assert_eq!(code, &OAuthErrorCode::InvalidClient);
         assert!(!error.is_retryable());
+        for hint in ["its assertion", "`aud`", "`exp`", "clock"] {
+            assert!(error.to_string().contains(hint), "{error}");
+        }
     }
     assert_eq!(rig.idp.token_requests(), 1);
     // Much later, with a new one.

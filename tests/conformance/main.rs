@@ -15,6 +15,8 @@ mod adoxx;
 mod assertions;
 mod challenges;
 mod errors;
+#[cfg(feature = "jwt")]
+mod jwt_bearer;
 mod metadata;
 #[cfg(feature = "reqwest")]
 mod mtls;

@@ -19,7 +19,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
-use super::{Settings, Signer, assertion};
+use super::{Settings, Signer, Statement, assertion};
 use crate::{ClientAuth, ConfigError, SigningAlgorithm, SigningKey, endpoint::Form};
 
 /// RSA of 1024 bits, made for this test and used nowhere else: too short to be taken.
@@ -152,9 +152,21 @@ fn integers(der: &[u8]) -> Vec<Vec<u8>> {
     integers
 }
 
+/// What a client says of itself.
+const ITSELF: Statement<'_> = Statement {
+    issuer: "client-id",
+    subject: Some("client-id"),
+    audience: ISSUER,
+    claims: &[],
+};
+
 fn signed(key: &SigningKey, settings: &Settings) -> String {
-    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_900);
-    let whole = assertion(Signer::Key(key), settings, "client-id", ISSUER, now);
+    signed_at(1_800_000_000_900, key, settings)
+}
+
+fn signed_at(millis: u64, key: &SigningKey, settings: &Settings) -> String {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
+    let whole = assertion(Signer::Key(key), settings, ITSELF, now);
     whole.unwrap().to_string()
 }
 
@@ -233,7 +245,7 @@ fn p135_p136_the_secret_signs_with_hs256() {
     let now = SystemTime::UNIX_EPOCH;
     let secret = SecretString::from(SECRET);
     let settings = Settings::default();
-    let whole = assertion(Signer::Secret(&secret), &settings, "client-id", ISSUER, now).unwrap();
+    let whole = assertion(Signer::Secret(&secret), &settings, ITSELF, now).unwrap();
     let key = DecodingKey::from_secret(SECRET.as_bytes());
     let (header, _) = read(&whole, &key, Algorithm::HS256);
     assert_eq!(header, json!({"alg": "HS256", "typ": "JWT"}));
@@ -258,11 +270,41 @@ fn p130_p131_p134_the_claims() {
         audience: Some("https://idp.example/token".to_owned()),
         lifetime: Some(Duration::from_secs(300)),
         not_before: true,
+        ..Settings::default()
     };
     let (_, claims) = parts(&signed(&key, &settings));
     assert_eq!(claims["aud"], "https://idp.example/token");
     assert_eq!(claims["exp"], 1_800_000_300);
     assert_eq!(claims["nbf"], claims["iat"]);
+}
+
+#[test]
+fn p127_p134_each_is_of_its_own_moment() {
+    let key = SigningKey::from_pem(ed25519().pems.remove(0)).unwrap();
+    let at = |seconds: u64| {
+        let (_, claims) = parts(&signed_at(seconds * 1000, &key, &Settings::default()));
+        let time = |name: &str| claims[name].as_u64().unwrap();
+        (time("iat"), time("exp"))
+    };
+    assert_eq!(at(1_000), (1_000, 1_060));
+    assert_eq!(at(4_600), (4_600, 4_660));
+}
+
+#[test]
+fn p133_the_type_is_jwt_unless_another_or_none_is_wanted() {
+    let key = SigningKey::from_pem(ed25519().pems.remove(0)).unwrap();
+    for (typ, expected) in [
+        (None, json!({"alg": "EdDSA", "typ": "JWT"})),
+        (Some("x+jwt"), json!({"alg": "EdDSA", "typ": "x+jwt"})),
+        (Some(""), json!({"alg": "EdDSA"})),
+    ] {
+        let typ = typ.map(str::to_owned);
+        let settings = Settings {
+            typ,
+            ..Settings::default()
+        };
+        assert_eq!(parts(&signed(&key, &settings)).0, expected);
+    }
 }
 
 #[test]
@@ -454,6 +496,7 @@ fn p15_descriptions_of_an_assertion_want_one() {
         ClientAuth::basic().assertion_audience("x"),
         ClientAuth::post().assertion_not_before(),
         ClientAuth::none().assertion_lifetime(Duration::from_secs(1)),
+        ClientAuth::tls().assertion_type("JWT"),
         ClientAuth::client_secret_jwt().scheme("basic"),
     ] {
         assert_eq!(check(&auth, SECRET).unwrap_err().field(), "client_auth");

@@ -4,6 +4,12 @@ use http::HeaderValue;
 
 use super::*;
 
+const ASKED: Asked = Asked {
+    endpoint: "the token endpoint",
+    grant_is_assertion: false,
+    proof_is_assertion: false,
+};
+
 fn answer(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<TokenResponse, Error> {
     let mut response = Response::new(Bytes::copy_from_slice(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -11,7 +17,7 @@ fn answer(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<TokenR
         let value = HeaderValue::from_str(content_type).unwrap();
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    Reading::default().read(response, None)
+    Reading::default().read(response, None, ASKED)
 }
 
 fn json(body: &str) -> Result<TokenResponse, Error> {
@@ -339,7 +345,7 @@ fn s4_13_descriptions_in_headers_may_be_utf8() {
     headers.insert("error", HeaderValue::from_static("invalid_grant"));
     let text = HeaderValue::from_bytes("ungültig".as_bytes()).unwrap();
     headers.insert("error_description", text);
-    let error = Reading::default().read(response, None).unwrap_err();
+    let error = Reading::default().read(response, None, ASKED).unwrap_err();
     let oauth = error.oauth_error().unwrap();
     assert_eq!(oauth.code(), &OAuthErrorCode::InvalidGrant);
     assert_eq!(oauth.description(), Some("ungültig"));
