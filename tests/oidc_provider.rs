@@ -424,3 +424,72 @@ async fn clients_prove_themselves_by_signed_jwts() {
         assert_eq!(code, &OAuthErrorCode::InvalidClient, "{id}");
     }
 }
+
+/// The JWT bearer grant (RFC 7523 §2.1), verified by `jose`: see the harness.
+#[cfg(feature = "jwt")]
+#[tokio::test]
+async fn a_signed_jwt_is_exchanged_for_a_token() {
+    use bearer_auth::{JwtBearer, JwtBearerBuilder, SigningKey};
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+
+    let made = || KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let signing = |key: &KeyPair| SigningKey::from_pem(key.serialize_pem()).unwrap();
+    let key = made();
+    let mut jwk = public_jwk(&key);
+    jwk["kid"] = json!("k1");
+    let config = json!({
+        "jwt_bearer": {"issuer": "us", "keys": [jwk]},
+        "clients": [
+            {"client_id": "public", "token_endpoint_auth_method": "none"},
+            {"client_id": "app", "client_secret": "secret"},
+        ],
+    });
+    let Some(idp) = OidcProvider::start_with(config) else {
+        return;
+    };
+    let signed = |key: &KeyPair| {
+        let source = JwtBearer::discover(idp.issuer(), signing(key).key_id("k1"));
+        let source = source.issuer("us").subject("ada").client("public", "");
+        source.scope("api:read")
+    };
+    let by_url = JwtBearer::builder(idp.token_url(), signing(&key).key_id("k1"))
+        .issuer("us")
+        .subject("ada");
+    for source in [
+        signed(&key),
+        signed(&key).client("app", "secret"),
+        signed(&key).assertion_type("authorization-grant+jwt"),
+        signed(&key).claim("whatever", json!({"a": [1]})),
+        // Addressed to the token endpoint.
+        by_url.client("public", ""),
+    ] {
+        let cache = TokenCache::new(source.build().unwrap());
+        let first = cache.token().await.unwrap();
+        assert_eq!(idp.status_with(first.expose_secret()).await, 200);
+        // The server takes no assertion twice.
+        cache.refresh().await.unwrap();
+        let second = cache.token().await.unwrap();
+        assert_ne!(first.expose_secret(), second.expose_secret());
+    }
+    let before = idp.stats().await;
+    assert_eq!(
+        (before.token_requests, before.token_requests_failed),
+        (10, 0)
+    );
+    let refused: [JwtBearerBuilder; 4] = [
+        signed(&made()),
+        signed(&key).issuer("others"),
+        signed(&key).audience("https://other.example"),
+        JwtBearer::discover(idp.issuer(), signing(&key).key_id("k1"))
+            .issuer("us")
+            .client("public", ""),
+    ];
+    for source in refused {
+        let cache = TokenCache::new(source.build().unwrap());
+        let error = cache.token().await.unwrap_err();
+        let code = error.oauth_error().unwrap().code();
+        assert_eq!(code, &OAuthErrorCode::InvalidGrant, "{error}");
+        assert!(!error.is_retryable());
+    }
+    assert_eq!(idp.stats().await.token_requests_failed, 4, "one each");
+}

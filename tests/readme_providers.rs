@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 use bearer_auth::{
-    AuthorizationCode, ClientAuth, ClientCredentials, ConfigError, SigningKey, provider,
+    AuthorizationCode, ClientAuth, ClientCredentials, ConfigError, JwtBearer, SigningKey, provider,
 };
 
 /// As the table has them.
 #[rustfmt::skip]
-fn all(pem: String) -> Result<(), ConfigError> {
+fn all(pem: &str) -> Result<(), ConfigError> {
     let (id, secret, callback, kid) = ("id", "secret", "https://app.example/cb", "kid");
     let token_url = "https://idp.example/token";
     {
@@ -56,6 +56,14 @@ fn all(pem: String) -> Result<(), ConfigError> {
             .scope("https://graph.microsoft.com/.default").build()?;
         drop(source);
     }
+    {
+        let client_email = "robot@project.iam.gserviceaccount.com";
+        let key = SigningKey::from_pem(pem)?.key_id(kid);
+        let source = JwtBearer::builder("https://oauth2.googleapis.com/token", key)
+            .issuer(client_email).claim("scope", "https://www.googleapis.com/auth/cloud-platform")
+            .build()?;
+        drop(source);
+    }
     let source = provider::usage_engine(token_url, "https://usage.example/api/", id, secret)
         .build()?;
     drop(source);
@@ -69,7 +77,7 @@ fn all(pem: String) -> Result<(), ConfigError> {
 #[test]
 fn they_build() {
     let key = rcgen::KeyPair::generate().unwrap();
-    all(key.serialize_pem()).unwrap();
+    all(&key.serialize_pem()).unwrap();
 }
 
 #[test]

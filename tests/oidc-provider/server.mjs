@@ -8,6 +8,7 @@
 // `clients`, when given, replaces the default clients below. `"sign_in":true` adds people who sign
 // in: see `signIn`. `"tls":{"cert":PEM,"key":PEM,"ca":[PEM]}` puts TLS on both ports: they ask for a
 // certificate of the client and take any, or none; those from `ca` count as verified.
+// `"jwt_bearer":{"issuer":NAME,"keys":[JWK]}` lets the clients use the JWT bearer grant: see `jwtBearer`.
 import { createHash } from 'node:crypto';
 import http from 'node:http';
 import https from 'node:https';
@@ -17,6 +18,7 @@ import https from 'node:https';
 console.info = console.error;
 console.log = console.error;
 const { Provider, errors } = await import('oidc-provider');
+const { createLocalJWKSet, jwtVerify } = await import('jose');
 
 process.stdin.on('end', () => process.exit(0)).on('close', () => process.exit(0))
   .on('error', () => process.exit(0)).resume();
@@ -24,6 +26,7 @@ process.stdin.on('end', () => process.exit(0)).on('close', () => process.exit(0)
 // ---------------------------------------------------------------- configuration
 const SCOPES = ['api:read', 'api:write', 'ingr.api'];
 const RESOURCE = 'https://api.example.com';
+const JWT_BEARER = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
 
 const DEFAULT_CLIENTS = [
   { client_id: 'basic-client', client_secret: 'basic-secret', token_endpoint_auth_method: 'client_secret_basic' },
@@ -42,7 +45,7 @@ const ttl = config.ttl ?? 60; // whole seconds; see the note on granularity at `
 if (!Number.isInteger(ttl) || ttl < 1) throw new Error('ttl must be a positive integer');
 const clients = (config.clients ?? DEFAULT_CLIENTS).map((client) => ({
   ...client,
-  grant_types: ['client_credentials'],
+  grant_types: [config.jwt_bearer ? JWT_BEARER : 'client_credentials'],
   response_types: [],
   redirect_uris: [],
 }));
@@ -129,6 +132,26 @@ const provider = new Provider(issuer, {
     },
   },
 });
+
+// RFC 7523 section 2.1, which oidc-provider leaves to its users: signature, issuer, audience and times
+// are verified by `jose`, and each assertion is good once. `sub` may be anybody.
+function jwtBearer({ issuer: signer, keys }) {
+  const known = createLocalJWKSet({ keys });
+  const audience = [issuer, `${issuer}/token`];
+  const used = new Set();
+  provider.registerGrantType(JWT_BEARER, async (ctx) => {
+    const { assertion, scope } = ctx.oidc.params;
+    const expected = { issuer: signer, audience, requiredClaims: ['sub', 'exp', 'iat', 'jti'] };
+    const { payload: { jti } } = await jwtVerify(assertion, known, expected)
+      .catch((err) => { throw new errors.InvalidGrant(err.message); });
+    if (used.has(jti)) throw new errors.InvalidGrant('the assertion was used before');
+    used.add(jti);
+    const token = new provider.ClientCredentials({ client: ctx.oidc.client, scope });
+    const value = await token.save();
+    ctx.body = { access_token: value, expires_in: token.expiration, token_type: token.tokenType, scope };
+  }, ['assertion', 'scope']);
+}
+if (config.jwt_bearer) jwtBearer(config.jwt_bearer);
 
 // Counted in a middleware, hence before the response leaves: a client that has its answer sees it counted.
 provider.use(async (ctx, next) => {
