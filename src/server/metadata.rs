@@ -51,8 +51,7 @@ struct Document {
     require_pushed_authorization_requests: Option<bool>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     authorization_response_iss_parameter_supported: Option<bool>,
-    #[serde(default)]
-    mtls_endpoint_aliases: Aliases<String>,
+    mtls_endpoint_aliases: Option<Aliases<String>>,
 }
 
 impl Metadata {
@@ -88,7 +87,7 @@ impl Metadata {
             let message = "the server's metadata name no token endpoint";
             return Err(unusable(Retry::Never, message));
         };
-        let mtls = document.mtls_endpoint_aliases;
+        let mtls = document.mtls_endpoint_aliases.unwrap_or_default();
         let methods = document.token_endpoint_auth_methods_supported;
         Ok(Self {
             token,

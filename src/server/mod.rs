@@ -139,10 +139,11 @@ impl Told {
             kind: Kind::Token,
         };
         let beside = |url: &Option<Url>, kind| url.clone().map(|url| token.beside(url, kind));
+        let pushed = beside(&self.pushed_request, Kind::PushedRequest);
         Endpoints {
             authorization: self.authorization.clone(),
             revocation: beside(&self.revocation, Kind::Revocation),
-            pushed: beside(&self.pushed_request, Kind::PushedRequest),
+            pushed: pushed.filter(|_| !self.never_push),
             pushes_only: false,
             issuer_is_sent: self.issuer_is_sent.unwrap_or(false),
             token,

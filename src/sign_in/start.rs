@@ -7,7 +7,11 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::{AuthorizationCode, Config, Login, PendingLogin, pkce::Verifier, pkce::random};
+use super::{
+    AuthorizationCode, Config, Login, PendingLogin,
+    builder::check_query,
+    pkce::{Verifier, random},
+};
 use crate::{
     BoxError, Error, ErrorKind, address,
     endpoint::{Form, TokenEndpoint},
@@ -53,6 +57,8 @@ impl AuthorizationCode {
         };
         let unsendable = |error| cannot("the login cannot be sent", error);
         login.check(authorization).map_err(unsendable)?;
+        // Of an endpoint that `build` could not know yet.
+        check_query("param", authorization, &config.params).map_err(unsendable)?;
         let verifier = match login.verifier {
             Some(given) => Verifier::given(given).map_err(unsendable)?,
             None => Verifier::random(),

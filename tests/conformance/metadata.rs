@@ -485,3 +485,38 @@ async fn p98_p191_a_whole_session_is_found_by_its_issuer() {
     let asked = [&metadata, PUSH, TOKEN, TOKEN, revoke, revoke];
     assert_eq!(paths(&idp), asked);
 }
+
+#[tokio::test]
+async fn p96_a_member_that_is_null_is_none() {
+    let idp = idp_at("").await;
+    let document = json!({
+        "issuer": idp.issuer(),
+        "token_endpoint": idp.token_url(),
+        "authorization_endpoint": null,
+        "revocation_endpoint": null,
+        "pushed_authorization_request_endpoint": null,
+        "require_pushed_authorization_requests": null,
+        "token_endpoint_auth_methods_supported": null,
+        "authorization_response_iss_parameter_supported": null,
+        "mtls_endpoint_aliases": null,
+    });
+    idp.then(Answer::json(200, document));
+    fetch(discover(idp.issuer())).await.unwrap();
+}
+
+#[tokio::test]
+async fn p22_no_parameter_is_there_twice_at_an_endpoint_of_the_metadata() {
+    let builder = MockIdp::builder().client("app", "");
+    let idp = builder.start().await.unwrap();
+    idp.set_metadata("pushed_authorization_request_endpoint", Value::Null);
+    let auth = |name: &str| {
+        let auth = AuthorizationCode::discover(idp.issuer(), "app");
+        let auth = auth.redirect_uri("https://app.example/cb").param(name, "x");
+        auth.build().unwrap()
+    };
+    let endpoint = idp.authorization_url() + "?p=b2c_1";
+    idp.set_metadata("authorization_endpoint", endpoint.into());
+    assert!(auth("q").start().await.is_ok());
+    let error = auth("p").start().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignIn);
+}

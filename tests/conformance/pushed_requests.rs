@@ -248,3 +248,12 @@ async fn p160_an_assertion_is_addressed_to_the_issuer_here_too() {
     assert_eq!(claims["aud"], json!(idp.issuer()));
     assert_eq!(value(&form, "client_id"), Some("web"));
 }
+
+#[tokio::test]
+async fn p159_parameters_travel_with_the_browser_if_the_caller_says_so() {
+    let idp = idp().await;
+    let auth = pushing(&idp, "app").without_pushed_requests();
+    let login = auth.build().unwrap().start().await.unwrap();
+    assert_eq!(value(&parameters(login.url()), "request_uri"), None);
+    assert_eq!(idp.token_requests(), 0);
+}
