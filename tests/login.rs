@@ -2,12 +2,15 @@
 #![cfg(feature = "login")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, BearerAuthLayer, Error, ErrorKind, Login,
-    OAuthErrorCode, RefreshToken, TokenCache, testing::MockIdp,
+    OAuthErrorCode, RefreshToken, TokenCache, endpoint::TowerClient, testing::MockIdp,
 };
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
 use reqwest::{Client, Response, StatusCode, Url, redirect::Policy};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 use tower::{Layer as _, ServiceExt as _};
@@ -100,6 +103,22 @@ async fn p81_the_page_is_the_browser_s_to_get() {
     get(&callback).await;
     assert_eq!(login.await.unwrap().unwrap_err().kind(), ErrorKind::SignIn);
     assert_eq!((idp.authorization_requests(), idp.token_requests()), (0, 0));
+}
+
+/// The server's own silence counts, too.
+#[tokio::test(start_paused = true)]
+async fn p84_the_time_of_a_login_begins_with_it() {
+    let never =
+        |_: Request<Full<Bytes>>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>();
+    let auth = AuthorizationCode::discover("https://idp.example", "app")
+        .http_client(TowerClient::new(tower::service_fn(never)))
+        .build()
+        .unwrap();
+    let open = |_: &str| unreachable!("there is nothing to open");
+    let login = auth.login_on_loopback_with(Login::new(), Duration::from_secs(1), open);
+    let error = login.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(!error.is_retryable(), "{error}");
 }
 
 // The tests that find a port closed have an address of loopback to themselves: on 127.0.0.1,

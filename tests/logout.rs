@@ -22,6 +22,7 @@ use tower::{Layer as _, ServiceExt as _};
 type Form = Vec<(String, String)>;
 
 const REVOKE: &str = "/revoke";
+const HANGS: (u16, &str) = (0, "no answer at all");
 
 /// Sends token requests to the identity provider, and answers the others: 200, or what stands in
 /// its script.
@@ -46,6 +47,9 @@ impl HttpClient for Server {
         let form = url::form_urlencoded::parse(request.body());
         self.told.lock().unwrap().push(form.into_owned().collect());
         let scripted = self.script.lock().unwrap().pop_front();
+        if scripted == Some(HANGS) {
+            return Box::pin(std::future::pending());
+        }
         let (status, body) = scripted.unwrap_or((200, "<html>whatever</html>"));
         let response = Response::builder().status(status).body(Bytes::from(body));
         Box::pin(async move { response.map_err(HttpError::other) })
@@ -297,4 +301,26 @@ async fn p27_a_login_whose_caller_goes_is_finished() {
     }
     TokenCache::new(auth.session()).token().await.unwrap();
     assert_eq!(idp.token_requests(), 1);
+}
+
+/// Others wait for the store's lock, maybe in other processes.
+#[tokio::test]
+async fn p195_a_server_that_hangs_keeps_neither_the_lock_nor_the_caller() {
+    let SignedIn {
+        server,
+        store,
+        session,
+        ..
+    } = signed_in().await;
+    server.say(&[HANGS, HANGS]);
+    tokio::time::pause();
+    let logout = tokio::spawn(async move { session.logout().await });
+    while server.told().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(is_empty(&store).await);
+    assert!(!logout.is_finished());
+    let error = logout.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.is_retryable());
 }

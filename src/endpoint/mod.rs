@@ -11,7 +11,7 @@ mod http;
 mod reqwest_client;
 mod response;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
@@ -19,6 +19,7 @@ use ::http::{
 };
 use bytes::Bytes;
 use secrecy::SecretString;
+use tokio::runtime::Handle;
 use url::Url;
 
 pub use self::http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
@@ -98,10 +99,15 @@ impl TokenEndpoint {
         self.client.reading.read(response, now, asked)
     }
 
+    /// As [`ask`](Self::ask), where no cache sets a limit.
+    pub(crate) async fn ask_briefly(&self, form: Form) -> Result<TokenResponse, Error> {
+        limited(LONGEST, self.ask(form)).await
+    }
+
     /// Asks for something that is done: the answer of a success is the caller's to read.
     pub(crate) async fn tell(&self, form: Form) -> Result<Bytes, Error> {
         let asked = self.asked(&form);
-        let response = self.send(form).await?;
+        let response = limited(LONGEST, self.send(form)).await?;
         if self.kind == Kind::Revocation && response.status() == StatusCode::OK {
             // Whatever else it says (RFC 7009 §2.2).
             return Ok(Bytes::new());
@@ -220,6 +226,25 @@ pub(crate) fn unbuildable(error: ConfigError) -> Error {
 }
 
 pub(crate) const OUR_NAME: &str = concat!("bearer-auth/", env!("CARGO_PKG_VERSION"));
+
+/// How long somebody waits for a server where no cache sets a limit, if the HTTP client sets none
+/// of its own: longer than the limits that clients set.
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+
+/// Without a runtime, which has the timers, the limit is the HTTP client's.
+pub(crate) async fn limited<T>(
+    longest: Duration,
+    asked: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let Ok(runtime) = Handle::try_current() else {
+        return asked.await;
+    };
+    let limited = Clock::default().timeout(longest, &runtime, asked).await;
+    limited.unwrap_or_else(|| {
+        let message = "no answer in time from the authorization server";
+        Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
+    })
+}
 
 /// The default client, if the crate has one.
 pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {

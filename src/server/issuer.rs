@@ -2,12 +2,13 @@
 //!
 //! Invariants: at most one request for the metadata is under way, and whoever waits for it shares
 //! how it ends; a document is used until its time is over *and* there is a newer one, so that a
-//! failure to renew it is nobody's concern.
+//! failure to renew it is nobody's concern: one caller waits for it, briefly, and all others go on
+//! with the old one. No wait is without an end, whatever the HTTP client does.
 
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -18,22 +19,22 @@ use http::{
     Request, StatusCode,
     header::{ACCEPT, HeaderValue, USER_AGENT},
 };
-use tokio::{runtime::Handle, sync::Mutex};
+use tokio::sync::Mutex;
 use url::Url;
 
 use super::metadata::Metadata;
 use crate::{
     ConfigError, Error, ErrorKind, address,
     clock::{Clock, Moment},
-    endpoint::{HttpClient, HttpError, MAX_BODY, OUR_NAME, unanswered},
+    endpoint::{HttpClient, HttpError, LONGEST, MAX_BODY, OUR_NAME, limited, unanswered},
     error::Retry,
 };
 
 /// For how long a document is used.
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// After a failure to renew it, until the next attempt.
+/// Between two attempts to renew it.
 const PAUSE: Duration = Duration::from_secs(60);
-/// How long renewing it may keep those waiting who could do with the old one.
+/// How long renewing it may keep the one waiting who could do with the old one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An authorization server, by its issuer identifier (RFC 8414 §2): its metadata say where its
@@ -72,8 +73,10 @@ pub struct Issuer {
 
 #[derive(Default)]
 struct Known {
-    last: Mutex<Last>,
-    /// How many attempts have failed.
+    last: std::sync::Mutex<Last>,
+    /// Held by whoever asks for the first document; and how that has failed last.
+    first: Mutex<Option<Error>>,
+    /// How many times it has failed.
     failures: AtomicU64,
 }
 
@@ -82,7 +85,6 @@ struct Last {
     document: Option<Arc<Metadata>>,
     /// From when on it is asked for again.
     due: Moment,
-    failure: Option<Error>,
 }
 
 impl Issuer {
@@ -216,48 +218,67 @@ impl Discovery {
             .filter(|_| !self.issuer.assertions_to_endpoint)
     }
 
+    /// The document that is there, if there is nothing to ask for.
+    pub(super) fn at_hand(&self) -> Option<Arc<Metadata>> {
+        let last = self.issuer.known.last();
+        let document = last.document.as_ref();
+        document
+            .filter(|_| !now().reached(last.due))
+            .map(Arc::clone)
+    }
+
     /// The document, asked for if there is none, or if its time is over.
     pub(super) async fn metadata(&self, http: &dyn HttpClient) -> Result<Arc<Metadata>, Error> {
+        let old = {
+            let mut last = self.issuer.known.last();
+            let Last { document, due } = &mut *last;
+            if let Some(document) = document {
+                if !now().reached(*due) {
+                    return Ok(Arc::clone(document));
+                }
+                // Beforehand: this is for one to do, and who gives it up leaves the pause behind.
+                *due = now().after(PAUSE);
+            }
+            document.clone()
+        };
+        match old {
+            Some(old) => {
+                let renewed = limited(PATIENCE, self.ask(http)).await;
+                Ok(renewed.map_or(old, |new| self.keep(new)))
+            }
+            None => limited(LONGEST, self.first(http)).await,
+        }
+    }
+
+    async fn first(&self, http: &dyn HttpClient) -> Result<Arc<Metadata>, Error> {
         let known = &self.issuer.known;
         let failures = known.failures.load(Ordering::Acquire);
-        let mut last = known.last.lock().await;
-        let now = || Clock::default().now();
-        let Last {
-            document,
-            due,
-            failure,
-        } = &mut *last;
-        if let Some(document) = document.as_ref().filter(|_| !now().reached(*due)) {
+        let mut failure = known.first.lock().await;
+        if let Some(document) = &known.last().document {
             return Ok(Arc::clone(document));
         }
         // Who waited for an attempt that has failed does not make another.
         if known.failures.load(Ordering::Acquire) != failures
-            && let (None, Some(failure)) = (&document, &failure)
+            && let Some(failure) = &*failure
         {
             return Err(failure.clone());
         }
-        let asked = match (&document, Handle::try_current()) {
-            (Some(_), Ok(runtime)) => {
-                let clock = Clock::default();
-                let asked = clock.timeout(PATIENCE, &runtime, self.ask(http)).await;
-                asked.unwrap_or_else(|| Err(error(Retry::Later, "no answer in time").done()))
-            }
-            _ => self.ask(http).await,
-        };
-        match (asked, &document) {
-            (Ok(new), _) => {
-                *due = now().after(self.issuer.max_age);
-                Ok(Arc::clone(document.insert(Arc::new(new))))
-            }
-            (Err(_), Some(old)) => {
-                *due = now().after(PAUSE);
-                Ok(Arc::clone(old))
-            }
-            (Err(error), None) => {
+        match self.ask(http).await {
+            Ok(first) => Ok(self.keep(first)),
+            Err(error) => {
                 known.failures.fetch_add(1, Ordering::AcqRel);
                 Err(failure.insert(error).clone())
             }
         }
+    }
+
+    fn keep(&self, document: Metadata) -> Arc<Metadata> {
+        let document = Arc::new(document);
+        *self.issuer.known.last() = Last {
+            document: Some(Arc::clone(&document)),
+            due: now().after(self.issuer.max_age),
+        };
+        document
     }
 
     async fn ask(&self, http: &dyn HttpClient) -> Result<Metadata, Error> {
@@ -285,6 +306,16 @@ impl Discovery {
         let error = error(Retry::Never, message);
         Err(error.status(StatusCode::NOT_FOUND).done())
     }
+}
+
+impl Known {
+    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> Moment {
+    Clock::default().now()
 }
 
 fn error(retry: Retry, message: &'static str) -> crate::error::ErrorBuilder {

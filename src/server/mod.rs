@@ -189,6 +189,18 @@ impl Server {
         })
     }
 
+    /// As [`endpoints`](Self::endpoints), if they are known and nothing is to be asked for.
+    pub(crate) fn endpoints_at_hand(&self) -> Option<Arc<Endpoints>> {
+        match &self.found {
+            Found::Told(endpoints) => Some(Arc::clone(endpoints)),
+            Found::Discovered(discovery) => {
+                let metadata = discovery.at_hand()?;
+                let found = self.discovered(&metadata, discovery.audience());
+                found.map(Arc::new).ok()
+            }
+        }
+    }
+
     /// What is known before anything is asked.
     pub(crate) fn told(&self) -> Option<&Endpoints> {
         match &self.found {

@@ -52,8 +52,9 @@ impl AuthorizationCode {
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start) and of [`PendingLogin::finish`]; [`ErrorKind::Timeout`] when nobody has come back in time;
-    /// [`ErrorKind::SignIn`] if the port cannot be had, or the redirect URI is not loopback's.
+    /// Those of [`start`](Self::start) and of [`PendingLogin::finish`]; [`ErrorKind::Timeout`] when
+    /// nobody has come back in time; [`ErrorKind::SignIn`] if the port cannot be had, or the
+    /// redirect URI is not loopback's.
     pub async fn login_on_loopback(&self, open: impl FnOnce(&str)) -> Result<RefreshToken, Error> {
         self.login_on_loopback_with(Login::new(), PATIENCE, open)
             .await
@@ -75,10 +76,13 @@ impl AuthorizationCode {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         let clock = Clock::default();
         let (listener, redirect_uri) = listen(&self.0.redirect_uri).await?;
-        let pending = self.start_at(login, redirect_uri).await?;
-        open(pending.url());
-        let answered = clock.timeout(patience, &runtime, answer(listener, pending));
-        answered.await.unwrap_or_else(|| {
+        let signed_in = async {
+            let pending = self.start_at(login, redirect_uri).await?;
+            open(pending.url());
+            answer(listener, pending).await
+        };
+        let signed_in = clock.timeout(patience, &runtime, signed_in);
+        signed_in.await.unwrap_or_else(|| {
             let message = "nobody has come back from the browser in time";
             Err(Error::build(ErrorKind::Timeout, Retry::Never, message).done())
         })

@@ -209,7 +209,7 @@ impl PendingLogin {
             form.push(name.clone(), value.expose_secret());
         }
         let endpoints = config.server.endpoints().await?;
-        let response = endpoints.token.ask(form).await?;
+        let response = endpoints.token.ask_briefly(form).await?;
         let session = self.client.session();
         session.begin(&response).await;
         Ok(session)

@@ -1,9 +1,9 @@
 //! The end of a session by its user's will (RFC 7009).
 //!
 //! Invariants: what is here is forgotten first, and whatever the server says: the store's session,
-//! then the tokens in every cache of this process. The session's lock is held meanwhile, so that an
+//! then the tokens in every cache of this process. The session's lock is held for that, so that an
 //! exchange that is under way ends before, and what it brought is revoked, too; one that comes
-//! later finds nobody signed in.
+//! later finds nobody signed in. It is free before the server is told, which may take its time.
 
 use std::sync::Arc;
 
@@ -55,6 +55,7 @@ impl Inner {
             },
             None => false,
         };
+        drop(locked);
         let earlier = state.unrevoked.take();
         *state = State::default();
         self.forget_everywhere();

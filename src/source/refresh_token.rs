@@ -14,17 +14,16 @@
 //!   between the server's answer and the store.
 //! - A refresh token whose answer was lost is sent once more, and never again, by no process: it
 //!   may have been used. That it was sent is in the store before it is.
+//! - What holds the lock waits for one exchange and nothing else, for a minute at most.
 
 use std::{
     fmt,
-    future::Future,
     sync::{Arc, PoisonError},
-    time::Duration,
 };
 
 use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::{runtime::Handle, sync::Mutex};
+use tokio::sync::Mutex;
 
 use super::{TokenRequest, TokenResponse, TokenSource};
 use crate::{
@@ -32,7 +31,7 @@ use crate::{
     clock::Clock,
     endpoint::{Form, TokenEndpoint},
     error::Retry,
-    server::Server,
+    server::{Endpoints, Server},
     store::{Access, BusyStore, DamagedSession, ErasedLocked, ErasedStore, Session},
 };
 
@@ -109,9 +108,6 @@ impl std::error::Error for StoreError {
 
 /// How often a refresh token is sent whose answer is lost.
 const MOST_SENDS: u8 = 2;
-/// How long an exchange may take if the HTTP client sets no limit of its own: longer than the
-/// limits that clients set.
-const LONGEST_EXCHANGE: Duration = Duration::from_secs(60);
 
 impl RefreshToken {
     pub(crate) fn new(
@@ -214,18 +210,35 @@ impl Inner {
     }
 
     async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
+        let mut endpoints = self.server.endpoints_at_hand();
+        loop {
+            let renewed = self.renew_at(endpoints.as_deref(), &request).await?;
+            if let Some(response) = renewed {
+                return Ok(response);
+            }
+            // Without the lock, and before anything is sent.
+            endpoints = Some(self.server.endpoints().await?);
+        }
+    }
+
+    /// `None`: the endpoints are needed.
+    async fn renew_at(
+        &self,
+        endpoints: Option<&Endpoints>,
+        request: &TokenRequest,
+    ) -> Result<Option<TokenResponse>, Error> {
         let mut state = self.state.lock().await;
         let mut locked = match self.lock().await {
             Err(NoLock::Busy) => return Err(store_is_busy()),
             locked => locked.ok(),
         };
         let session = self.load(&mut state, locked.as_deref_mut()).await?;
-        if let Some(access) = session.access.as_ref().filter(|a| is_newer(a, &request)) {
+        if let Some(access) = session.access.as_ref().filter(|a| is_newer(a, request)) {
             if state.unsaved {
                 self.save(&mut state, locked.as_deref_mut(), session.clone())
                     .await;
             }
-            return access.response();
+            return access.response().map(Some);
         }
         let Some(refresh_token) = session.refresh_token.clone() else {
             return Err(required(
@@ -236,8 +249,9 @@ impl Inner {
             let message = "the answer to a refresh token was lost twice: it may have been used";
             return Err(required(message));
         }
-        // Before anything is sent: a failure to find the server out costs no refresh token.
-        let endpoints = limited(self.server.endpoints()).await?;
+        let Some(endpoints) = endpoints else {
+            return Ok(None);
+        };
         let sent = Session {
             sends: session.sends + 1,
             ..session.clone()
@@ -252,7 +266,7 @@ impl Inner {
                     access: Some(response.access(Clock::default().system_time())),
                 };
                 self.save(&mut state, locked.as_deref_mut(), next).await;
-                Ok(response)
+                Ok(Some(response))
             }
             // A refusal, or nothing sent: this time it has not been used up.
             Err(error) if !may_have_been_used(&error) => {
@@ -286,18 +300,8 @@ impl Inner {
         form.push("grant_type", "refresh_token");
         form.push("refresh_token", refresh_token.expose_secret());
         form.push("scope", self.scope.as_deref().unwrap_or_default());
-        limited(endpoint.ask(form)).await
+        endpoint.ask_briefly(form).await
     }
-}
-
-/// What is asked holds the store's lock, for which others wait, maybe in other processes.
-async fn limited<T>(asked: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    let (clock, runtime) = (Clock::default(), Handle::current());
-    let limited = clock.timeout(LONGEST_EXCHANGE, &runtime, asked);
-    limited.await.unwrap_or_else(|| {
-        let message = "no answer to the exchange of the refresh token";
-        Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
-    })
 }
 
 impl TokenSource for RefreshToken {

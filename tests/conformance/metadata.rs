@@ -1,12 +1,22 @@
 //! Metadata (RFC 8414, OpenID Connect Discovery): a server is named by its issuer.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bearer_auth::{
     AuthorizationCode, ClientAuth, ClientCredentials, ClientCredentialsBuilder, Error, ErrorKind,
     Issuer, TokenCache, TokenRequest, TokenResponse, TokenSource as _,
+    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    store::{MemoryStore, TokenStore as _},
     testing::{Answer, MockIdp},
 };
+use bytes::Bytes;
+use http::Request;
 use serde_json::{Value, json};
 
 use crate::support::{browse, credentials, fetch, kind, parameters, refused, value};
@@ -484,6 +494,109 @@ async fn p98_p191_a_whole_session_is_found_by_its_issuer() {
     let revoke = "/oauth2/v1/revoke";
     let asked = [&metadata, PUSH, TOKEN, TOKEN, revoke, revoke];
     assert_eq!(paths(&idp), asked);
+}
+
+/// Sends everything but what asks for metadata, once that is to hang.
+#[derive(Clone, Default)]
+struct Stuck {
+    http: Arc<ReqwestClient>,
+    hangs: Arc<AtomicBool>,
+    asked: Arc<AtomicUsize>,
+}
+
+impl HttpClient for Stuck {
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        if request.uri().path().contains("/.well-known/") {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            if self.hangs.load(Ordering::SeqCst) {
+                return Box::pin(std::future::pending());
+            }
+        }
+        self.http.send(request)
+    }
+}
+
+impl Stuck {
+    async fn asked(&self, times: usize) {
+        while self.asked.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn p103_nobody_waits_for_a_renewal_who_has_the_old_document() {
+    let idp = idp_at("").await;
+    let http = Stuck::default();
+    let issuer = Issuer::new(idp.issuer()).max_age(Duration::ZERO);
+    let source = discover(issuer).http_client(http.clone()).build().unwrap();
+    let source = Arc::new(source);
+    source.fetch(TokenRequest::new()).await.unwrap();
+    http.hangs.store(true, Ordering::SeqCst);
+    let renewing = tokio::spawn({
+        let source = source.clone();
+        async move { source.fetch(TokenRequest::new()).await }
+    });
+    http.asked(2).await;
+    source.fetch(TokenRequest::new()).await.unwrap();
+    assert!(!renewing.is_finished());
+    // Nor for one that is given up half-way.
+    renewing.abort();
+    assert!(renewing.await.unwrap_err().is_cancelled());
+    source.fetch(TokenRequest::new()).await.unwrap();
+    assert_eq!(http.asked.load(Ordering::SeqCst), 2);
+}
+
+/// With a client that sets no limit of its own.
+#[tokio::test(start_paused = true)]
+async fn p103_a_server_that_hangs_is_waited_for_a_minute() {
+    let http = Stuck::default();
+    http.hangs.store(true, Ordering::SeqCst);
+    let issuer = Issuer::new("https://idp.example");
+    let sources = [(); 3].map(|()| {
+        let source = discover(issuer.clone()).http_client(http.clone());
+        let source = source.build().unwrap();
+        tokio::spawn(async move { source.fetch(TokenRequest::new()).await })
+    });
+    for source in sources {
+        let error = source.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.is_retryable());
+    }
+}
+
+#[tokio::test]
+async fn p103_a_session_s_store_is_not_locked_meanwhile() {
+    let builder = MockIdp::builder().client("app", "");
+    let idp = builder.start().await.unwrap();
+    let (http, store) = (Stuck::default(), MemoryStore::new());
+    let auth = || {
+        let auth = AuthorizationCode::discover(idp.issuer(), "app");
+        let auth = auth.redirect_uri("https://app.example/cb");
+        auth.http_client(http.clone()).store(store.clone())
+    };
+    let signed_in = auth().build().unwrap();
+    let login = signed_in.start().await.unwrap();
+    let callback = browse(login.url()).await;
+    let session = login.finish(&callback).await.unwrap();
+    let token = TokenCache::new(session).token().await.unwrap();
+    // A process that has just started, and does not know the server yet.
+    http.hangs.store(true, Ordering::SeqCst);
+    let mut request = TokenRequest::new();
+    request.previous = Some(token);
+    let session = auth().build().unwrap().session();
+    let renewing = tokio::spawn(async move { session.fetch(request).await });
+    http.asked(2).await;
+    let turns = async {
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        locked = store.lock() => drop(locked.unwrap()),
+        () = turns => panic!("locked"),
+    }
+    renewing.abort();
 }
 
 #[tokio::test]

@@ -1,9 +1,15 @@
 //! Pushed authorization requests (RFC 9126): the parameters of a login go to the server first.
 
+use std::{convert::Infallible, future::pending};
+
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, Error, ErrorKind, Login, OAuthErrorCode,
+    endpoint::TowerClient,
     testing::{Answer, MockIdp},
 };
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
 use serde_json::{Value, json};
 
 use crate::support::{browse, credentials, kind, parameters, value};
@@ -256,4 +262,23 @@ async fn p159_parameters_travel_with_the_browser_if_the_caller_says_so() {
     let login = auth.build().unwrap().start().await.unwrap();
     assert_eq!(value(&parameters(login.url()), "request_uri"), None);
     assert_eq!(idp.token_requests(), 0);
+}
+
+/// With a client that sets no limit of its own.
+#[tokio::test(start_paused = true)]
+async fn p158_a_server_that_hangs_is_given_up() {
+    let never = |_: Request<Full<Bytes>>| pending::<Result<Response<Full<Bytes>>, Infallible>>();
+    let http = || TowerClient::new(tower::service_fn(never));
+    let auth = AuthorizationCode::builder("https://idp.example/a", "https://idp.example/t", "app")
+        .redirect_uri(REDIRECT)
+        .http_client(http());
+    let login = auth.build().unwrap().start().await.unwrap();
+    let state = secrecy::ExposeSecret::expose_secret(login.state()).to_owned();
+    let finished = login.finish(&format!("code=x&state={state}")).await;
+    assert_eq!(finished.unwrap_err().kind(), ErrorKind::Timeout);
+    let auth = AuthorizationCode::builder("https://idp.example/a", "https://idp.example/t", "app")
+        .pushed_request_url("https://idp.example/par")
+        .http_client(http());
+    let started = auth.build().unwrap().start().await;
+    assert_eq!(started.unwrap_err().kind(), ErrorKind::Timeout);
 }
