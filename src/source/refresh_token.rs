@@ -13,7 +13,8 @@
 //! - An exchange runs in a task of its own: neither a caller who goes nor a time limit ends it
 //!   between the server's answer and the store.
 //! - A refresh token whose answer was lost is sent once more, and never again, by no process: it
-//!   may have been used. That it was sent is in the store before it is.
+//!   may have been used. That it was sent is in the store before it is. (If the store does not take
+//!   that, this process knows.)
 //! - What holds the lock waits for one exchange and nothing else, for a minute at most.
 
 use std::{
@@ -62,8 +63,10 @@ pub(super) struct Inner {
 pub(super) struct State {
     /// The session as it was last read or written: it serves on while the store fails.
     pub(super) known: Option<Session>,
-    /// The store has not taken that yet.
+    /// The store has not taken that yet, although it is newer than what the store has.
     pub(super) unsaved: bool,
+    /// The store may not know how often that was sent; it is no newer otherwise.
+    pub(super) uncounted: bool,
     /// What the server could not be told yet that it is over.
     pub(super) unrevoked: Option<Session>,
 }
@@ -175,10 +178,24 @@ impl Inner {
         state.unsaved = true;
         if let Some(locked) = locked {
             match locked.save_boxed(state.known.as_ref()).await {
-                Ok(()) => state.unsaved = false,
+                Ok(()) => (state.unsaved, state.uncounted) = (false, false),
                 Err(cause) => self.warn(StoreOperation::Save, cause),
             }
         }
+    }
+
+    /// As [`save`](Self::save), when nothing but the number of sends is new: another process may
+    /// have a newer session for the store, so that it is read again all the same.
+    async fn count(
+        &self,
+        state: &mut State,
+        locked: Option<&mut (dyn ErasedLocked + 'static)>,
+        session: Session,
+    ) {
+        let newer = state.unsaved;
+        self.save(state, locked, session).await;
+        state.uncounted = state.unsaved;
+        state.unsaved = state.unsaved && newer;
     }
 
     /// The session, as far as it is known: what the store would not take is newer than what it has,
@@ -190,7 +207,13 @@ impl Inner {
     ) -> Result<Session, Error> {
         let missing = match locked {
             Some(locked) if !state.unsaved => match locked.load_boxed().await {
-                Ok(session) => {
+                Ok(mut session) => {
+                    if let (Some(session), Some(known)) = (&mut session, &state.known)
+                        && state.uncounted
+                        && same(session, known)
+                    {
+                        session.sends = session.sends.max(known.sends);
+                    }
                     state.known = session;
                     required("there is no session: nobody is signed in")
                 }
@@ -256,7 +279,7 @@ impl Inner {
             sends: session.sends + 1,
             ..session.clone()
         };
-        self.save(&mut state, locked.as_deref_mut(), sent).await;
+        self.count(&mut state, locked.as_deref_mut(), sent).await;
         match self.exchange(&refresh_token, &endpoints.token).await {
             Ok(response) => {
                 let next = Session {
@@ -270,17 +293,19 @@ impl Inner {
             }
             // A refusal, or nothing sent: this time it has not been used up.
             Err(error) if !may_have_been_used(&error) => {
-                let after = match refusal(&error) {
+                let refusal = refusal(&error);
+                if matches!(refusal, Some(Refusal::Said)) {
                     // Nobody is to send it again, in no process.
-                    Some(Refusal::Said) => Session {
+                    let over = Session {
                         refresh_token: None,
                         sends: 0,
                         ..session
-                    },
-                    _ => session,
-                };
-                self.save(&mut state, locked.as_deref_mut(), after).await;
-                if refusal(&error).is_none() {
+                    };
+                    self.save(&mut state, locked.as_deref_mut(), over).await;
+                } else {
+                    self.count(&mut state, locked.as_deref_mut(), session).await;
+                }
+                if refusal.is_none() {
                     return Err(error);
                 }
                 let message = "the server refuses to go on with the session: sign in again";
@@ -372,6 +397,13 @@ fn refusal(error: &Error) -> Option<Refusal> {
         Some(OAuthErrorCode::InvalidGrant) => Some(Refusal::Said),
         None if error.status() == Some(StatusCode::BAD_REQUEST) => Some(Refusal::Silent),
         _ => None,
+    }
+}
+
+fn same(one: &Session, other: &Session) -> bool {
+    match (&one.refresh_token, &other.refresh_token) {
+        (Some(one), Some(other)) => one.expose_secret() == other.expose_secret(),
+        _ => false,
     }
 }
 

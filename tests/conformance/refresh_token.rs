@@ -581,6 +581,44 @@ async fn p206_while_somebody_has_the_lock_nothing_is_sent() {
 }
 
 #[tokio::test]
+async fn c22_what_was_only_sent_is_not_newer_than_the_store() {
+    for answer in [Answer::drop_connection(), Answer::unavailable(0)] {
+        let (signed, store, _) = noting().await;
+        signed.rig.cache.token().await.unwrap();
+        let elsewhere = signed.elsewhere();
+        elsewhere.token().await.unwrap();
+        store.fail(&[StoreOperation::Save]);
+        signed.rig.idp.always(answer);
+        signed.refresh().await.unwrap_err();
+        signed.rig.idp.recover();
+        store.fail(&[]);
+        let sent = signed.refreshes().len();
+        let token = elsewhere.refresh().await.unwrap();
+        signed.rig.clock.advance(600 * SECOND);
+        let here = signed.refresh().await.unwrap();
+        assert_eq!(here.expose_secret(), token.expose_secret());
+        assert_eq!(signed.refreshes().len(), sent + 1);
+    }
+}
+
+#[tokio::test]
+async fn c22_a_store_that_takes_nothing_does_not_make_it_be_sent_more_often() {
+    let (signed, store, _) = noting().await;
+    signed.rig.cache.token().await.unwrap();
+    store.fail(&[StoreOperation::Save]);
+    signed.rig.idp.always(Answer::drop_connection());
+    for _ in 0..4 {
+        signed.refresh().await.unwrap_err();
+        signed.rig.clock.advance(600 * SECOND);
+    }
+    assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
+    // Nor, once it takes something, by another process.
+    store.fail(&[]);
+    let error = signed.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
+}
+
+#[tokio::test]
 async fn c22_a_store_that_cannot_be_read_is_no_reason_to_sign_in_again() {
     for operation in [StoreOperation::Lock, StoreOperation::Load] {
         let (signed, store, told) = noting().await;
