@@ -90,7 +90,7 @@ fn tests_in(source: &str) -> BTreeSet<&str> {
     for line in source.lines().map(str::trim) {
         let line_of_fn = line.strip_prefix("async ").unwrap_or(line);
         if let Some(attribute) = line.strip_prefix("#[") {
-            test |= attribute.ends_with("test]");
+            test |= attribute.ends_with("test]") || attribute.starts_with("tokio::test(");
             ignored |= attribute.starts_with("ignore");
         } else if let Some(rest) = line_of_fn.strip_prefix("fn ") {
             if test && !ignored {
