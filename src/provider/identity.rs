@@ -49,7 +49,8 @@ fn okta_at(issuer: String) -> Issuer {
 }
 
 /// Microsoft Entra ID (Azure AD), version 2.0. `authority` is what Microsoft's libraries call so:
-/// `https://login.microsoftonline.com/<tenant id>`; other clouds have other hosts.
+/// `https://login.microsoftonline.com/<tenant id>`, with `/v2.0` behind it or without; other clouds
+/// have other hosts.
 ///
 /// The tenant's *id*: a domain name finds the same metadata, but they name the issuer by the id.
 /// `common` and `organizations` let people of any tenant sign in; then nobody is known as the issuer
@@ -70,6 +71,8 @@ fn okta_at(issuer: String) -> Issuer {
 /// ```
 pub fn entra_id(authority: impl AsRef<str>) -> Issuer {
     let authority = authority.as_ref().trim_end_matches('/');
+    // As some of Microsoft's libraries write it.
+    let authority = authority.strip_suffix("/v2.0").unwrap_or(authority);
     let any_tenant = ["common", "organizations"].iter();
     let issuer = any_tenant
         .filter_map(|tenant| authority.strip_suffix(tenant))

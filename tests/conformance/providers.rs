@@ -257,7 +257,8 @@ async fn s2_2_q8_people_of_any_tenant_and_of_one() {
         // Entra ID has no pushed requests.
         let push = "pushed_authorization_request_endpoint";
         idp.set_metadata(push, serde_json::Value::Null);
-        for authority in [authority.clone(), authority.clone() + "/"] {
+        for behind in ["", "/", "/v2.0", "/v2.0/"] {
+            let authority = authority.clone() + behind;
             let auth = AuthorizationCode::discover(provider::entra_id(authority), "app")
                 .redirect_uri(CALLBACK)
                 .scope("openid offline_access api://orders/read api://users/read")
