@@ -8,7 +8,7 @@ use std::error::Error as _;
 
 use bearer_auth::{
     ClientCredentials, Error, ErrorKind, TokenCache, TokenRequest, TokenResponse, TokenSource,
-    endpoint::{HttpClient, MAX_BODY, ReqwestClient, TowerClient},
+    endpoint::{HttpClient, HttpError, MAX_BODY, ReqwestClient, TowerClient},
     source_fn,
     testing::{Answer, MockIdp},
 };
@@ -224,6 +224,25 @@ async fn an_answer_that_breaks_off_is_never_a_failed_connection() {
             .unwrap();
         let error = fails("tower", &source).await;
         assert_eq!(error.kind(), kind, "{cause:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_can_say_that_nothing_was_sent() {
+    type Said = fn(&'static str) -> HttpError;
+    for (said, kind) in [
+        (HttpError::connect as Said, ErrorKind::Connect),
+        (HttpError::timeout, ErrorKind::Timeout),
+        (HttpError::other, ErrorKind::Transport),
+    ] {
+        let service = tower::service_fn(move |_: http::Request<Full<Bytes>>| async move {
+            Err::<http::Response<Full<Bytes>>, _>(said("no such host"))
+        });
+        let source = ClientCredentials::builder("https://idp.example/token", "id", CANARY)
+            .http_client(TowerClient::new(service))
+            .build()
+            .unwrap();
+        assert_eq!(fails("tower", &source).await.kind(), kind);
     }
 }
 

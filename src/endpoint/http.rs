@@ -135,14 +135,23 @@ impl StdError for HttpError {
 /// requests end after the cache's
 /// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) in any case.
 ///
+/// Of its errors, a refused connection is known to have sent nothing. Any other counts as an answer
+/// that was lost, after two of which a session [is over](crate::RefreshToken). So where people sign
+/// in, say it of all connections that fail:
+///
 /// ```
-/// use bearer_auth::endpoint::TowerClient;
+/// use bearer_auth::endpoint::{HttpError, TowerClient};
 /// use bytes::Bytes;
 /// use http_body_util::Full;
-/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use hyper_util::{client::legacy::{Client, Error}, rt::TokioExecutor};
+/// use tower::ServiceExt;
 ///
 /// // For https, with hyper-rustls' connector in place of `build_http`.
-/// let client = TowerClient::new(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+/// let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+/// let client = TowerClient::new(client.map_err(|error: Error| match error.is_connect() {
+///     true => HttpError::connect(error),
+///     false => HttpError::other(error),
+/// }));
 /// ```
 #[derive(Clone)]
 pub struct TowerClient<S>(S);
@@ -244,8 +253,13 @@ fn broken_off(error: BoxError) -> HttpError {
     error
 }
 
-/// A refused connection is found however deep the error wraps it.
+/// What the service says itself counts; else, a refused connection is found however deep the error
+/// wraps it.
 fn by_cause(error: BoxError) -> HttpError {
+    let error = match error.downcast::<HttpError>() {
+        Ok(said) => return *said,
+        Err(error) => error,
+    };
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);
     while let Some(error_) = cause {
         if let Some(io) = error_.downcast_ref::<io::Error>() {

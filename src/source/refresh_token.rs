@@ -44,7 +44,9 @@ use crate::{
 ///
 /// When the session is over (the server refuses the refresh token, or there never was one), the
 /// error's kind is [`ErrorKind::SignInRequired`]: the user has to sign in again. An access token in
-/// hand serves until it ends.
+/// hand serves until it ends. It is also over when the answer to a refresh token was lost twice, by a
+/// connection that broke or a server that was silent: the token may have been used. What is refused,
+/// or could not be sent, does not count.
 #[derive(Clone)]
 pub struct RefreshToken(pub(super) Arc<Inner>);
 
