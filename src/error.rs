@@ -58,9 +58,9 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No connection to the token endpoint: nothing was sent.
+    /// No connection to the authorization server: nothing was sent.
     Connect,
-    /// The connection to the token endpoint failed after the request may have been sent.
+    /// The connection to the authorization server failed after the request may have been sent.
     Transport,
     /// The token request took too long.
     Timeout,
