@@ -11,7 +11,7 @@ use std::{
 use bearer_auth::{
     AuthorizationCode, ClientAuth, ClientCredentials, ClientCredentialsBuilder, Error, ErrorKind,
     Issuer, TokenCache, TokenRequest, TokenResponse, TokenSource as _,
-    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    endpoint::{HttpClient, HttpFuture, MAX_BODY, ReqwestClient},
     store::{MemoryStore, TokenStore as _},
     testing::{Answer, MockIdp},
 };
@@ -597,6 +597,38 @@ async fn p103_a_session_s_store_is_not_locked_meanwhile() {
         () = turns => panic!("locked"),
     }
     renewing.abort();
+}
+
+#[tokio::test]
+async fn p103_issuers_whose_metadata_are_elsewhere_share_nothing() {
+    let idp = idp_at("/t1").await;
+    let issuer = Issuer::new(idp.issuer());
+    fetch(discover(issuer.clone())).await.unwrap();
+    let at = format!("{}{OPENID}", idp.issuer());
+    fetch(discover(issuer.clone().metadata_url(at)))
+        .await
+        .unwrap();
+    fetch(discover(issuer)).await.unwrap();
+    let behind = format!("/t1{OPENID}");
+    let asked = [&format!("{OAUTH}/t1"), TOKEN, &behind, TOKEN, TOKEN];
+    assert_eq!(paths(&idp), asked);
+}
+
+/// Of an HTTP client that reads on, although none is to.
+#[tokio::test]
+async fn p96_a_document_has_an_end() {
+    struct Endless;
+    impl HttpClient for Endless {
+        fn send(&self, _: Request<Bytes>) -> HttpFuture<'_> {
+            let document = r#"{"issuer":"https://idp.example","token_endpoint":"https://h/t"}"#;
+            let document = document.to_owned() + &" ".repeat(MAX_BODY);
+            Box::pin(async { Ok(http::Response::new(Bytes::from(document))) })
+        }
+    }
+    let source = discover("https://idp.example").http_client(Endless);
+    let error = fetch(source).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidResponse);
+    assert!(error.to_string().contains("metadata"), "{error}");
 }
 
 #[tokio::test]
