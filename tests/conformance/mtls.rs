@@ -273,6 +273,62 @@ async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
     assert_eq!((front.at_the_idp().len(), plainly(&idp)), (2, 3));
 }
 
+/// Sends nothing, and notes what was asked.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<String>>>);
+
+impl HttpClient for Asked {
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        let url = request.uri().to_string();
+        let answer = if url.contains("/.well-known/") {
+            let at = |host: &str| {
+                serde_json::json!({
+                    "token_endpoint": format!("https://{host}/token"),
+                    "revocation_endpoint": format!("https://{host}/revoke"),
+                    "pushed_authorization_request_endpoint": format!("https://{host}/par"),
+                })
+            };
+            let mut document = at("idp.example");
+            document["issuer"] = "https://idp.example".into();
+            document["authorization_endpoint"] = "https://idp.example/authorize".into();
+            document["mtls_endpoint_aliases"] = at("mtls.idp.example");
+            document
+        } else {
+            self.0.lock().unwrap().push(url);
+            serde_json::json!({
+                "access_token": "a", "token_type": "Bearer", "refresh_token": "r",
+                "request_uri": "urn:x", "expires_in": 60,
+            })
+        };
+        let answer = Bytes::from(answer.to_string());
+        Box::pin(async { Ok(http::Response::new(answer)) })
+    }
+}
+
+/// Of a client whose certificate is in a connector, of which nobody is told.
+#[tokio::test]
+async fn p142_every_endpoint_has_one_for_clients_that_prove_themselves_by_a_certificate() {
+    for (client, host) in [
+        (ClientAuth::tls(), "mtls.idp.example"),
+        (ClientAuth::none(), "idp.example"),
+    ] {
+        let asked = Asked::default();
+        let auth = AuthorizationCode::discover("https://idp.example", "app")
+            .client_auth(client)
+            .http_client(asked.clone())
+            .build()
+            .unwrap();
+        let login = auth.start().await.unwrap();
+        assert!(login.url().starts_with("https://idp.example/authorize?"));
+        let state = secrecy::ExposeSecret::expose_secret(login.state()).to_owned();
+        let session = login.finish(&format!("code=c&state={state}")).await;
+        session.unwrap().logout().await.unwrap();
+        let expected = ["par", "token", "revoke", "revoke"];
+        let expected = expected.map(|path| format!("https://{host}/{path}"));
+        assert_eq!(*asked.0.lock().unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn p143_a_token_that_is_bound_to_the_old_certificate_is_replaced_once() {
     let idp = idp().await;
