@@ -619,6 +619,54 @@ async fn c22_a_store_that_takes_nothing_does_not_make_it_be_sent_more_often() {
 }
 
 #[tokio::test]
+async fn c22_an_answer_to_another_process_shows_that_it_was_not_used() {
+    let signed = signed().await;
+    let elsewhere = signed.elsewhere();
+    for cache in [&signed.rig.cache, &elsewhere] {
+        cache.token().await.unwrap();
+    }
+    let idp = &signed.rig.idp;
+    idp.set_refresh_tokens(RefreshTokens::Kept);
+    idp.then(Answer::drop_connection());
+    signed.refresh().await.unwrap_err();
+    elsewhere.refresh().await.unwrap();
+    signed.rig.clock.advance(600 * SECOND);
+    signed.refresh().await.unwrap();
+    // It begins anew, here too.
+    idp.always(Answer::drop_connection());
+    for kind in [
+        ErrorKind::Transport,
+        ErrorKind::Transport,
+        ErrorKind::SignInRequired,
+    ] {
+        signed.rig.clock.advance(600 * SECOND);
+        let error = signed.refresh().await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+    }
+    assert_eq!(signed.refreshes(), ["refresh-1"; 4]);
+}
+
+#[tokio::test]
+async fn c22_what_the_store_did_not_take_is_written_with_the_next_question() {
+    let (signed, store, _) = noting().await;
+    signed.rig.cache.token().await.unwrap();
+    store.fail(&[StoreOperation::Save]);
+    signed.refresh().await.unwrap();
+    store.fail(&[]);
+    store.take();
+    // Another cache of the same session, which needs no exchange.
+    let other = TokenCache::builder(signed.session.clone());
+    other
+        .clock(signed.rig.clock.clone())
+        .build()
+        .token()
+        .await
+        .unwrap();
+    assert_eq!(signed.refreshes(), ["refresh-1"]);
+    assert_eq!(store.take(), ["lock", "save refresh-2, too late", "unlock"]);
+}
+
+#[tokio::test]
 async fn c22_a_store_that_cannot_be_read_is_no_reason_to_sign_in_again() {
     for operation in [StoreOperation::Lock, StoreOperation::Load] {
         let (signed, store, told) = noting().await;
