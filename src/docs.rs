@@ -15,3 +15,7 @@ pub mod web_application {}
 /// People sign in to a program on their machine.
 #[doc = include_str!("../docs/program.md")]
 pub mod program {}
+
+/// What operators see: events, logs and metrics.
+#[doc = include_str!("../docs/observability.md")]
+pub mod observability {}

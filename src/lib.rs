@@ -94,6 +94,8 @@
 //! | `seal` | [`store::FileStore`] encrypts its file, with a key that you give |
 //! | `keyring` | [`store::KeyringStore`]: sessions in the keyring of whoever is logged in (Secret Service, macOS keychain, Windows Credential Manager) |
 //! | `testing` | an identity provider and an API on loopback, and a clock to move by hand, for your tests |
+//! | `tracing` | [events](Event) as log events, and token requests in spans: see [`docs::observability`] |
+//! | `metrics` | events as counters and histograms |
 //! | `login` | [`AuthorizationCode::login_on_loopback`], for programs that people run |
 //! | `browser` | [`open_browser`], for it; with `login` |
 //! | `full` | all of them |
@@ -111,6 +113,7 @@ mod clock;
 pub mod docs;
 pub mod endpoint;
 mod error;
+mod event;
 #[cfg(any(feature = "login", feature = "testing"))]
 mod html;
 mod layer;
@@ -133,6 +136,7 @@ pub use self::{
     client_auth::ClientAuth,
     clock::Clock,
     error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, OAuthErrorCode},
+    event::Event,
     layer::BearerAuthLayer,
     message::{HttpRequest, HttpResponse},
     server::Issuer,

@@ -76,6 +76,10 @@ where
         drop(refused);
         let mut again = P::restore(again);
         authorize(again.headers_mut(), &token).map_err(Error::middleware)?;
-        next.run(again, extensions).await
+        let response = next.run(again, extensions).await?;
+        if self.rules().judge(&response, || Some(token)) == Judgement::Pass {
+            cache.healed();
+        }
+        Ok(response)
     }
 }

@@ -1,6 +1,7 @@
 //! [`TokenCacheBuilder`]: the settings of a cache.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -9,7 +10,7 @@ use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 
 use super::{Settings, Shared, TokenCache, WeakTokenCache, lifecycle};
-use crate::{Clock, TokenSource, source::ErasedSource};
+use crate::{Clock, Event, TokenSource, event::Events, source::ErasedSource};
 
 /// See [`TokenCache::builder`].
 #[derive(Debug)]
@@ -29,6 +30,7 @@ impl TokenCacheBuilder {
                 default_lifetime: None,
                 safety_margin: Self::SAFETY_MARGIN,
                 fetch_timeout: Self::FETCH_TIMEOUT,
+                events: Events::default(),
             },
         }
     }
@@ -70,6 +72,34 @@ impl TokenCacheBuilder {
     /// [`FETCH_TIMEOUT`](Self::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.settings.fetch_timeout = timeout;
+        self
+    }
+
+    /// What events call this cache, in logs and metrics: of several, each wants a name of its own.
+    /// Default: empty.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.settings.events.name = name.into();
+        self
+    }
+
+    /// Called with each [`Event`], by the task or the caller that it happens to: it has to be quick,
+    /// and not to panic. The last call counts. Default: nobody is told, but for `tracing` and
+    /// `metrics` with the features of these names.
+    ///
+    /// ```
+    /// use bearer_auth::{Event, StaticToken, TokenCache};
+    ///
+    /// let cache = TokenCache::builder(StaticToken::new("token")?)
+    ///     .on_event(|event| {
+    ///         if let Event::Failed { error, .. } = event {
+    ///             eprintln!("no token: {error}");
+    ///         }
+    ///     })
+    ///     .build();
+    /// # Ok::<(), bearer_auth::Error>(())
+    /// ```
+    pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
+        self.settings.events.listener = Some(Arc::new(listener));
         self
     }
 

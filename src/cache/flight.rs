@@ -7,7 +7,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -20,11 +20,14 @@ use tokio::{
 
 use super::{Shared, backoff};
 use crate::{
-    AccessToken, Error, ErrorKind, TokenRequest,
+    AccessToken, Error, ErrorKind, Event, FetchReason, TokenRequest,
     clock::{Clock, Moment},
     error::Retry,
     source::Arrived,
 };
+
+#[cfg(feature = "tracing")]
+use {crate::event::span, tracing::Instrument as _};
 
 /// How long after the flight's own limit it is overdue: only when nothing drives its runtime does
 /// it come to that.
@@ -35,6 +38,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 pub(super) struct Flight {
     id: u64,
+    reason: FetchReason,
     started_at: Moment,
     /// When the flight's own limit should have ended it.
     overdue_at: Moment,
@@ -86,6 +90,7 @@ impl Flight {
         let (sender, outcome) = watch::channel(None);
         let flight = Arc::new(Flight {
             id,
+            reason: request.reason,
             started_at: starts_at,
             overdue_at: starts_at.after(limit.saturating_add(GRACE)),
             awaited: AtomicBool::new(false),
@@ -162,6 +167,7 @@ impl Departure {
             shared,
             flight: self.flight,
             sender: Some(self.sender),
+            attempt: Mutex::default(),
         };
         runtime.spawn(fly(guard, self.request, self.delay));
     }
@@ -177,7 +183,7 @@ async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
     }
     let limit = shared.settings.fetch_timeout;
     let result = clock
-        .timeout(limit, &flight.runtime, ask(shared, flight, request))
+        .timeout(limit, &flight.runtime, ask(&guard, request))
         .await
         .unwrap_or_else(|| {
             let message = "the token request took too long";
@@ -187,12 +193,17 @@ async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
 }
 
 /// Asks the source, again if the error allows and somebody waits.
-async fn ask(shared: &Shared, flight: &Flight, request: TokenRequest) -> Result<Arrived, Error> {
+async fn ask(guard: &Guard, request: TokenRequest) -> Result<Arrived, Error> {
+    let Guard { shared, flight, .. } = guard;
     let settings = &shared.settings;
     let mut attempt = 1;
     loop {
         let asked_at = settings.clock.now();
-        let error = match shared.source.fetch_boxed(request.clone()).await {
+        guard.begins(attempt, asked_at);
+        let fetch = shared.source.fetch_boxed(request.clone());
+        #[cfg(feature = "tracing")]
+        let fetch = fetch.instrument(span(&settings.events.name, flight.reason));
+        let error = match fetch.await {
             Ok(response) => {
                 let now = settings.clock.now();
                 return Ok(response.arrive(asked_at, now, settings.default_lifetime));
@@ -205,6 +216,7 @@ async fn ask(shared: &Shared, flight: &Flight, request: TokenRequest) -> Result<
         let Some(pause) = backoff::between_attempts(&error, attempt) else {
             return Err(error);
         };
+        guard.failed(&error.with_retry_after(pause));
         settings.clock.sleep(pause, &flight.runtime).await;
         attempt += 1;
     }
@@ -215,11 +227,25 @@ struct Guard {
     shared: Arc<Shared>,
     flight: Arc<Flight>,
     sender: Option<watch::Sender<Option<Outcome>>>,
+    /// For whoever is told of it.
+    attempt: Mutex<Attempt>,
+}
+
+/// The attempt that is under way, or was the last.
+#[derive(Clone, Copy, Default)]
+struct Attempt {
+    number: u32,
+    began: Moment,
 }
 
 impl Guard {
     fn land(mut self, result: Result<Arrived, Error>) {
         let outcome = self.shared.land(&self.flight, result);
+        match &outcome {
+            Some(Ok(landed)) => self.succeeded(&landed.token),
+            Some(Err(error)) => self.failed(error),
+            None => {}
+        }
         if let Some(sender) = self.sender.take() {
             // Without an outcome the channel closes: the flight was superseded.
             if let Some(outcome) = outcome {
@@ -227,16 +253,72 @@ impl Guard {
             }
         }
     }
+
+    fn begins(&self, number: u32, began: Moment) {
+        *self.attempt() = Attempt { number, began };
+        self.tell(&Event::Asked {
+            reason: self.flight.reason,
+            attempt: number,
+        });
+    }
+
+    fn succeeded(&self, token: &AccessToken) {
+        let (attempt, took) = self.ended();
+        self.tell(&Event::Obtained {
+            reason: self.flight.reason,
+            attempt,
+            took,
+            waiters: self.waiters(),
+            expires_at: token.expires_at(),
+        });
+    }
+
+    fn failed(&self, error: &Error) {
+        let (attempt, took) = self.ended();
+        self.tell(&Event::Failed {
+            reason: self.flight.reason,
+            attempt,
+            took,
+            waiters: self.waiters(),
+            error,
+        });
+    }
+
+    fn ended(&self) -> (u32, Duration) {
+        let Attempt { number, began } = *self.attempt();
+        let now = self.shared.settings.clock.now();
+        (number, now.since(began))
+    }
+
+    /// All that there are but the flight's own.
+    fn waiters(&self) -> usize {
+        let receivers = self.sender.as_ref().map(watch::Sender::receiver_count);
+        receivers.unwrap_or(0).saturating_sub(1)
+    }
+
+    fn attempt(&self) -> MutexGuard<'_, Attempt> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: &Event<'_>) {
+        self.shared.settings.events.tell(event);
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         // `land` has taken it unless the task was dropped.
-        if let Some(sender) = self.sender.take() {
-            let panicked = std::thread::panicking();
-            if let Some(error) = self.shared.crashed(&self.flight, panicked) {
-                sender.send_replace(Some(Err(error)));
-            }
+        if self.sender.is_none() {
+            return;
+        }
+        let panicked = std::thread::panicking();
+        let told = self.shared.crashed(&self.flight, panicked);
+        if let Some(error) = &told {
+            self.failed(error);
+        }
+        // Without an error the channel closes.
+        if let (Some(sender), Some(error)) = (self.sender.take(), told) {
+            sender.send_replace(Some(Err(error)));
         }
     }
 }

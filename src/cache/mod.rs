@@ -37,6 +37,7 @@ use crate::{
     AccessToken, Clock, Error, ErrorKind, FetchReason, TokenSource,
     clock::Moment,
     error::Retry,
+    event::Events,
     source::{Arrived, ErasedSource},
 };
 
@@ -111,6 +112,7 @@ struct Settings {
     default_lifetime: Option<Duration>,
     safety_margin: Duration,
     fetch_timeout: Duration,
+    events: Events,
 }
 
 impl TokenCache {
@@ -184,7 +186,7 @@ impl TokenCache {
             Ok((Arc::clone(&departure.flight), Some(departure)))
         })?;
         self.take_off(departure);
-        match flight.wait(&self.0.settings.clock, None).await {
+        match self.wait_for(&flight, None).await {
             WaitEnd::Outcome(outcome) => outcome.map(|landed| landed.token),
             WaitEnd::Interrupted => Err(interrupted()),
             WaitEnd::TimeUp => {

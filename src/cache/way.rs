@@ -7,14 +7,14 @@ use http::{HeaderMap, header::AUTHORIZATION};
 use tokio::runtime::Handle;
 
 use super::{
-    TokenCache,
+    Settings, TokenCache,
     control::{Control, Rejection, Snapshot},
     flight::{Departure, Flight, WaitEnd},
     interrupted,
     lifecycle::{Verdict, classify},
     overdue,
 };
-use crate::{AccessToken, Error, FetchReason, clock::Moment, token::TokenId};
+use crate::{AccessToken, Error, Event, FetchReason, clock::Moment, token::TokenId};
 
 /// How a request gets its token.
 pub(crate) enum Acquire {
@@ -123,7 +123,7 @@ impl TokenCache {
 
         for _ in 0..ROUNDS {
             let Waiting { flight, fallback } = waiting;
-            let end = flight.wait(&self.0.settings.clock, fallback).await;
+            let end = self.wait_for(&flight, fallback).await;
             if let Some(token) = self.in_hand() {
                 return Ok(token);
             }
@@ -146,6 +146,20 @@ impl TokenCache {
         Err(overdue())
     }
 
+    pub(super) async fn wait_for(&self, flight: &Flight, longest: Option<Duration>) -> WaitEnd {
+        let Settings { clock, events, .. } = &self.0.settings;
+        let began = clock.now();
+        let end = flight.wait(clock, longest).await;
+        let took = clock.now().since(began);
+        events.tell(&Event::Waited { took });
+        end
+    }
+
+    /// A request that was refused has gone through with another token.
+    pub(crate) fn healed(&self) {
+        self.0.settings.events.tell(&Event::Healed {});
+    }
+
     /// The API refused `rejected`: another token, if there is or will be one.
     pub(crate) async fn renew(&self, rejected: &AccessToken) -> Option<AccessToken> {
         let other = |token: &AccessToken| !token.same_value(rejected);
@@ -154,7 +168,7 @@ impl TokenCache {
             Rejected::TooSoon => return None,
             Rejected::Flight(flight) => flight,
         };
-        let landed = match flight.wait(&self.0.settings.clock, None).await {
+        let landed = match self.wait_for(&flight, None).await {
             WaitEnd::Outcome(outcome) => outcome.ok().map(|landed| landed.token),
             WaitEnd::Interrupted => None,
             WaitEnd::TimeUp => {
@@ -192,6 +206,9 @@ impl TokenCache {
                     }
                 },
             );
+        if !matches!(answer, Rejected::Superseded) {
+            self.0.settings.events.tell(&Event::Rejected {});
+        }
         self.take_off(departure);
         answer
     }

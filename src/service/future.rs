@@ -55,6 +55,7 @@ pin_project! {
         Pass {
             #[pin]
             future: S::Future,
+            second: bool,
         },
         // The body is read into memory.
         Read {
@@ -184,8 +185,13 @@ where
     let cache = &core.0.cache;
     let done = |response| Poll::Ready(Ok(ControlFlow::Break(response)));
     let next = match state.project() {
-        StateProj::Pass { future } => {
-            return done(ready!(future.poll(cx)).map_err(ServiceError::Inner)?);
+        StateProj::Pass { future, second } => {
+            let response = ready!(future.poll(cx)).map_err(ServiceError::Inner)?;
+            let rules = &core.0.rules;
+            if *second && rules.judge(&response, || cache.present()) == Judgement::Pass {
+                cache.healed();
+            }
+            return done(response);
         }
         StateProj::Read { read, service } => {
             let prepared = ready!(read.poll(cx)).map_err(ServiceError::Token)?;
@@ -374,6 +380,7 @@ where
         // A second refusal is final: the next request will find out whether it is the token's.
         Ok(_) => State::Pass {
             future: service.call(request),
+            second,
         },
         Err(error) => State::Failed { error: Some(error) },
     }

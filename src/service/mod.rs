@@ -186,7 +186,10 @@ impl<S, P> BearerAuth<S, P> {
         P: Replay<R>,
     {
         let future = self.inner.call(request);
-        let state = State::Pass { future };
+        let state = State::Pass {
+            future,
+            second: false,
+        };
         ResponseFuture { state, core }
     }
 
