@@ -89,14 +89,13 @@ impl TokenCacheBuilder {
     /// ```
     /// use bearer_auth::{Event, StaticToken, TokenCache};
     ///
-    /// let cache = TokenCache::builder(StaticToken::new("token")?)
+    /// let cache = TokenCache::builder(StaticToken::new("token"))
     ///     .on_event(|event| {
     ///         if let Event::Failed { error, .. } = event {
     ///             eprintln!("no token: {error}");
     ///         }
     ///     })
     ///     .build();
-    /// # Ok::<(), bearer_auth::Error>(())
     /// ```
     pub fn on_event(mut self, listener: impl Fn(&Event<'_>) + Send + Sync + 'static) -> Self {
         self.settings.events.listener = Some(Arc::new(listener));
