@@ -153,7 +153,7 @@ async fn answer(listener: TcpListener, pending: PendingLogin) -> Result<RefreshT
     // Nobody else.
     drop(listener);
     let session = match code {
-        Ok(code) => pending.exchange(code).await,
+        Ok(code) => pending.redeem(code).await,
         Err(error) => Err(error),
     };
     if show.send(session.is_ok()).is_ok() {

@@ -1,6 +1,6 @@
 //! [`PendingLogin`]: from the browser's start to its return.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
@@ -175,8 +175,13 @@ impl PendingLogin {
     /// exchange: a session that is kept in a store is there.
     pub async fn finish(self, callback: &str) -> Result<RefreshToken, Error> {
         let code = self.code(callback)?;
+        Arc::new(self).redeem(code).await
+    }
+
+    /// The exchange in a task of its own: a browser that goes away, or a time that is over, does not
+    /// lose what the code was sent for.
+    pub(super) async fn redeem(self: Arc<Self>, code: SecretString) -> Result<RefreshToken, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
-        // In a task of its own: a browser that goes away does not lose what its code was sent for.
         let exchange = runtime.spawn(async move { self.exchange(code).await });
         exchange.await.unwrap_or_else(|cause| {
             let message = "the exchange of the code was interrupted";
@@ -195,7 +200,7 @@ impl PendingLogin {
         callback::code(callback, &expected)
     }
 
-    pub(super) async fn exchange(&self, code: SecretString) -> Result<RefreshToken, Error> {
+    async fn exchange(&self, code: SecretString) -> Result<RefreshToken, Error> {
         let config = &self.client.0;
         let mut form = Form::default();
         form.push("grant_type", "authorization_code");
