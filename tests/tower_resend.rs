@@ -130,6 +130,20 @@ async fn the_same_token_again_is_no_reason_to_try_again() {
     assert_eq!((idp.api_requests(), idp.token_requests()), (1, 2));
 }
 
+/// The cache keeps the token that was refused, which has not ended. That would be refused again.
+#[tokio::test]
+async fn a_new_token_that_is_over_when_it_comes_is_what_the_second_request_has() {
+    let idp = MockIdp::start().await.unwrap();
+    let client = layer_for(&idp).layer(http1::<NoBody>());
+    let call = || client.clone().oneshot(get(idp.api_url()));
+    assert_eq!(call().await.unwrap().status(), 200);
+    idp.revoke("token-1");
+    // So it says; the API takes it all the same.
+    idp.set_expires_in(Some("0"));
+    assert_eq!(call().await.unwrap().status(), 200);
+    assert_eq!((idp.api_requests(), idp.token_requests()), (3, 2));
+}
+
 #[tokio::test]
 async fn p232_a_streaming_body_is_sent_once_and_the_next_request_has_a_new_token() {
     let idp = MockIdp::start().await.unwrap();

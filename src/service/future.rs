@@ -97,8 +97,8 @@ pub(super) struct Waiting<S, R, P: Replay<R>> {
     pub(super) service: S,
     pub(super) request: R,
     pub(super) again: Option<P::Copy>,
-    /// It has been sent before.
-    pub(super) second: bool,
+    /// It has been sent before, with this token, which the API has refused.
+    pub(super) refused: Option<TokenId>,
 }
 
 /// A token, before the service is ready.
@@ -122,6 +122,7 @@ pub(super) struct Again<S, C> {
 
 pub(super) struct Refused<S, T, C> {
     response: T,
+    token: TokenId,
     again: Again<S, C>,
 }
 
@@ -202,7 +203,7 @@ where
                         service,
                         request,
                         again,
-                        second: false,
+                        refused: None,
                     };
                     acquire(core, Box::new(waiting))
                 }
@@ -233,7 +234,7 @@ where
                         service,
                         request: P::restore(copy),
                         again: None,
-                        second: true,
+                        refused: Some(refused.token),
                     };
                     acquired(cache, Some(Box::new(waiting)), token)
                 }
@@ -262,10 +263,13 @@ where
     R: HttpRequest,
     P: Replay<R>,
 {
-    let Some(Sent { token, again, .. }) = sent else {
+    let Some(Sent {
+        token: id, again, ..
+    }) = sent
+    else {
         return ControlFlow::Break(response);
     };
-    let token = cache.recall(token);
+    let token = cache.recall(id);
     let Some(again) = again else {
         if let Some(token) = token {
             cache.reject(&token);
@@ -281,7 +285,11 @@ where
                 None => cache.token().await.ok(),
             }
         }),
-        refused: Some(Box::new(Refused { response, again })),
+        refused: Some(Box::new(Refused {
+            response,
+            token: id,
+            again,
+        })),
     })
 }
 
@@ -347,6 +355,8 @@ where
     P: Replay<R>,
 {
     let token = match core.0.cache.in_hand() {
+        // The new one was over when it came, so that the cache has kept the one that was refused.
+        Some(token) if waiting.refused == Some(token.id()) => acquired.token.clone(),
         Some(token) => token,
         None if acquired.over => acquired.token.clone(),
         None => {
@@ -359,10 +369,10 @@ where
         mut service,
         mut request,
         again,
-        second,
+        refused,
     } = *waiting;
     match put(&token, &mut request) {
-        Ok(Some(token)) if !second => {
+        Ok(Some(token)) if refused.is_none() => {
             let again = again.map(|copy| Again {
                 service: service.clone(),
                 copy,

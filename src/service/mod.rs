@@ -139,7 +139,7 @@ where
                         service: self.stand_back(),
                         request,
                         again,
-                        second: false,
+                        refused: None,
                     };
                     let state = State::wait(&core, flight, Box::new(waiting));
                     return ResponseFuture { state, core };
