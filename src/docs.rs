@@ -19,3 +19,7 @@ pub mod program {}
 /// What operators see: events, logs and metrics.
 #[doc = include_str!("../docs/observability.md")]
 pub mod observability {}
+
+/// What callers see when something goes wrong.
+#[doc = include_str!("../docs/faults.md")]
+pub mod faults {}

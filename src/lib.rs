@@ -47,10 +47,12 @@
 //! | one token request | however many callers wait; they share its result, or its error. It runs in a task of its own: dropping callers cancels nothing. It takes 30 s at most ([`TokenCacheBuilder::fetch_timeout`]). If somebody waits, it makes up to 3 attempts where another may help at once (no connection, 5xx, 429), but not after one that may have reached the server, nor against a longer `Retry-After` |
 //! | failure | the token in hand serves until its real end. Without one, callers get the last error at once, with the time of the next attempt. The next attempt is after 1 s, 2 s, 4 s … 60 s (half of it at random), or after the server's `Retry-After` (10 min at most); after an error that somebody has to mend, after 5 min |
 //! | rejection | is of one token, by value: a late 401 leaves a newer token alone. While a first renewal is under way, requests that cannot be sent twice wait for it (1 s at most), and all others go on with the token in hand. Renewals after rejections are 1 s apart, doubling to 60 s, until 5 minutes were quiet: a route that always answers 401 costs little and stalls nobody. A renewal that fails, or is not due yet, leaves the token in use |
-//! | nothing better | some servers hand out the token they gave before, or one that is over already: the good one stays, and the next try comes after a quarter of the rest of its life |
+//! | nothing better | some servers hand out the token they gave before, or one that is over already: the good one stays, and the next try comes after a quarter of the rest of its life. One that is over serves those who waited for it, once |
 //! | short lives | token requests start at least 1 s apart: a token that lives for a second is not renewed ahead, and callers share the next one |
 //! | no `expires_in` | the token is used until it is rejected; [`TokenCacheBuilder::default_lifetime`] says otherwise |
 //! | nobody calls | nobody renews, unless [`TokenCache::keep_fresh`] is held |
+//!
+//! [Fault by fault](docs::faults), what a request gets then, and when the server is asked again.
 //!
 //! # Security
 //!
