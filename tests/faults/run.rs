@@ -1,12 +1,11 @@
 //! One cell of the matrix, as it really is.
 
-use std::time::Duration;
+use std::{task::Poll, time::Duration};
 
 use futures_util::poll;
-use std::task::Poll;
 
 use crate::{
-    cell::{Cell, Has, Next, Phase, Token, Waits},
+    cell::{Cell, Has, Next, Phase, Sees, Token, Waits},
     fault::Fault,
     rig::Rig,
 };
@@ -50,8 +49,7 @@ pub(crate) async fn run(phase: Phase, fault: Fault, promised: &Cell) -> Result<(
         None => nobody_asks(&rig).await?,
     }
     all_is_well_again(&rig, promised).await?;
-    rig.each_arrived_once();
-    Ok(())
+    rig.each_arrived_once()
 }
 
 /// The server is left alone for the pause, to the nanosecond, and then asked as promised.
@@ -115,7 +113,7 @@ async fn all_is_well_again(rig: &Rig, promised: &Cell) -> Result<(), String> {
     let caller = tokio::spawn(rig.request());
     rig.pass_until(|| caller.is_finished()).await;
     let sees = caller.await.unwrap();
-    if sees != crate::cell::Sees::Sent(Token::New) {
+    if sees != Sees::Sent(Token::New) {
         return Err(format!("when all is well again, a request gets {sees}"));
     }
     rig.another_process_goes_on().await;
