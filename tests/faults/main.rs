@@ -11,6 +11,7 @@
     reason = "helpers of tests"
 )]
 
+mod api;
 mod cell;
 mod fault;
 mod matrix;

@@ -1,14 +1,13 @@
 //! A client, an identity provider and an API, and a fault among them, on a clock that stands still.
 
 use std::{
-    future::{Future, Ready, ready},
+    future::Future,
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, SystemTime},
 };
 
@@ -17,10 +16,11 @@ use bearer_auth::{
     resend::Off,
     testing::{Answer as Script, ManualClock, MockIdp},
 };
-use http::{Request, Response, StatusCode, header::AUTHORIZATION};
-use tower::{Layer as _, Service, ServiceExt as _};
+use http::{Request, Response, StatusCode};
+use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
+    api::{Api, OLD, Refuses},
     cell::{Has, Phase, Sees, Token},
     fault::{Answer, Api as ApiFault, Clock, Fault, Network, When},
     network::{Bad, Line},
@@ -31,8 +31,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The longest pause between two attempts of a token request.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// What there is before the fault, if there is anything.
-const OLD: &str = "token-1";
 
 pub(crate) struct Rig {
     pub(crate) clock: ManualClock,
@@ -342,67 +340,5 @@ fn which(phase: Phase, token: &str) -> Token {
         (Phase::First, _) => Token::New,
         (_, OLD) => Token::Old,
         _ => Token::New,
-    }
-}
-
-/// An API in the process, so that what is answered without waiting shows: at the first poll.
-#[derive(Clone, Default)]
-pub(crate) struct Api(Arc<Mutex<State>>);
-
-#[derive(Default)]
-struct State {
-    refuses: Refuses,
-    requests: usize,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Refuses {
-    #[default]
-    Nothing,
-    Old,
-    /// And its connections break for all others.
-    OldAndBreaks,
-    All,
-    /// With 403.
-    Forbids,
-}
-
-impl Api {
-    fn refuse(&self, refuses: Refuses) {
-        self.0.lock().unwrap().refuses = refuses;
-    }
-
-    pub(crate) fn requests(&self) -> usize {
-        self.0.lock().unwrap().requests
-    }
-}
-
-impl Service<Request<()>> for Api {
-    /// With the token.
-    type Response = Response<&'static str>;
-    type Error = io::Error;
-    type Future = Ready<io::Result<Response<&'static str>>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
-        let mut state = self.0.lock().unwrap();
-        state.requests += 1;
-        let value = request.headers()[AUTHORIZATION].to_str().unwrap();
-        let old = value.strip_prefix("Bearer ").unwrap() == OLD;
-        let status = match state.refuses {
-            Refuses::OldAndBreaks if !old => {
-                return ready(Err(io::ErrorKind::ConnectionReset.into()));
-            }
-            Refuses::All => StatusCode::UNAUTHORIZED,
-            Refuses::Old | Refuses::OldAndBreaks if old => StatusCode::UNAUTHORIZED,
-            Refuses::Forbids => StatusCode::FORBIDDEN,
-            _ => StatusCode::OK,
-        };
-        let mut response = Response::new(if old { OLD } else { "a new one" });
-        *response.status_mut() = status;
-        ready(Ok(response))
     }
 }
