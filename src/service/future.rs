@@ -390,7 +390,7 @@ where
         // A second refusal is final: the next request will find out whether it is the token's.
         Ok(_) => State::Pass {
             future: service.call(request),
-            second,
+            second: refused.is_some(),
         },
         Err(error) => State::Failed { error: Some(error) },
     }
