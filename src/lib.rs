@@ -129,6 +129,10 @@ mod sign_in;
 mod source;
 mod spread;
 pub mod store;
+#[cfg(not(bearer_auth_model))]
+mod sync;
+#[cfg(bearer_auth_model)]
+pub mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;

@@ -1,16 +1,14 @@
 //! [`TokenCacheBuilder`]: the settings of a cache.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-
-use arc_swap::ArcSwap;
-use tokio::runtime::Handle;
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{Settings, Shared, TokenCache, WeakTokenCache, lifecycle};
-use crate::{Clock, Event, TokenSource, event::Events, source::ErasedSource};
+use crate::{
+    Clock, Event, TokenSource,
+    event::Events,
+    source::ErasedSource,
+    sync::{ArcSwap, Handle, Mutex},
+};
 
 /// See [`TokenCache::builder`].
 #[derive(Debug)]

@@ -6,16 +6,8 @@
 //! flight out of the cache, and the closed channel, or the error of the panic, wakes the waiters.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
-};
-
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
 };
 
 use super::{Shared, backoff};
@@ -24,6 +16,7 @@ use crate::{
     clock::{Clock, Moment},
     error::Retry,
     source::Arrived,
+    sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify, watch},
 };
 
 #[cfg(feature = "tracing")]

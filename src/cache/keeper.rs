@@ -3,16 +3,13 @@
 //! One task for all guards of a cache. It needs a runtime: if there is none when the guard is
 //! made, or its runtime is gone, the next flight (which has one) starts it.
 
-use std::{
-    fmt,
-    sync::{MutexGuard, PoisonError},
-    time::Duration,
-};
-
-use tokio::{runtime::Handle, task::AbortHandle};
+use std::{fmt, sync::PoisonError, time::Duration};
 
 use super::{TokenCache, lifecycle::Held};
-use crate::clock::Moment;
+use crate::{
+    clock::Moment,
+    sync::{AbortHandle, Handle, MutexGuard},
+};
 
 /// The keeper looks at the clock this often at least: a suspend stops its timer, not the token's
 /// life.

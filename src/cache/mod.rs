@@ -20,12 +20,9 @@ mod way;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, PoisonError, Weak},
     time::Duration,
 };
-
-use arc_swap::ArcSwap;
-use tokio::runtime::Handle;
 
 pub(crate) use self::way::{Acquire, Waiting};
 pub use self::{builder::TokenCacheBuilder, keeper::KeepFresh, status::TokenStatus};
@@ -39,6 +36,7 @@ use crate::{
     error::Retry,
     event::Events,
     source::{Arrived, ErasedSource},
+    sync::{ArcSwap, Handle, Mutex, MutexGuard},
 };
 
 /// Holds the current token of one [`TokenSource`] and keeps it alive.

@@ -4,7 +4,6 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, header::AUTHORIZATION};
-use tokio::runtime::Handle;
 
 use super::{
     Settings, TokenCache,
@@ -14,7 +13,7 @@ use super::{
     lifecycle::{Verdict, classify},
     overdue,
 };
-use crate::{AccessToken, Error, Event, FetchReason, clock::Moment, token::TokenId};
+use crate::{AccessToken, Error, Event, FetchReason, clock::Moment, sync::Handle, token::TokenId};
 
 /// How a request gets its token.
 pub(crate) enum Acquire {
