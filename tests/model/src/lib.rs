@@ -12,10 +12,30 @@
 //!
 //! Orders are drawn at random and by PCT (which finds a fault that needs few switches with a known
 //! probability), from fixed seeds: two runs are the same. A failure prints its order:
-//! `MODEL_SCHEDULE=<that>` and the test's name run just this one; `MODEL_ORDERS=100000` tries more
-//! of each kind.
+//! `MODEL_SCHEDULE=<that>` (in one line) and the test's name run just this one, while the code stays
+//! the same; `MODEL_ORDERS=100000` tries more of each kind.
 //!
-//! What this does not show: faults of weak memory orderings, and of tokio's own channels.
+//! What was taken away from the crate to see them fail, and what did (the least that does):
+//!
+//! | without | fails |
+//! |---|---|
+//! | the second look under the lock, before a flight starts | `callers_without_a_token_share_one_flight` |
+//! | `refresh` joining the flight under way; a rejection joining it | `at_most_one_flight_at_a_time_whatever_starts_it` |
+//! | sending the outcome | `every_waiter_gets_the_token_of_its_flight`, `…_error_…` |
+//! | publishing the snapshot *before* the lock is released | `a_caller_who_comes_when_a_flight_has_landed_needs_no_other` |
+//! | closing the channel of a flight that was dropped, or superseded | `no_caller_hangs_whatever_becomes_of_its_flight` |
+//! | spawning *after* the lock is released | `a_runtime_that_is_shut_down_leaves_no_flight_behind` |
+//! | comparing the rejected token with the one in hand | `a_late_rejection_never_evicts_a_newer_token` |
+//! | `renew` waiting, or taking the newer token that is there | `requests_that_are_refused_share_one_renewal` |
+//! | a flight of its own, which no caller takes with it | `callers_who_go_take_nothing_with_them` |
+//! | a panic ending the flight, as a failure, and its error | `a_source_that_panics_poisons_nothing` |
+//! | numbering flights on, and asking a flight that lands for its number | `what_a_flight_brings_after_forget_is_not_kept` |
+//! | `WeakTokenCache::forget` | `what_a_source_forgets_in_its_own_flight_is_not_kept` |
+//! | the keeper's guards being counted, its one task, and its end | `the_keeper_goes_with_its_last_guard`, `the_keeper_renews_with_nobody_calling` |
+//!
+//! What this does not show: faults of weak memory orderings, and of tokio's own channels. And all
+//! tasks are on one thread here, so that a lock may look poisoned by a panic elsewhere, which in a
+//! program it would not.
 
 #[cfg(not(bearer_auth_model))]
 compile_error!("this needs RUSTFLAGS='--cfg bearer_auth_model'");
