@@ -1,0 +1,59 @@
+//! `cargo test --manifest-path tests/public-api/Cargo.toml`; with `UPDATE=1`, the list is written.
+
+use std::{env, error::Error, fs, path::Path, process::Command};
+
+use public_api::Builder;
+
+/// Auto traits that are not stable themselves: no promise of ours, and other compilers have others.
+const UNSTABLE: [&str; 2] = ["core::marker::Freeze", "core::marker::UnsafeUnpin"];
+
+/// The list, of all features. Needs `Send`, `Sync` and the like: to lose one breaks programs.
+fn listing(root: &Path) -> Result<String, Box<dyn Error>> {
+    let target = root.join("target/public-api");
+    let documented = Command::new(env!("CARGO"))
+        .args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"])
+        .arg("--target-dir")
+        .arg(&target)
+        .args(["--", "-Z", "unstable-options", "--output-format", "json"])
+        // Rustdoc's JSON is unstable; a compiler that is pinned elsewhere is what writes it.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        .current_dir(root)
+        .status()?;
+    assert!(documented.success(), "cargo rustdoc: {documented}");
+    let api = Builder::from_rustdoc_json(target.join("doc/bearer_auth.json"))
+        .omit_blanket_impls(true)
+        .build()?;
+    Ok(api
+        .items()
+        .map(|item| format!("{item}\n"))
+        .filter(|line| !UNSTABLE.iter().any(|name| line.contains(name)))
+        .collect())
+}
+
+#[test]
+fn the_public_api_is_the_one_of_the_list() -> Result<(), Box<dyn Error>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = here.join("public-api.txt");
+    let root = here.parent().and_then(Path::parent).ok_or("no root")?;
+    let listing = listing(root)?;
+    if env::var_os("UPDATE").is_some() {
+        fs::write(&file, &listing)?;
+    }
+    let listed = fs::read_to_string(&file)?;
+    let (is, was): (Vec<_>, Vec<_>) = (listing.lines().collect(), listed.lines().collect());
+    let added = is.iter().filter(|line| !was.contains(line));
+    let removed = was.iter().filter(|line| !is.contains(line));
+    let changes: Vec<_> = removed
+        .map(|line| format!("- {line}"))
+        .chain(added.map(|line| format!("+ {line}")))
+        .collect();
+    assert!(
+        listing == listed,
+        "the public API is not that of {}:\n{}\nIf that is meant, run this test with UPDATE=1, and \
+         commit the list.",
+        file.display(),
+        changes.join("\n"),
+    );
+    Ok(())
+}
