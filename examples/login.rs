@@ -69,7 +69,8 @@ async fn against_ourselves() -> Outcome<()> {
     let session = sign_in(&auth).await?;
     let auth = BearerAuthLayer::for_api(idp.api_url(), session)?;
 
-    let api = auth.layer(Client::new());
+    let client = Client::builder().redirect(auth.redirect_policy());
+    let api = auth.layer(client.build()?);
     let request = api.get_ref().get(idp.api_url()).build()?;
     let response = api.oneshot(request).await?.error_for_status()?;
     println!("the API says: {}", response.text().await?);

@@ -150,7 +150,8 @@ async fn against_a_real_server() -> Outcome<()> {
     let scope = token.scope().unwrap_or("as asked");
     show.line(format!("a token, good for {left:.0?}; scope: {scope}"));
 
-    let client = auth.layer(Client::new());
+    let client = Client::builder().redirect(auth.redirect_policy());
+    let client = auth.layer(client.build()?);
     let url: Url = arguments.api.parse()?;
     for _ in 0..10 {
         let started = Instant::now();

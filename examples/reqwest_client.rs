@@ -16,7 +16,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Optional: the token is asked for now, so that the first request need not wait.
     auth.cache().prefetch();
 
-    let mut client = auth.layer(Client::new());
+    // Redirects are followed within the API.
+    let client = Client::builder().redirect(auth.redirect_policy());
+    let mut client = auth.layer(client.build()?);
     let url = format!("{}orders", idp.api_url());
 
     let request = Request::new(Method::GET, url.parse()?);

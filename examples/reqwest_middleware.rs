@@ -11,7 +11,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let source =
         ClientCredentials::builder(idp.token_url(), "client-id", "client-secret").build()?;
     let auth = BearerAuthLayer::for_api(idp.api_url(), source)?;
-    let client = reqwest_middleware::ClientBuilder::new(reqwest::Client::new())
+    // Redirects are followed within the API.
+    let client = reqwest::Client::builder().redirect(auth.redirect_policy());
+    let client = reqwest_middleware::ClientBuilder::new(client.build()?)
         .with(auth)
         .build();
 

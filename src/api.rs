@@ -137,6 +137,18 @@ impl Apis {
         }
     }
 
+    /// Whether a client below may follow a redirect that began with a request to `from`: one with
+    /// the token stays where the token may go. Under any API, that is the origin it was sent to.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn may_follow(&self, from: Target<'_>, to: Target<'_>) -> bool {
+        let gets_the_token = |target| matches!(self.admit(target), Admission::Allowed);
+        if !gets_the_token(from) {
+            return true;
+        }
+        let same_origin = (from.scheme, from.host, from.port) == (to.scheme, to.host, to.port);
+        gets_the_token(to) && (self.only.is_some() || same_origin)
+    }
+
     fn other_scheme(&self) -> Admission {
         match self.only {
             Some(_) => Admission::Elsewhere,

@@ -22,17 +22,24 @@ use crate::{BearerAuth, ConfigError, TokenCache, api::Apis, attempt::Rules, rese
 /// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "secret").build()?;
 /// let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
 ///
-/// let client = auth.layer(reqwest::Client::new());
-/// # Ok::<(), bearer_auth::ConfigError>(())
+/// let client = reqwest::Client::builder().redirect(auth.redirect_policy()).build()?;
+/// let client = auth.layer(client);
+/// # Ok::<(), bearer_auth::BoxError>(())
 /// ```
 ///
 /// # Redirects
 ///
-/// A client that follows redirects does so below the layer, which sees nothing of it. reqwest
-/// takes `Authorization` off a request that it sends on to another host, and keeps it for another
-/// path of the same. It keeps any *other* header: if your tokens travel in one of their own
-/// ([`header_name`](crate::TokenResponseBuilder::header_name)), give the client
-/// `redirect::Policy::none()`.
+/// A client that follows redirects does so below the layer, which sees nothing of it.
+///
+/// - Give reqwest [`redirect_policy`](Self::redirect_policy): then it stays with the API. **Without,
+///   a token can leak**: reqwest 0.13.5 takes `Authorization` off the request to another host, and
+///   has it again on the next one, to where *that* host redirects within itself. It never takes off a
+///   [header of another name](crate::TokenResponseBuilder::header_name), and every path of the API's
+///   host gets the token.
+/// - tower-http's `FollowRedirect` belongs outside, around the layer, which then decides redirect by
+///   redirect. Below the layer it does as reqwest does (since 0.7, without the first fault), or worse,
+///   by its policy; and the layer takes another host's 401 for the API's, which costs token requests,
+///   as many as a route of the API that always answers 401.
 #[derive(Clone, Debug)]
 pub struct BearerAuthLayer<P = InMemory> {
     cache: TokenCache,
@@ -153,6 +160,34 @@ impl<P> BearerAuthLayer<P> {
             rules: self.rules,
             resend: policy,
         }
+    }
+
+    /// For `reqwest::ClientBuilder::redirect`: which redirects the client below this layer follows.
+    ///
+    /// A request that got a token is redirected to where tokens may go, and no further: to an API,
+    /// by the same rule as requests. Any other redirect is not followed: it is the answer, for the
+    /// caller to look at, or to follow with a request of its own. Under
+    /// [`any_api`](BearerAuthLayer::any_api), what is followed stays within scheme, host and port.
+    /// Requests to anybody else are redirected as by reqwest's own policy. All of them 10 times at
+    /// most.
+    ///
+    /// Call it last: it knows the APIs allowed so far.
+    ///
+    /// ```
+    /// # use bearer_auth::{BearerAuthLayer, StaticToken};
+    /// # use tower_layer::Layer as _;
+    /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
+    /// let auth = BearerAuthLayer::for_api("https://api.example.com/", StaticToken::new("t"))?;
+    /// let client = reqwest::Client::builder()
+    ///     .redirect(auth.redirect_policy())
+    ///     .build()?;
+    /// let client = auth.layer(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "reqwest")]
+    pub fn redirect_policy(&self) -> reqwest::redirect::Policy {
+        crate::adapter::redirect_policy(self.rules.apis.clone())
     }
 
     /// The tokens: to [`prefetch`](TokenCache::prefetch) one at start-up, say.

@@ -14,9 +14,10 @@
 //! let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
 //!
 //! // The same value for all clients; they share one token.
-//! let client = auth.layer(reqwest::Client::new()); // over reqwest …
+//! let client = reqwest::Client::builder().redirect(auth.redirect_policy()).build()?;
+//! let client = auth.layer(client); // over reqwest …
 //! let stack = tower::ServiceBuilder::new().layer(auth); // … or any tower stack
-//! # Ok::<(), bearer_auth::ConfigError>(())
+//! # Ok::<(), bearer_auth::BoxError>(())
 //! ```
 //!
 //! Where people sign in, [`AuthorizationCode`] makes a session that is a source like any other. A
@@ -61,9 +62,10 @@
 //! header values are marked sensitive. The token endpoint is asked over TLS, its redirects are not
 //! followed, its answers are read up to 1 MiB.
 //!
-//! A redirect that the client *below* the layer follows is out of the layer's sight. reqwest drops
-//! the header when it leaves the host; on the same host, the path rule does not apply to it. A
-//! redirect layer of your own belongs outside.
+//! A redirect that the client *below* the layer follows is out of the layer's sight. Build reqwest's
+//! client with [`BearerAuthLayer::redirect_policy`]: by itself, reqwest 0.13.5 drops the header on
+//! the way to another host, and has it again when that host redirects once more. A redirect layer of
+//! your own belongs outside. See [`BearerAuthLayer`].
 //!
 //! # gRPC
 //!

@@ -117,12 +117,15 @@ impl<B> sealed::Response for http::Response<B> {
 }
 
 #[cfg(feature = "reqwest")]
+pub(crate) use self::of_reqwest::target as target_of_url;
+
+#[cfg(feature = "reqwest")]
 mod of_reqwest {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
     use super::{HeaderMap, StatusCode, Target, sealed};
 
-    fn target(url: &url::Url) -> Target<'_> {
+    pub(crate) fn target(url: &url::Url) -> Target<'_> {
         Target {
             scheme: Some(url.scheme()),
             host: url.host_str(),

@@ -100,14 +100,16 @@ impl ClientAuth {
     /// use bearer_auth::{BearerAuthLayer, ClientAuth, ClientCredentials, endpoint::ReqwestClient};
     /// use tower_layer::Layer as _;
     ///
-    /// let to_the_api = reqwest::Client::builder()
-    ///     .identity(reqwest::Identity::from_pem(pem.as_bytes())?)
-    ///     .build()?;
+    /// let identity = reqwest::Identity::from_pem(pem.as_bytes())?;
     /// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "")
     ///     .client_auth(ClientAuth::tls())
     ///     .http_client(ReqwestClient::new().identity_pem(pem)?)
     ///     .build()?;
     /// let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
+    /// let to_the_api = reqwest::Client::builder()
+    ///     .identity(identity)
+    ///     .redirect(auth.redirect_policy())
+    ///     .build()?;
     /// let client = auth.layer(to_the_api);
     /// # Ok(()) }
     /// ```

@@ -186,10 +186,12 @@ impl TokenResponseBuilder {
 
     /// The request header that carries the token. Default: `Authorization`.
     ///
-    /// A client that follows redirects by itself, as reqwest does, keeps any other header when it
-    /// goes to another host: switch its redirects off. And until the first token has come,
-    /// requests whose caller has set `Authorization` are taken to need none:
-    /// [`prefetch`](crate::TokenCache::prefetch) helps.
+    /// **A client that follows redirects by itself, as reqwest does, sends any other header to every
+    /// host that it is led to.** Give it
+    /// [`redirect_policy`](crate::BearerAuthLayer::redirect_policy), or no redirects at all.
+    ///
+    /// Until the first token has come, requests whose caller has set `Authorization` are taken to
+    /// need none: [`prefetch`](crate::TokenCache::prefetch) helps.
     pub fn header_name(mut self, name: HeaderName) -> Self {
         self.header_name = name;
         self
