@@ -52,6 +52,8 @@ const URLS: &[Row] = &[
     ("https://api.example\\@evil.example/v1/x", None, OUTSIDE),
     // Another origin.
     ("http://api.example/v1/x", OTHER, OTHER),
+    // reqwest goes to the real port 443.
+    ("http://api.example:443/v1/x", OTHER, NOBODY),
     ("https://api.example:<api>/v1/x", OTHER, OTHER),
     ("https://api.example:<other>/v1/x", OTHER, OTHER),
     ("https://api.example./v1/x", OTHER, OTHER),

@@ -31,9 +31,7 @@ impl Stack {
     pub(crate) const ALL: &[Self] = &[
         Self::Reqwest,
         Self::ReqwestWithPolicy,
-        #[cfg(feature = "reqwest-middleware")]
         Self::Middleware,
-        #[cfg(feature = "reqwest-middleware")]
         Self::MiddlewareWithPolicy,
         Self::FollowOutside,
         Self::FollowBelow,
@@ -76,7 +74,6 @@ impl Rig {
                 let client = client.map_response(|response| response.status().as_u16());
                 BoxCloneSyncService::new(client.map_err(said))
             }
-            #[cfg(feature = "reqwest-middleware")]
             Stack::Middleware | Stack::MiddlewareWithPolicy => {
                 let client = reqwest_middleware::ClientBuilder::new(reqwest());
                 let client = client.with(auth.clone()).build();
@@ -90,8 +87,6 @@ impl Rig {
                 };
                 BoxCloneSyncService::new(tower::service_fn(send))
             }
-            #[cfg(not(feature = "reqwest-middleware"))]
-            Stack::Middleware | Stack::MiddlewareWithPolicy => unreachable!(),
             Stack::FollowOutside => boxed(follow.layer(auth.layer(world.hyper()))),
             Stack::FollowBelow => boxed(auth.layer(follow.layer(world.hyper()))),
         })
