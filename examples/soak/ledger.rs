@@ -3,7 +3,8 @@
 //! The ledger sees token requests and their answers below the crate's token source, and requests
 //! to the API below its layer; it knows which tokens were revoked, since the soak has them revoked.
 //! From that, and from what the crate's documentation says about the life of a token, it judges.
-//! Only [`Ledger::will_ask`] is the crate's own word.
+//! Only what [`Ledger::will_ask`] hears is the crate's
+//! own word.
 //!
 //! No judgement depends on how fast the machine is: each compares moments whose *order* the rules
 //! give, and where a thread may have been put off between two of them, takes the one that excuses.
@@ -83,14 +84,21 @@ pub(crate) enum Answer {
     Later,
 }
 
-/// What the failures since the last token may have been. Attempts are told from new flights by
-/// nothing but their time, so there may be several readings; one that is allowed is enough.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Reading {
-    /// Flights that failed in a row.
+/// A token request, as the crate sees it.
+#[derive(Clone, Copy)]
+struct Asked {
+    reason: FetchReason,
+    attempt: u32,
+}
+
+/// What came of token requests since the last one that brought a token.
+struct Trouble {
+    /// When the last one failed, and how.
+    since: Instant,
+    answer: Answer,
+    /// How many failed in a row, and which attempt of its own the last one was.
     flights: u32,
-    /// Attempts of the last one.
-    attempts: u32,
+    attempt: u32,
 }
 
 struct State {
@@ -98,12 +106,8 @@ struct State {
     failures: VecDeque<Failed>,
     /// Under way, since.
     asking: Option<Instant>,
-    reason: FetchReason,
-    /// After a failure: when it ended, how, and what it may mean.
-    trouble: Option<(Instant, Answer)>,
-    readings: Vec<Reading>,
-    /// When the last token came.
-    given: Option<Instant>,
+    asked: Asked,
+    trouble: Option<Trouble>,
     /// Token requests that a revoked token may have caused, and the start of the last one.
     rejections: u32,
     rejected: Option<Instant>,
@@ -125,10 +129,11 @@ impl Ledger {
                 tokens: VecDeque::with_capacity(MEMORY),
                 failures: VecDeque::with_capacity(MEMORY),
                 asking: None,
-                reason: FetchReason::First,
+                asked: Asked {
+                    reason: FetchReason::First,
+                    attempt: 1,
+                },
                 trouble: None,
-                readings: Vec::with_capacity(16),
-                given: None,
                 rejections: 0,
                 rejected: None,
                 token_requests: 0,
@@ -167,9 +172,9 @@ impl Ledger {
 
 /// # Token requests
 impl Ledger {
-    /// The crate says why it is about to ask.
-    pub(crate) fn will_ask(&self, reason: FetchReason) {
-        self.lock().reason = reason;
+    /// The crate is about to ask, and says why, and whether this is the first attempt.
+    pub(crate) fn will_ask(&self, reason: FetchReason, attempt: u32) {
+        self.lock().asked = Asked { reason, attempt };
     }
 
     /// A token request starts.
@@ -184,7 +189,7 @@ impl Ledger {
         if let Err(what) = state.judge_request(now) {
             state.violate(self.start, Bound::TokenRequests, what);
         }
-        let renewal = state.trouble.is_none() && state.reason == FetchReason::Expired;
+        let renewal = state.trouble.is_none() && state.asked.reason == FetchReason::Expired;
         let newest = state.tokens.back();
         if renewal && newest.is_some_and(|token| token.seen_ageing && token.revoked.is_none()) {
             let what = "a token was asked for when callers had to wait for it; the one before had \
@@ -215,19 +220,15 @@ impl Ledger {
             };
             push(&mut state.tokens, token);
             state.trouble = None;
-            state.readings.clear();
-            state.given = Some(now);
             return;
         }
-        if state.trouble.is_none() {
-            let first = Reading {
-                flights: 1,
-                attempts: 1,
-            };
-            state.readings = vec![first];
-        }
-        let flights = state.readings.iter().map(|reading| reading.flights).max();
-        let mut pause = longest_pause(flights.unwrap_or(1));
+        let attempt = state.asked.attempt;
+        let flights = match &state.trouble {
+            Some(trouble) if attempt > 1 => trouble.flights,
+            Some(trouble) => trouble.flights + 1,
+            None => 1,
+        };
+        let mut pause = longest_pause(flights);
         if let Answer::Soon {
             retry_after: Some(wait),
         } = &answer
@@ -243,7 +244,12 @@ impl Ledger {
             next_by: now + pause + ANCHOR,
         };
         push(&mut state.failures, failed);
-        state.trouble = Some((now, answer));
+        state.trouble = Some(Trouble {
+            since: now,
+            answer,
+            flights,
+            attempt,
+        });
     }
 
     /// The tokens that are good.
@@ -271,7 +277,7 @@ impl Ledger {
         let spaced = state.rejected.is_none_or(|rejected| {
             rejected.elapsed() > rejection_spacing(state.rejections) + CLOCK
         });
-        state.trouble.is_none() && state.given.is_some() && spaced
+        state.trouble.is_none() && !state.tokens.is_empty() && spaced
     }
 }
 
@@ -349,63 +355,49 @@ impl State {
     }
 
     /// Whether a token request may start now.
-    fn judge_request(&mut self, now: Instant) -> Result<(), String> {
-        let Some((ended, answer)) = &self.trouble else {
+    fn judge_request(&self, now: Instant) -> Result<(), String> {
+        let attempt = self.asked.attempt;
+        let Some(trouble) = &self.trouble else {
             // Ahead of the end of the one there is, but not before it ages; at once, if it is
             // refused.
             let Some(token) = self.tokens.back() else {
                 return Ok(());
             };
             let early = token.ages_from().saturating_duration_since(now + ANCHOR);
-            return if early.is_zero() || token.revoked.is_some() {
+            return if attempt > 1 {
+                Err(format!("attempt {attempt}, although none had failed"))
+            } else if early.is_zero() || token.revoked.is_some() {
                 Ok(())
             } else {
                 Err(format!("a token request {early:?} before the token ages"))
             };
         };
-        let passed = now.saturating_duration_since(*ended) + CLOCK;
-        let (again, asked) = match answer {
-            Answer::Soon { retry_after } => {
-                let asked = retry_after.unwrap_or_default();
-                (asked <= LONGEST_WAIT_IN_FLIGHT, asked)
-            }
-            _ => (false, Duration::ZERO),
+        let asked = match trouble.answer {
+            Answer::Soon { retry_after } => Some(retry_after.unwrap_or_default()),
+            _ => None,
         };
-        let mut next = Vec::with_capacity(2 * self.readings.len());
-        for reading in &self.readings {
-            let Reading { flights, attempts } = *reading;
-            if again && attempts < ATTEMPTS && passed >= asked.max(between_attempts(attempts)) {
-                next.push(Reading {
-                    flights,
-                    attempts: attempts + 1,
-                });
-            }
-            if passed >= asked.max(shortest_pause(flights)) {
-                next.push(Reading {
-                    flights: flights + 1,
-                    attempts: 1,
-                });
-            }
-        }
-        next.sort_by_key(|reading| (reading.flights, reading.attempts));
-        next.dedup();
-        if next.is_empty() {
-            let passed = passed - CLOCK;
-            let (few, many) = self.flights();
+        let due = if attempt == 1 {
+            shortest_pause(trouble.flights).max(asked.unwrap_or_default())
+        } else if attempt != trouble.attempt + 1 || attempt > ATTEMPTS {
             return Err(format!(
-                "a token request {passed:?} after one that failed, the {few}th to {many}th"
+                "attempt {attempt} after attempt {}",
+                trouble.attempt
             ));
+        } else {
+            match asked.filter(|asked| *asked <= LONGEST_WAIT_IN_FLIGHT) {
+                Some(asked) => between_attempts(trouble.attempt).max(asked),
+                None => return Err("another attempt, although none could help".to_owned()),
+            }
+        };
+        let passed = now - trouble.since;
+        if passed + CLOCK >= due {
+            return Ok(());
         }
-        self.readings = next;
-        Ok(())
-    }
-
-    fn flights(&self) -> (u32, u32) {
-        let flights = self.readings.iter().map(|reading| reading.flights);
-        (
-            flights.clone().min().unwrap_or(0),
-            flights.max().unwrap_or(0),
-        )
+        let flights = trouble.flights;
+        Err(format!(
+            "a token request (attempt {attempt}) {passed:.0?} after one that failed, instead of \
+             {due:?}; {flights} in a row had failed"
+        ))
     }
 }
 

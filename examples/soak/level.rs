@@ -16,7 +16,7 @@ static HEAP: PeakAlloc = PeakAlloc;
 /// What may be on the heap at rest beyond the level: the cache has an error or it has none, tokio
 /// frees its sockets' slots sixteen at a time, tables of the clients keep their size. A run never
 /// adds these up: the level is that of its beginning.
-const HEAP_TOLERANCE: usize = 16 * 1024;
+const HEAP_TOLERANCE: usize = 8 * 1024;
 /// Coming to rest takes as long as idle connections are kept; this is for machines that stall.
 const LONGEST: Duration = Duration::from_secs(30);
 

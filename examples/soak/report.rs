@@ -63,7 +63,7 @@ impl Report {
         println!("{}", self.command);
         println!("{phases} phases, about {:.0?}", self.total);
         println!();
-        println!("    time   requests  no token  token requests  at rest");
+        println!("    time   requests   excused  token requests  at rest");
     }
 
     /// Runs the load until what is beside it has ended, and shows both.

@@ -97,10 +97,14 @@ impl Schedule {
     }
 
     fn phase(&mut self) -> Phase {
+        let trouble = self.trouble();
         let begins = self.random.millis(300, 2_000);
-        let lasts = self.random.millis(1_500, 6_000);
+        let lasts = match trouble {
+            Trouble::Outage(_) => self.random.millis(3_000, 8_000),
+            _ => self.random.millis(1_500, 4_000),
+        };
         let phase = Phase {
-            trouble: self.trouble(),
+            trouble,
             lifetime: Duration::from_secs(self.random.between(2, 8)),
             load: begins + lasts + self.random.millis(1_000, 2_500),
             begins,
