@@ -21,12 +21,12 @@ use bearer_auth::FetchReason;
 
 /// How far the kernel's coarse clock, which the crate reads, may lag: some ticks.
 const CLOCK: Duration = Duration::from_millis(50);
-/// A token's life counts from before the ledger sees it asked for: a few lines of code, between
-/// which a thread can be put off.
+/// A token's life counts from just before the crate tells that it asks for it: a few lines of code,
+/// between which a thread can be put off.
 const ANCHOR: Duration = Duration::from_millis(250);
 
-/// How many tokens, and token requests, are remembered: minutes of them, for requests of seconds.
-const MEMORY: usize = 256;
+/// How many tokens, and failures, are remembered: a minute's at least, for requests of seconds.
+const MEMORY: usize = 64;
 /// How many violations are told in full.
 const TOLD: usize = 10;
 
@@ -89,6 +89,8 @@ pub(crate) enum Answer {
 struct Asked {
     reason: FetchReason,
     attempt: u32,
+    /// A token's life counts from just before.
+    at: Instant,
 }
 
 /// What came of token requests since the last one that brought a token.
@@ -123,8 +125,9 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     pub(crate) fn new() -> Self {
+        let start = Instant::now();
         Self {
-            start: Instant::now(),
+            start,
             state: Mutex::new(State {
                 tokens: VecDeque::with_capacity(MEMORY),
                 failures: VecDeque::with_capacity(MEMORY),
@@ -132,6 +135,7 @@ impl Ledger {
                 asked: Asked {
                     reason: FetchReason::First,
                     attempt: 1,
+                    at: start,
                 },
                 trouble: None,
                 rejections: 0,
@@ -174,7 +178,12 @@ impl Ledger {
 impl Ledger {
     /// The crate is about to ask, and says why, and whether this is the first attempt.
     pub(crate) fn will_ask(&self, reason: FetchReason, attempt: u32) {
-        self.lock().asked = Asked { reason, attempt };
+        let at = Instant::now();
+        self.lock().asked = Asked {
+            reason,
+            attempt,
+            at,
+        };
     }
 
     /// A token request starts.
@@ -206,13 +215,13 @@ impl Ledger {
     pub(crate) fn answered(&self, answer: Answer) {
         let now = Instant::now();
         let mut state = self.lock();
-        let Some(asked) = state.asking.take() else {
+        if state.asking.take().is_none() {
             return;
-        };
+        }
         if let Answer::Token { value, lifetime } = answer {
             let token = Token {
                 value,
-                asked,
+                asked: state.asked.at,
                 given: now,
                 lifetime,
                 revoked: None,

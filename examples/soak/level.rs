@@ -14,8 +14,8 @@ use crate::ledger::{Bound, Ledger};
 static HEAP: PeakAlloc = PeakAlloc;
 
 /// What may be on the heap at rest beyond the level: the cache has an error or it has none, tokio
-/// frees its sockets' slots sixteen at a time, tables of the clients keep their size. A run never
-/// adds these up: the level is that of its beginning.
+/// frees the slots of its sockets some at a time, tables keep their size. A kilobyte or two is usual,
+/// also after hours: the level is that of the beginning, so that these never add up.
 const HEAP_TOLERANCE: usize = 8 * 1024;
 /// Coming to rest takes as long as idle connections are kept; this is for machines that stall.
 const LONGEST: Duration = Duration::from_secs(30);

@@ -92,15 +92,16 @@ impl Report {
             return;
         }
         let Level { heap, tasks } = Level::now();
-        // To the end of the line, nothing else.
-        print!(
-            "\r{:>6.1} s of {:.0?}: {} requests, {} token requests, {tasks} tasks, {} KiB; {what}\x1b[K",
+        let line = format!(
+            "{:>6.1} s of {:.0?}: {} requests, {} for tokens, {tasks} tasks, {} KiB; {what}",
             self.ledger.since_start().as_secs_f32(),
             self.total,
             self.seen.started(),
             self.ledger.token_requests(),
             heap / 1024,
         );
+        // A line that wraps could not be written over.
+        print!("\r{line:.79}\x1b[K");
         let _ = std::io::stdout().flush();
     }
 
