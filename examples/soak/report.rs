@@ -144,14 +144,11 @@ impl Report {
             counts.api_requests
         );
         println!("  401s              {:>9}", counts.unauthorized);
-        for (kind, (excused, not)) in seen.failures() {
-            println!(
-                "  failures          {:>9}  {kind}; of these with a token to be had: {not}",
-                excused + not
-            );
-        }
-        if seen.failures().is_empty() {
-            println!("  failures          {:>9}", 0);
+        let failures = seen.failures();
+        let failed: u64 = failures.values().map(|(_, failed)| failed).sum();
+        println!("  failures          {failed:>9}  with a token to be had");
+        for (kind, (excused, _)) in failures {
+            println!("    excused         {excused:>9}  {kind}");
         }
         println!(
             "  token requests    {:>9}  arrived: {}, tokens: {}",
