@@ -51,6 +51,8 @@ use std::hash::{Hash, Hasher};
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 
+use crate::effort::looked_at;
+
 /// One challenge of a `WWW-Authenticate` field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Challenge<'a> {
@@ -430,14 +432,7 @@ fn is_token68(word: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte))
 }
 
-/// Counts what is read of the line, for the tests that hold it against the length of the line.
-#[inline]
-fn looked_at(bytes: usize) {
-    #[cfg(test)]
-    tests::LOOKED_AT.set(tests::LOOKED_AT.get() + bytes);
-    #[cfg(not(test))]
-    let _ = bytes;
-}
-
+#[cfg(any(test, fuzzing))]
+pub(crate) mod holds;
 #[cfg(test)]
 mod tests;

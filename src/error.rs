@@ -7,6 +7,8 @@ use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
+use crate::effort::looked_at;
+
 /// Any error that can be sent between threads.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -287,7 +289,10 @@ pub struct OAuthError {
 impl OAuthError {
     /// Control characters are taken out of the texts, so that they cannot drive a terminal.
     pub(crate) fn new(code: &str, description: Option<&str>, uri: Option<&str>) -> Self {
-        let clean = |text: &str| text.chars().filter(|c| !c.is_control()).collect();
+        let clean = |text: &str| {
+            looked_at(text.len());
+            text.chars().filter(|c| !c.is_control()).collect()
+        };
         Self {
             code: OAuthErrorCode::parse(code),
             description: description.map(clean),

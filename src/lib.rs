@@ -115,9 +115,15 @@ mod client_auth;
 mod clock;
 #[cfg(any(doc, doctest))]
 pub mod docs;
+mod effort;
 pub mod endpoint;
 mod error;
 mod event;
+#[cfg(all(test, not(fuzzing)))]
+mod fuzzing;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(feature = "login", feature = "testing"))]
 mod html;
 mod layer;

@@ -14,6 +14,8 @@ use serde_json::value::RawValue;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use crate::effort::looked_at;
+
 /// A body, taken apart.
 pub(super) enum Answer {
     Members(Members),
@@ -50,6 +52,7 @@ pub(super) enum Lifetime {
 impl Answer {
     pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Self {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        looked_at(body.len());
         let lossy;
         let text = match std::str::from_utf8(body) {
             Ok(text) => text,
@@ -59,6 +62,7 @@ impl Answer {
             }
         };
         let text = text.trim();
+        looked_at(text.len());
         if text.starts_with('{') {
             return match serde_json::from_str::<Fields<'_>>(text) {
                 Ok(fields) if fields.twice => Self::Twice,
@@ -112,6 +116,7 @@ impl Answer {
 /// A body in another encoding, a description in Latin-1 say: what the protocol needs of it is
 /// ASCII. A token in which something was replaced is refused, as any that is not ASCII.
 fn decode_lossily(body: &[u8]) -> Zeroizing<String> {
+    looked_at(body.len());
     // Each byte becomes one replacement at most; never growing, no copy is left behind.
     let longest = body.len() * char::REPLACEMENT_CHARACTER.len_utf8();
     let mut text = Zeroizing::new(String::with_capacity(longest));
@@ -197,6 +202,7 @@ impl Fields<'_> {
             let Some(raw) = raw.map(RawValue::get).filter(|raw| *raw != "null") else {
                 continue;
             };
+            looked_at(raw.len());
             match *name {
                 "expires_in" => members.expires_in = Lifetime::of_json(raw),
                 "scope" => members.scope = scope_of_json(raw),
@@ -216,7 +222,10 @@ impl Fields<'_> {
 
 /// A string, or (Twitch) a list of strings.
 fn scope_of_json(raw: &str) -> Option<String> {
-    let list = || serde_json::from_str::<Vec<String>>(raw).map(|list| list.join(" "));
+    let list = || {
+        looked_at(raw.len());
+        serde_json::from_str::<Vec<String>>(raw).map(|list| list.join(" "))
+    };
     serde_json::from_str(raw).or_else(|_| list()).ok()
 }
 
@@ -237,6 +246,7 @@ impl Lifetime {
 
     /// Digits, and maybe a fraction: nothing else that Rust takes for a number.
     fn of_text(text: &str) -> Self {
+        looked_at(text.len());
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
         let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
         match text.parse::<f64>() {

@@ -25,6 +25,8 @@ use url::Url;
 pub use self::http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
 #[cfg(feature = "reqwest")]
 pub use self::reqwest_client::ReqwestClient;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::response::holds;
 pub(crate) use self::{
     form::Form,
     response::{Reading, retry_after, retry_of_status},

@@ -15,7 +15,9 @@ use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 use secrecy::SecretString;
 
 use super::answer::{Answer, Lifetime, Members, Value};
-use crate::{Error, ErrorKind, OAuthError, OAuthErrorCode, TokenResponse, error::Retry};
+use crate::{
+    Error, ErrorKind, OAuthError, OAuthErrorCode, TokenResponse, effort::looked_at, error::Retry,
+};
 
 /// The lifetime of a token whose `expires_in` cannot be read: not for ever, and not zero.
 const UNREADABLE_LIFETIME: Duration = Duration::from_secs(5 * 60);
@@ -173,6 +175,7 @@ pub(crate) fn retry_of_status(status: StatusCode) -> Retry {
 /// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date. Anything else is none.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    looked_at(value.len());
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let wait = if digits {
         // More digits than fit are a long time.
@@ -238,5 +241,7 @@ fn refusal(parts: &Parts, answer: &Answer, now: Option<SystemTime>, asked: Asked
     Some(error.status(status).server_wait(wait).done())
 }
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod holds;
 #[cfg(test)]
 mod tests;

@@ -5,14 +5,20 @@
 //! leaves that open). Invariants: a document of another issuer is not read any further (§3.3); an
 //! endpoint that secrets could not go to is an error, not left out.
 
+use std::{fmt, marker::PhantomData};
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 use url::Url;
 
 use crate::{
     Error, ErrorKind, address,
     clock::Clock,
+    effort::looked_at,
     endpoint::{retry_after, retry_of_status},
     error::Retry,
 };
@@ -51,7 +57,31 @@ struct Document {
     require_pushed_authorization_requests: Option<bool>,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
     authorization_response_iss_parameter_supported: Option<bool>,
-    mtls_endpoint_aliases: Option<Aliases<String>>,
+    mtls_endpoint_aliases: Option<Object<Aliases<String>>>,
+}
+
+/// An object (RFC 8414 §3.2), and not what a derived reader takes as well: a list of the members'
+/// values, in the order in which they happen to stand here.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(Members(PhantomData))
+    }
 }
 
 impl Metadata {
@@ -71,8 +101,9 @@ impl Metadata {
             let wait = retry_after(response.headers(), now);
             return Err(error.status(status).server_wait(wait).done());
         }
+        looked_at(response.body().len());
         // Its own errors quote the text.
-        let document: Document = serde_json::from_slice(response.body())
+        let Object::<Document>(document) = serde_json::from_slice(response.body())
             .map_err(|_| unusable(Retry::Later, "the server's metadata cannot be read"))?;
         if document.issuer != issuer {
             let message = "the metadata are another issuer's (RFC 8414 §3.3): give the issuer as \
@@ -87,7 +118,8 @@ impl Metadata {
             let message = "the server's metadata name no token endpoint";
             return Err(unusable(Retry::Never, message));
         };
-        let mtls = document.mtls_endpoint_aliases.unwrap_or_default();
+        let mtls = document.mtls_endpoint_aliases;
+        let mtls = mtls.map_or_else(Aliases::default, |Object(aliases)| aliases);
         let methods = document.token_endpoint_auth_methods_supported;
         Ok(Self {
             token,
@@ -112,6 +144,7 @@ impl Metadata {
 
 /// RFC 8414 §6.1: over TLS, as the metadata were; what came over loopback may stay there.
 fn endpoint(url: &str, issuer: &str) -> Result<Url, Error> {
+    looked_at(url.len());
     let url = address::parse("endpoint", url).ok();
     let url = url.filter(|url| address::uri("endpoint", url).is_ok());
     let secure = |url: &Url| url.scheme() == "https" || issuer.starts_with("http:");
@@ -123,3 +156,6 @@ fn endpoint(url: &str, issuer: &str) -> Result<Url, Error> {
 fn unusable(retry: Retry, message: &'static str) -> Error {
     Error::build(ErrorKind::Discovery, retry, message).done()
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod holds;

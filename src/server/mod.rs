@@ -15,6 +15,8 @@ use secrecy::ExposeSecret;
 use url::Url;
 
 pub use self::issuer::Issuer;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::metadata::holds;
 use self::{issuer::Discovery, metadata::Metadata};
 use crate::{
     ClientAuth, ConfigError, Error, ErrorKind, address,

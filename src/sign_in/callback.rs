@@ -11,6 +11,7 @@ use url::{Url, form_urlencoded};
 
 use crate::{
     Error, ErrorKind, OAuthError,
+    effort::looked_at,
     error::{ErrorBuilder, Retry},
 };
 
@@ -68,8 +69,12 @@ pub(crate) fn code(callback: &str, expected: &Expected<'_>) -> Result<SecretStri
 /// Whether a query says to be the answer to the login with `state`, right or wrong.
 #[cfg(feature = "login")]
 pub(crate) fn has_state(query: &str, state: &SecretString) -> bool {
-    let mut parameters = form_urlencoded::parse(query.as_bytes());
-    parameters.any(|(name, value)| name == "state" && same(&value, state))
+    pairs(query).any(|(name, value)| name == "state" && same(&value, state))
+}
+
+fn pairs(query: &str) -> form_urlencoded::Parse<'_> {
+    looked_at(query.len());
+    form_urlencoded::parse(query.as_bytes())
 }
 
 fn same(given: &str, state: &SecretString) -> bool {
@@ -80,6 +85,7 @@ fn same(given: &str, state: &SecretString) -> bool {
 /// The query of a callback. One that says where it came to, in full or as a path, came to the
 /// redirect URI.
 fn query<'a>(callback: &'a str, redirect_uri: &str) -> Result<&'a str, Error> {
+    looked_at(callback.len());
     let (callback, fragment) = callback.split_once('#').unwrap_or((callback, ""));
     if fragment.contains("access_token") {
         return Err(invalid("a token in a fragment (RFC 9700 §2.1.2) is not accepted").done());
@@ -102,9 +108,8 @@ fn query<'a>(callback: &'a str, redirect_uri: &str) -> Result<&'a str, Error> {
         callback.strip_prefix('?').unwrap_or(callback)
     };
     // The redirect URI's own query comes back with every answer (RFC 6749 §3.1.2).
-    let pairs = |query: &'a str| form_urlencoded::parse(query.as_bytes());
     let is_there = |wanted| pairs(query).any(|pair| pair == wanted);
-    if !form_urlencoded::parse(own.as_bytes()).all(is_there) {
+    if !pairs(own).all(is_there) {
         return Err(elsewhere());
     }
     Ok(query)
@@ -113,6 +118,7 @@ fn query<'a>(callback: &'a str, redirect_uri: &str) -> Result<&'a str, Error> {
 /// Whether it begins with a scheme (RFC 3986 §3.1), which no query of an answer does: the first
 /// name in it would have a colon.
 fn is_absolute(callback: &str) -> bool {
+    looked_at(callback.len());
     let Some((scheme, _)) = callback.split_once(':') else {
         return false;
     };
@@ -137,7 +143,7 @@ pub(crate) const OF_ANSWERS: [&str; 6] = [
 impl Parameters {
     fn read(query: &str) -> Result<Self, Error> {
         let mut read = Self::default();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        for (name, value) in pairs(query) {
             let twice = match &*name {
                 "code" => read.code.replace(value.into_owned().into()).is_some(),
                 "state" => read.state.replace(value.into_owned().into()).is_some(),
@@ -171,6 +177,9 @@ fn check_issuer(iss: Option<&str>, expected: &Expected<'_>) -> Result<(), Error>
 fn invalid(message: &'static str) -> ErrorBuilder {
     Error::build(ErrorKind::SignIn, Retry::Never, message)
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod holds;
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,8 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::callback::holds;
 pub use self::{
     builder::AuthorizationCodeBuilder,
     pending::{Login, PendingLogin},
