@@ -143,6 +143,17 @@ pub(super) enum Held {
     Until(Schedule),
 }
 
+impl Held {
+    /// How much of its life is left.
+    fn left(&self, now: Moment) -> Duration {
+        match self {
+            Self::Nothing => Duration::ZERO,
+            Self::Lasting => Duration::MAX,
+            Self::Until(schedule) => now.until(schedule.expires_at),
+        }
+    }
+}
+
 /// What to do about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -172,7 +183,10 @@ pub(super) fn classify(state: &State, now: Moment, can_resend: bool) -> Verdict 
         Stage::Fresh | Stage::Ageing if state.resting && !can_resend => {
             // Briefly: a token under suspicion is more often good than not.
             match state.flying_since {
-                Some(since) => waiting(now, since, LONGEST_WAIT_WITH_FALLBACK),
+                Some(since) => {
+                    let left = state.token.left(now);
+                    waiting(now, since, LONGEST_WAIT_WITH_FALLBACK.min(left / 2))
+                }
                 None => Verdict::Fresh,
             }
         }

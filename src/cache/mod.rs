@@ -293,7 +293,17 @@ fn overdue() -> Error {
 
 /// From 0 to 1.
 fn jitter() -> f64 {
+    #[cfg(test)]
+    if let Some(given) = JITTER.get() {
+        return given;
+    }
     rand::random()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Of a test that is about all there is.
+    static JITTER: std::cell::Cell<Option<f64>> = const { std::cell::Cell::new(None) };
 }
 
 #[cfg(all(test, feature = "testing"))]

@@ -8,6 +8,8 @@ use std::{collections::VecDeque, pin::pin, task};
 use super::*;
 use crate::{TokenRequest, TokenResponse, testing::ManualClock};
 
+mod sequences;
+
 const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }

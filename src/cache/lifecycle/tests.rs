@@ -306,6 +306,22 @@ fn a_resting_token_is_waited_for_by_those_who_cannot_resend_and_for_a_second() {
 }
 
 #[test]
+fn a_resting_token_is_not_waited_for_past_half_of_what_is_left_of_it() {
+    let resting = |since| State {
+        resting: true,
+        flying_since: Some(at(since)),
+        ..holding(secs(2))
+    };
+    assert_eq!(verdict(&resting(secs(1)), secs(1)), due(millis(500)));
+    assert_eq!(verdict(&resting(secs(1)), millis(1_200)), due(millis(200)));
+    assert_eq!(verdict(&resting(secs(1)), millis(1_400)), Verdict::Fresh);
+    assert_eq!(
+        verdict(&resting(Duration::ZERO), Duration::ZERO),
+        due(secs(1))
+    );
+}
+
+#[test]
 fn resting_gives_an_expired_token_no_more_life() {
     let resting = State {
         resting: true,
@@ -388,6 +404,28 @@ fn rank(verdict: Verdict) -> (u8, bool) {
     }
 }
 
+/// Any token that there may be.
+fn tokens() -> impl Strategy<Value = Held> {
+    let until = (lifetimes(), lifetimes(), 0.0..=1.0f64)
+        .prop_map(|(life, margin, jitter)| Held::Until(Schedule::new(START, life, margin, jitter)));
+    prop_oneof![1 => Just(Held::Nothing), 1 => Just(Held::Lasting), 8 => until]
+}
+
+/// In order: each clock goes on by itself, as with a suspend or one that is set forward.
+fn moments() -> impl Strategy<Value = Vec<Moment>> {
+    let pause = || prop_oneof![Just(0), 0..2_000u64, 0..100_000u64, 0..50_000_000u64];
+    proptest::collection::vec((pause(), pause(), any::<bool>()), 2..12).prop_map(|pauses| {
+        let mut now = START;
+        let mut later = |(monotonic, wall, together): (u64, u64, bool)| {
+            let wall = if together { monotonic } else { wall };
+            now.monotonic = now.after(millis(monotonic)).monotonic;
+            now.wall = now.after(millis(wall)).wall;
+            now
+        };
+        pauses.into_iter().map(&mut later).collect()
+    })
+}
+
 proptest! {
     #[test]
     fn a_token_past_its_end_on_either_clock_is_never_used(
@@ -418,25 +456,58 @@ proptest! {
         }
     }
 
+    /// Whatever the state, however each clock goes on, and whether pauses end meanwhile or not.
     #[test]
     fn only_a_later_time_moves_a_state_to_the_right_and_none_to_the_left(
-        lifetime in lifetimes(),
-        jitter in 0.0..=1.0f64,
+        token in tokens(),
         circumstances in circumstances(),
-        mut times in proptest::collection::vec(0.0..1.3f64, 2..12),
+        can_resend: bool,
+        times in moments(),
     ) {
-        let token = Held::Until(Schedule::new(START, lifetime, SAFETY_MARGIN, jitter));
-        let state = State { token, flying_since: None, resting: false, ..circumstances };
-        times.sort_by(f64::total_cmp);
+        let state = State { token, flying_since: None, ..circumstances };
         let ranks: Vec<_> = times
-            .into_iter()
-            .map(|share| rank(verdict(&state, lifetime.mul_f64(share))).0)
+            .iter()
+            .map(|now| rank(classify(&state, *now, can_resend)))
             .collect();
         prop_assert!(ranks.is_sorted(), "{:?}", ranks);
         // And a pause that ends never makes less of it, at any one time.
         let free = State { not_before: None, ..state };
-        let end = rank(verdict(&free, lifetime));
-        prop_assert!(rank(verdict(&state, lifetime)) <= end);
+        for now in times {
+            let paused = rank(classify(&state, now, can_resend));
+            prop_assert!(paused <= rank(classify(&free, now, can_resend)));
+        }
+    }
+
+    /// With a flight under way: a token in hand is waited with once, for less and less, and no
+    /// longer than to the same moment; then it goes on serving until it ends.
+    #[test]
+    fn while_a_flight_is_under_way_nobody_waits_anew(
+        token in tokens(),
+        circumstances in circumstances(),
+        since in 0..40_000_000u64,
+        can_resend: bool,
+        times in moments(),
+    ) {
+        let flying_since = Some(at(millis(since)));
+        let state = State { token, flying_since, ..circumstances };
+        let began = flying_since.unwrap();
+        let mut last: Option<(u8, Moment)> = None;
+        for now in times.into_iter().filter(|now| now.reached(began)) {
+            let (stage, until) = match classify(&state, now, can_resend) {
+                Verdict::Fresh | Verdict::Ageing => (0, now),
+                Verdict::Due { fallback: Some(left) } => (1, now.after(left)),
+                Verdict::Due { fallback: None } => (2, Moment::NEVER),
+                other => return Err(TestCaseError::fail(format!("{other:?}"))),
+            };
+            // Nobody starts another.
+            prop_assert!(!matches!(classify(&state, now, can_resend), Verdict::Ageing));
+            prop_assert!(stage != 1 || until.since(began) <= secs(1));
+            if let Some((before, ended)) = last {
+                prop_assert!(before != 2 || stage == 2, "an ended token came back");
+                prop_assert!(stage != 1 || before != 1 || until.monotonic <= ended.monotonic);
+            }
+            last = Some((stage, until));
+        }
     }
 
     #[test]
