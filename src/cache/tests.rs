@@ -1,7 +1,12 @@
 //! What shows only from inside: errors that are worth another attempt at once or carry a
 //! `Retry-After`, and the way of a request after a 401.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "it is for tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "it is for tests"
+)]
 
 use std::{collections::VecDeque, pin::pin, task};
 

@@ -13,8 +13,10 @@ use url::form_urlencoded;
 
 use super::*;
 
+type Target = (&'static str, fn(&[u8]));
+
 /// As they are called in `fuzz/`.
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+const TARGETS: [Target; 5] = [
     ("callback", callback),
     ("challenge", challenge),
     ("metadata", metadata),
@@ -96,11 +98,11 @@ pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Va
                 from.min(to)..from.max(to)
             };
             match fault {
-                Fault::Change(at, byte) => bytes
-                    .iter_mut()
-                    .nth(at.index(length))
-                    .into_iter()
-                    .for_each(|b| *b = byte),
+                Fault::Change(at, byte) => {
+                    if let Some(changed) = bytes.get_mut(at.index(length)) {
+                        *changed = byte;
+                    }
+                }
                 Fault::Insert(at, piece) => {
                     let at = at.index(length);
                     bytes.splice(at..at, piece);
@@ -117,7 +119,6 @@ pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Va
     })
 }
 
-/// Whether `a` and nothing else.
 fn one_of(values: &[&'static str]) -> impl Strategy<Value = String> + use<> {
     prop::sample::select(values.to_vec()).prop_map(str::to_owned)
 }
@@ -292,7 +293,9 @@ fn dates(seconds: u64) -> [String; 3] {
     ];
     let mut left = seconds / 86_400;
     let name = DAYS[usize::try_from(left % 7).unwrap()];
-    let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
     let mut year = 1970;
     while left >= 365 + u64::from(leap(year)) {
         left -= 365 + u64::from(leap(year));

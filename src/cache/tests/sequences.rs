@@ -16,11 +16,12 @@
 //! | `waiting` from when each caller came | a caller with a token waits too long |
 //! | a rejection of any token | a flight for a token that is not there |
 
-use std::collections::HashMap;
-
 use proptest::{prelude::*, sample::Index};
-use tokio::task::{Id, id};
+use tokio::task::id;
 
+mod rules;
+
+use self::rules::{A_BIT, Rules};
 use super::*;
 use crate::Event;
 
@@ -62,351 +63,6 @@ enum Step {
     Renew,
     Refresh,
     Forget,
-}
-
-#[derive(Clone, Debug)]
-struct Known {
-    value: String,
-    end: Option<Moment>,
-    /// Before its end.
-    ageing: Duration,
-    margin: Duration,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Fault {
-    retry: Retry,
-    wait: Duration,
-    at: Duration,
-}
-
-/// What a flight has come to so far; it is known by its task.
-#[derive(Default)]
-struct Attempts {
-    number: u32,
-    /// What was brought last, and asked for when.
-    brought: Option<(Brings, String, Moment)>,
-    fault: Option<Fault>,
-}
-
-/// Who was called when.
-#[derive(Clone, Copy)]
-struct Called {
-    at: Duration,
-    /// There was a token, and it had not ended.
-    in_hand: bool,
-    /// How often all had been forgotten.
-    forgets: u32,
-}
-
-struct Rules {
-    clock: ManualClock,
-    cache: Weak<Shared>,
-    jitter: f64,
-    answers: Vec<Answer>,
-    fetches: usize,
-    tokens: u32,
-    /// Since the beginning, as much as any clock can make of it.
-    now: Duration,
-    /// The clocks went apart.
-    apart: bool,
-    starts: Vec<Duration>,
-    flights: HashMap<Id, Attempts>,
-    /// The flight that has begun and not ended, if what it brings counts.
-    flight: Option<Id>,
-    /// The number of the last that has begun.
-    begun: Option<u64>,
-    /// The next that begins does not count: it was about to when all was forgotten.
-    forgotten: bool,
-    current: Option<Known>,
-    landed: Vec<(Duration, String)>,
-    dead_on_arrival: Vec<(Duration, String)>,
-    failures: u32,
-    /// Before these, no flight that nobody forces.
-    after_failure: Option<Duration>,
-    after_vain: Option<Duration>,
-    rejections: u32,
-    rejected_at: Option<Duration>,
-    rejected_flight_at: Option<Duration>,
-    /// Somebody forced a flight at this time.
-    refreshed_at: Option<Duration>,
-    late: Duration,
-    callers: usize,
-    forgets: u32,
-}
-
-/// Of jitter's rounding.
-const A_BIT: Duration = Duration::from_micros(1);
-
-impl Rules {
-    fn moment(&self) -> Moment {
-        self.clock.moment()
-    }
-
-    fn has_reached(&self, end: Moment) -> bool {
-        let now = self.moment();
-        now.monotonic >= end.monotonic || now.wall >= end.wall
-    }
-
-    fn over(&self, token: &Known) -> bool {
-        token.end.is_some_and(|end| self.has_reached(end))
-    }
-
-    fn within(&self, before_end: Duration, token: &Known) -> bool {
-        token
-            .end
-            .is_some_and(|end| self.has_reached(end.before(before_end)))
-    }
-
-    fn in_hand(&self) -> Option<&Known> {
-        self.current.as_ref().filter(|token| !self.over(token))
-    }
-
-    /// Until when the spacing or a pause lasts, if one does.
-    fn blocked(&self, late: Duration) -> Option<Duration> {
-        let spacing = self.starts.last().map(|start| *start + secs(1) + late);
-        let all = [spacing, self.after_failure, self.after_vain];
-        let last = all.into_iter().flatten().max();
-        last.filter(|until| self.now < *until)
-    }
-
-    fn flight_failed(&mut self, Fault { retry, wait, at }: Fault) {
-        self.flight = None;
-        self.failures += 1;
-        let longest = [1, 2, 4, 8, 16, 32, 60][(self.failures as usize - 1).min(6)] as f64;
-        let drawn = (longest * (1.0 + self.jitter) / 2.0).max(1.0);
-        let pause = match retry {
-            Retry::Never => secs(300),
-            _ => Duration::from_secs_f64(drawn),
-        };
-        self.after_failure = Some(at + pause.max(wait.min(secs(600))));
-    }
-
-    fn asked(&mut self, reason: FetchReason, attempt: u32) {
-        let this = self.flights.entry(id()).or_default();
-        assert_eq!(attempt, this.number + 1);
-        this.number = attempt;
-        if attempt > 1 {
-            let fault = this
-                .fault
-                .take()
-                .expect("another attempt is after a failure");
-            assert!(attempt <= 3 && fault.retry == Retry::Soon && fault.wait <= secs(3));
-            let pause = Duration::from_millis(100 << (attempt - 1)).max(fault.wait);
-            assert!(self.now >= fault.at + pause, "attempt {attempt} too soon");
-            return;
-        }
-        if std::mem::take(&mut self.forgotten) {
-            return;
-        }
-        self.flight = Some(id());
-        self.begun = self.shown().flight.as_ref().map(|flight| flight.id());
-        let rejected = self.rejected_at == Some(self.now);
-        let refreshed = self.refreshed_at == Some(self.now);
-        let waited = self.blocked(Duration::ZERO).is_some();
-        match reason {
-            FetchReason::Manual => assert!(refreshed),
-            FetchReason::Rejected => self.rejection_flight(),
-            // It waited for its time, and somebody was in a hurry.
-            _ if waited && refreshed => {}
-            _ if waited && rejected => self.rejection_flight(),
-            _ => {
-                assert!(
-                    self.blocked(Duration::ZERO)
-                        .is_none_or(|until| until <= self.now + A_BIT),
-                    "{reason:?} before its time: {:?}, {:?}, {:?}",
-                    self.now,
-                    self.starts,
-                    self.after_failure
-                );
-                if !self.apart {
-                    self.is_wanted(reason);
-                }
-            }
-        }
-        let hurried = waited && reason != FetchReason::Manual;
-        // To the cache it started when it was to, before somebody was in a hurry.
-        self.late = if hurried { secs(1) } else { Duration::ZERO };
-        self.starts.push(self.now);
-    }
-
-    fn is_wanted(&self, reason: FetchReason) {
-        match (&self.current, reason) {
-            (None, reason) => assert_eq!(reason, FetchReason::First),
-            (Some(token), FetchReason::Ageing) => {
-                assert!(
-                    self.within(token.ageing + A_BIT, token) && !self.within(token.margin, token)
-                );
-            }
-            (Some(token), reason) => {
-                assert_eq!(reason, FetchReason::Expired);
-                assert!(
-                    self.within(token.margin + A_BIT, token),
-                    "asked ahead of the margin"
-                );
-            }
-        }
-    }
-
-    /// 1 s after the first, doubling to 60 s; not in a pause after a failure.
-    fn rejection_flight(&mut self) {
-        assert_eq!(
-            self.rejected_at,
-            Some(self.now),
-            "nobody rejected the token in hand"
-        );
-        assert!(
-            self.after_failure
-                .is_none_or(|until| self.now + A_BIT >= until)
-        );
-        if let Some(last) = self.rejected_flight_at.filter(|_| self.rejections > 0) {
-            let pause = [1, 2, 4, 8, 16, 32, 60][(self.rejections as usize - 1).min(6)];
-            assert!(
-                self.now >= last + secs(pause),
-                "after {} rejections",
-                self.rejections
-            );
-        }
-        self.rejections += 1;
-        self.rejected_flight_at = Some(self.now);
-    }
-
-    fn failed(&mut self, error: &Error) {
-        let last = self.shown().error.as_ref().map(Error::to_string);
-        let this = self.flights.entry(id()).or_default();
-        let (retry, wait) = match this.brought.take() {
-            Some((Brings::Error { retry, wait }, ..)) => (retry, wait),
-            // It took too long.
-            _ => (Retry::Later, None),
-        };
-        let fault = Fault {
-            retry,
-            wait: secs(wait.unwrap_or_default()),
-            at: self.now,
-        };
-        // All errors are different: it is the last when it ended its flight.
-        let told = error.to_string();
-        let told = told.split_once(';').map_or(&*told, |(told, _)| told);
-        if retry != Retry::Soon || last.as_deref() == Some(told) {
-            assert_eq!(self.flight, Some(id()), "a flight that had been given up");
-            self.flight_failed(fault);
-        } else {
-            this.fault = Some(fault);
-        }
-    }
-
-    fn shown(&self) -> Arc<Snapshot> {
-        self.cache
-            .upgrade()
-            .expect("the cache")
-            .snapshot
-            .load_full()
-    }
-
-    fn obtained(&mut self) {
-        assert_eq!(
-            self.flight.take(),
-            Some(id()),
-            "a flight that had been given up"
-        );
-        let this = self.flights.entry(id()).or_default();
-        let Some((Brings::Token { lifetime, .. }, value, asked_at)) = this.brought.take() else {
-            unreachable!("a token that was not brought");
-        };
-        (self.failures, self.after_failure, self.after_vain) = (0, None, None);
-        let new = self.known(value.clone(), asked_at, lifetime);
-        let dead = self.over(&new);
-        self.landed.push((self.now, value.clone()));
-        let (kept, dead) = match self.current.take() {
-            Some(old) if old.value == value => {
-                let kept = match (old.end, new.end) {
-                    (Some(_), end @ Some(_)) => Known { end, ..old },
-                    (Some(_), None) => old,
-                    (None, _) => new,
-                };
-                self.in_vain(&kept);
-                let dead = self.over(&kept);
-                (kept, dead)
-            }
-            Some(old) if dead && !self.over(&old) => {
-                self.in_vain(&old);
-                (old, dead)
-            }
-            _ => (new, dead),
-        };
-        if dead {
-            self.dead_on_arrival.push((self.now, value));
-        }
-        self.current = Some(kept);
-    }
-
-    /// The next try comes after a quarter of the rest of its life.
-    fn in_vain(&mut self, token: &Known) {
-        let now = self.moment();
-        let rest = token.end.map_or(Duration::ZERO, |end| {
-            let monotonic = end.monotonic.saturating_sub(now.monotonic);
-            Duration::from_nanos(monotonic.min(end.wall.saturating_sub(now.wall)))
-        });
-        self.after_vain = Some(self.now + (rest / 4).max(secs(1)));
-    }
-
-    fn known(&self, value: String, asked_at: Moment, lifetime: Option<Duration>) -> Known {
-        let life = lifetime.unwrap_or_default();
-        let longest = if life < secs(4 * 3_600) {
-            secs(900)
-        } else {
-            secs(3_600)
-        };
-        let margin = (life / 10).min(secs(10));
-        let ageing = (life / 4).min(longest).mul_f64(0.75 + self.jitter / 4.0);
-        Known {
-            value,
-            end: lifetime.map(|life| asked_at.after(life)),
-            ageing: ageing.max(margin),
-            margin,
-        }
-    }
-
-    fn called(&mut self) -> Called {
-        self.callers += 1;
-        Called {
-            at: self.now,
-            in_hand: self.in_hand().is_some(),
-            forgets: self.forgets,
-        }
-    }
-
-    /// A caller goes on with `token`.
-    fn goes(&self, token: &AccessToken) {
-        let value = token.expose_secret().to_owned();
-        let this = (self.now, value.clone());
-        // For those who waited, at that moment.
-        if self.dead_on_arrival.contains(&this) {
-            return;
-        }
-        let current = self.current.as_ref().map(|token| &token.value);
-        assert_eq!(Some(&value), current, "there is a newer one");
-        assert!(self.in_hand().is_some(), "past its end");
-    }
-
-    fn returned(&mut self, called: Called, result: Result<AccessToken, Error>) {
-        self.callers -= 1;
-        match result {
-            Ok(token) => self.goes(&token),
-            Err(error) => assert!(self.in_hand().is_none(), "{error} with a token in hand"),
-        }
-        if called.in_hand && called.forgets == self.forgets && !self.apart {
-            let flight = self.starts.last().copied().unwrap_or_default();
-            let waited = called.at.max(flight + secs(1));
-            assert!(
-                self.now <= waited,
-                "waited from {:?} to {:?} with a token in hand: {:?}",
-                called.at,
-                self.now,
-                self.starts
-            );
-        }
-    }
 }
 
 /// A source that the rules look on at. What fails in a task, fails with the rules locked: see
@@ -462,36 +118,16 @@ impl Run {
         let clock = ManualClock::new();
         let rules = Arc::new(Mutex::new(Rules {
             clock: clock.clone(),
-            cache: Weak::new(),
             jitter,
             answers,
-            fetches: 0,
-            tokens: 0,
-            now: Duration::ZERO,
-            apart: false,
-            starts: Vec::new(),
-            flights: HashMap::new(),
-            flight: None,
-            begun: None,
-            forgotten: false,
-            current: None,
-            landed: Vec::new(),
-            dead_on_arrival: Vec::new(),
-            failures: 0,
-            after_failure: None,
-            after_vain: None,
-            rejections: 0,
-            rejected_at: None,
-            rejected_flight_at: None,
-            refreshed_at: None,
-            late: Duration::ZERO,
-            callers: 0,
-            forgets: 0,
+            ..Rules::default()
         }));
         let told = Arc::clone(&rules);
         let cache = TokenCache::builder(Scripted(Arc::clone(&rules)))
             .clock(clock.clone())
             .on_event(move |event| match event {
+                // One rule is broken: a second panic would end the process.
+                _ if std::thread::panicking() => {}
                 Event::Asked {
                     reason, attempt, ..
                 } => self::rules(&told).asked(*reason, *attempt),
@@ -777,6 +413,12 @@ proptest! {
     ) {
         run(answers, jitter, steps);
     }
+
+}
+
+proptest! {
+    // Each is of hundreds of calls.
+    #![proptest_config(ProptestConfig::with_cases(32))]
 
     /// However many callers, whatever the server says, and whatever is refused.
     #[test]

@@ -130,10 +130,10 @@ fn of_any_error(error: &Error, response: &Response<Bytes>) {
         "error_uri": oauth.uri(),
     });
     *printed.body_mut() = body.to_string().into();
-    let again = read(printed).expect_err("an error");
-    assert_eq!(again.oauth_error(), Some(oauth));
-    assert_eq!(again.retry(), error.retry());
-    assert_eq!(again.retry_after(), error.retry_after());
+    let again = read(printed).err();
+    let said = |error: &Error| (error.retry(), error.retry_after());
+    assert_eq!(again.as_ref().and_then(Error::oauth_error), Some(oauth));
+    assert_eq!(again.as_ref().map(said), Some(said(error)));
 }
 
 fn same(one: &Result<TokenResponse, Error>, other: &Result<TokenResponse, Error>) {
@@ -194,7 +194,7 @@ fn told(object: &Map<String, Json>) -> Option<Told> {
     if member("error").is_some_and(|error| error.as_str() != Some("")) {
         return None;
     }
-    if member("token_type").is_some() && text("token_type")?.to_ascii_lowercase() != "bearer" {
+    if member("token_type").is_some() && !text("token_type")?.eq_ignore_ascii_case("bearer") {
         return None;
     }
     let scope = member("scope").and_then(|scope| match scope {
@@ -221,7 +221,7 @@ fn seconds(lifetime: &Json) -> f64 {
         Json::String(text) => {
             let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
             let digits =
-                |part: &str| !part.is_empty() && !part.contains(|c| !('0'..='9').contains(&c));
+                |part: &str| !part.is_empty() && !part.contains(|c: char| !c.is_ascii_digit());
             let number = digits(whole) && digits(fraction);
             // Without its fraction, which `f64` may round up to the next second.
             number.then(|| text.parse()).and_then(Result::ok)
