@@ -4,10 +4,23 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Version,
-    header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION},
+    HeaderMap, HeaderName, HeaderValue, Method, Version,
+    header::{
+        ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, USER_AGENT,
+    },
 };
 use url::form_urlencoded;
+
+/// Headers of which `Debug` shows the value.
+const HARMLESS: [HeaderName; 7] = [
+    ACCEPT,
+    ACCEPT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    HOST,
+    TRANSFER_ENCODING,
+    USER_AGENT,
+];
 
 /// A request as it arrived at a [`MockIdp`](super::MockIdp).
 #[derive(Clone, PartialEq, Eq)]
@@ -56,12 +69,11 @@ impl Recorded {
 impl fmt::Debug for Recorded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Tests print it when they fail, and logs are kept: no secrets, in whichever place the
-        // client has put them.
+        // client has put them, a header of its own among them.
         let mut headers = self.headers.clone();
-        for name in [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE] {
-            if headers.contains_key(&name) {
-                // In place of all of that name.
-                headers.insert(name, HeaderValue::from_static("[REDACTED]"));
+        for (name, value) in &mut headers {
+            if !HARMLESS.contains(name) {
+                *value = HeaderValue::from_static("[REDACTED]");
             }
         }
         let query = if self.target.contains('?') {
