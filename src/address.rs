@@ -24,8 +24,8 @@ pub(crate) fn parse_plaintext(field: &'static str, url: &str) -> Result<Url, Con
     let Ok(url) = Url::parse(url) else {
         return error("not an absolute URL; write it as `https://host/path`");
     };
-    if !url.username().is_empty() || url.password().is_some() {
-        return error("credentials in the URL would end up in logs; take them out");
+    if has_userinfo(&url) {
+        return error(USERINFO);
     }
     if url.fragment().is_some() {
         return error("a URL with a `#fragment` cannot be requested; take it out");
@@ -34,6 +34,17 @@ pub(crate) fn parse_plaintext(field: &'static str, url: &str) -> Result<Url, Con
         "https" | "http" if url.host().is_some() => Ok(url),
         _ => error("not an https URL"),
     }
+}
+
+pub(crate) const USERINFO: &str = "credentials in the URL would end up in logs; take them out";
+
+pub(crate) fn has_userinfo(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
+/// What `Debug` shows of a URL with a query: without it, since it may have anything in it.
+pub(crate) fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(url, _)| url)
 }
 
 /// `base` and `path` with exactly one slash between them: unlike a relative reference (RFC 3986

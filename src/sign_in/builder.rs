@@ -338,6 +338,9 @@ fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
     let Ok(url) = Url::parse(uri) else {
         return error("not an absolute URI, such as `https://app.example/callback`");
     };
+    if address::has_userinfo(&url) {
+        return error(address::USERINFO);
+    }
     if uri.contains('#') {
         return error("has a `#fragment`, which no answer can have (RFC 6749 §3.1.2)");
     }

@@ -33,7 +33,7 @@ pub use self::{
     pending::{Login, PendingLogin},
 };
 use crate::{
-    ConfigError, Issuer, RefreshToken, StoreError,
+    ConfigError, Issuer, RefreshToken, StoreError, address,
     server::{Place, Server},
     store::{ErasedStore, MemoryStore, TokenStore},
 };
@@ -174,7 +174,7 @@ impl AuthorizationCode {
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
-            .field("redirect_uri", &self.redirect_uri)
+            .field("redirect_uri", &address::without_query(&self.redirect_uri))
             .field("scopes", &self.scopes)
             .field("server", &self.server)
             .finish_non_exhaustive()

@@ -14,7 +14,7 @@ use super::{
     pkce::Verifier,
 };
 use crate::{
-    BoxError, ConfigError, Error, ErrorKind, RefreshToken,
+    BoxError, ConfigError, Error, ErrorKind, RefreshToken, address,
     endpoint::{Form, Parameters},
     error::Retry,
 };
@@ -254,7 +254,7 @@ impl AuthorizationCode {
 impl fmt::Debug for PendingLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingLogin")
-            .field("redirect_uri", &self.redirect_uri)
+            .field("redirect_uri", &address::without_query(&self.redirect_uri))
             .finish_non_exhaustive()
     }
 }

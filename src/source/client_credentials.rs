@@ -306,6 +306,7 @@ fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
     check_scopes("scope", &grant.scopes)?;
     for resource in &grant.resources {
         match Url::parse(resource) {
+            Ok(uri) if address::has_userinfo(&uri) => return error("resource", address::USERINFO),
             Ok(uri) if uri.fragment().is_none() => {}
             _ => return error("resource", "not an absolute URI without a `#fragment`"),
         }
