@@ -3,9 +3,10 @@
 //! Invariant: neither `Display` nor `Debug` of an error shows a secret or any text of a response
 //! body. The one thing of a response that is shown is the OAuth error *code*, checked and bounded.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, io, sync::Arc, time::Duration};
 
 use http::StatusCode;
+use tokio::task::JoinError;
 
 use crate::effort::looked_at;
 
@@ -251,6 +252,12 @@ impl ErrorBuilder {
     pub(crate) fn caused_by(mut self, cause: impl Into<BoxError>) -> Self {
         self.0.source = Some(cause.into());
         self
+    }
+
+    /// By what became of a task, without the words of a panic: they are those of somebody else's
+    /// code, and may show anything.
+    pub(crate) fn interrupted_by(self, cause: JoinError) -> Self {
+        self.caused_by(io::Error::from(cause))
     }
 
     pub(crate) fn status(mut self, status: StatusCode) -> Self {

@@ -186,7 +186,7 @@ impl PendingLogin {
         exchange.await.unwrap_or_else(|cause| {
             let message = "the exchange of the code was interrupted";
             let error = Error::build(ErrorKind::Interrupted, Retry::Never, message);
-            Err(error.caused_by(cause).done())
+            Err(error.interrupted_by(cause).done())
         })
     }
 

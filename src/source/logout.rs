@@ -35,7 +35,7 @@ impl RefreshToken {
         done.await.unwrap_or_else(|cause| {
             let message = "the logout was interrupted";
             let error = Error::build(ErrorKind::Interrupted, Retry::Later, message);
-            Err(error.caused_by(cause).done())
+            Err(error.interrupted_by(cause).done())
         })
     }
 }

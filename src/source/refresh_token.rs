@@ -339,7 +339,7 @@ impl TokenSource for RefreshToken {
         exchange.await.unwrap_or_else(|error| {
             let message = "the exchange of the refresh token was interrupted";
             let error =
-                Error::build(ErrorKind::Interrupted, Retry::Later, message).caused_by(error);
+                Error::build(ErrorKind::Interrupted, Retry::Later, message).interrupted_by(error);
             Err(error.done())
         })
     }
