@@ -80,8 +80,8 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Called with each [`Event`], by the task or the caller that it happens to: it has to be quick,
-    /// and not to panic. The last call counts. Default: nobody is told, but for `tracing` and
+    /// Called with each [`Event`], by the task or the caller that it happens to: it has to be quick.
+    /// If it panics, that event is lost to it, and nothing else is. The last call counts. Default: nobody is told, but for `tracing` and
     /// `metrics` with the features of these names.
     ///
     /// ```

@@ -12,6 +12,7 @@ mod meter;
 use std::{
     borrow::Cow,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -91,7 +92,8 @@ impl Events {
         #[cfg(feature = "metrics")]
         meter::count(&self.name, event);
         if let Some(listener) = &self.listener {
-            listener(event);
+            // Told of a panic of the source's while the task unwinds, a second one would abort.
+            let _ = catch_unwind(AssertUnwindSafe(|| listener(event)));
         }
     }
 }
