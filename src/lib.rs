@@ -173,6 +173,13 @@ pub use self::{
 /// Opens a URL in the browser that the person at this machine uses, for
 /// [`AuthorizationCode::login_on_loopback`]. Where there is none, it prints the URL to standard
 /// error, for the person to open it elsewhere.
+///
+/// The browser gets the URL as an argument, which others on the machine may see, and the crate
+/// `webbrowser`, which starts it, logs that at `debug`: the login's `state`, challenge and parameters
+/// are in it, but neither a secret of the client's nor the verifier
+/// ([plain challenges](AuthorizationCodeBuilder::insecure_plain_challenge) aside). With
+/// [pushed requests](AuthorizationCodeBuilder::pushed_request_url), it is a reference that is good for
+/// a minute or so.
 #[cfg(feature = "browser")]
 pub fn open_browser(url: &str) {
     if webbrowser::open(url).is_err() {
