@@ -81,8 +81,8 @@ impl TokenCacheBuilder {
     }
 
     /// Called with each [`Event`], by the task or the caller that it happens to: it has to be quick.
-    /// If it panics, that event is lost to it, and nothing else is. The last call counts. Default: nobody is told, but for `tracing` and
-    /// `metrics` with the features of these names.
+    /// If it panics, that event is lost to it, and nothing else is. The last call counts. Default:
+    /// nobody is told, but for `tracing` and `metrics` with the features of these names.
     ///
     /// ```
     /// use bearer_auth::{Event, StaticToken, TokenCache};
