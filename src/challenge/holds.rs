@@ -22,7 +22,8 @@ pub(crate) fn of_any_header(line: &[u8]) {
     let printed = print(&read);
     assert_eq!(parse(&printed), read, "{text:?}, printed as {printed:?}");
     among_others(line, &read);
-    // Behind garbage that has no quote in it, nothing is hidden, and nothing changes before it.
+    // Quotes may reach to the end. Otherwise nothing is hidden behind it, nothing changes before, and
+    // what is behind garbage is nobody's.
     if !text.contains('"') {
         let line = format!(r#"{text}, Bearer error="invalid_token""#);
         let mut behind = parse(&line);
@@ -33,6 +34,7 @@ pub(crate) fn of_any_header(line: &[u8]) {
                 && last.param("ERROR") == Some("invalid_token")
         }));
         assert_eq!(behind, read, "{text:?}");
+        assert_eq!(parse(&format!("{text}, @, error=x")), read, "{text:?}");
     }
 }
 

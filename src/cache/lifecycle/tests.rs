@@ -411,19 +411,26 @@ fn tokens() -> impl Strategy<Value = Held> {
     prop_oneof![1 => Just(Held::Nothing), 1 => Just(Held::Lasting), 8 => until]
 }
 
-/// In order: each clock goes on by itself, as with a suspend or one that is set forward.
-fn moments() -> impl Strategy<Value = Vec<Moment>> {
-    let pause = || prop_oneof![Just(0), 0..2_000u64, 0..100_000u64, 0..50_000_000u64];
-    proptest::collection::vec((pause(), pause(), any::<bool>()), 2..12).prop_map(|pauses| {
-        let mut now = START;
-        let mut later = |(monotonic, wall, together): (u64, u64, bool)| {
-            let wall = if together { monotonic } else { wall };
-            now.monotonic = now.after(millis(monotonic)).monotonic;
-            now.wall = now.after(millis(wall)).wall;
-            now
-        };
-        pauses.into_iter().map(&mut later).collect()
-    })
+/// In order: each clock goes on by itself, as with a suspend or one that is set forward. In shares
+/// of the token's life.
+fn shares() -> impl Strategy<Value = Vec<(f64, f64, bool)>> {
+    let share = || prop_oneof![Just(0.0), 0.0..0.01f64, 0.0..0.3f64, 0.0..1.1f64];
+    proptest::collection::vec((share(), share(), any::<bool>()), 2..12)
+}
+
+fn moments(token: &Held, shares: Vec<(f64, f64, bool)>) -> Vec<Moment> {
+    let life = match token {
+        Held::Until(schedule) => schedule.expires_at().since(START),
+        Held::Nothing | Held::Lasting => secs(3_600),
+    };
+    let mut now = START;
+    let mut later = |(monotonic, wall, together): (f64, f64, bool)| {
+        let wall = if together { monotonic } else { wall };
+        now.monotonic = now.after(life.mul_f64(monotonic)).monotonic;
+        now.wall = now.after(life.mul_f64(wall)).wall;
+        now
+    };
+    shares.into_iter().map(&mut later).collect()
 }
 
 proptest! {
@@ -462,8 +469,9 @@ proptest! {
         token in tokens(),
         circumstances in circumstances(),
         can_resend: bool,
-        times in moments(),
+        shares in shares(),
     ) {
+        let times = moments(&token, shares);
         let state = State { token, flying_since: None, ..circumstances };
         let ranks: Vec<_> = times
             .iter()
@@ -484,14 +492,14 @@ proptest! {
     fn while_a_flight_is_under_way_nobody_waits_anew(
         token in tokens(),
         circumstances in circumstances(),
-        since in 0..40_000_000u64,
         can_resend: bool,
-        times in moments(),
+        shares in shares(),
     ) {
-        let began = at(millis(since));
+        let times = moments(&token, shares);
+        let began = times[0];
         let state = State { token, flying_since: Some(began), ..circumstances };
         let mut last: Option<(u8, Moment)> = None;
-        for now in times.into_iter().filter(|now| now.reached(began)) {
+        for now in times {
             let (stage, until) = match classify(&state, now, can_resend) {
                 Verdict::Fresh => (0, now),
                 Verdict::Due { fallback: Some(left) } => (1, now.after(left)),

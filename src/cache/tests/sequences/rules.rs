@@ -106,6 +106,25 @@ impl Rules {
         self.current.as_ref().filter(|token| !self.over(token))
     }
 
+    /// How long until the token in hand comes to `boundary`, at most a year.
+    pub(super) fn until(&self, boundary: Boundary) -> Duration {
+        let Some((end, token)) = self.current.as_ref().and_then(|t| Some((t.end?, t))) else {
+            return Duration::ZERO;
+        };
+        let before = match boundary {
+            Boundary::Ageing => token.ageing,
+            Boundary::Margin => token.margin,
+            Boundary::End => Duration::ZERO,
+        };
+        let now = self.moment();
+        let (monotonic, wall) = (
+            end.monotonic - now.monotonic.min(end.monotonic),
+            end.wall - now.wall.min(end.wall),
+        );
+        let left = Duration::from_nanos(monotonic.min(wall));
+        left.saturating_sub(before).min(secs(31_536_000))
+    }
+
     /// Until when the spacing or a pause lasts, if one does.
     pub(super) fn blocked(&self, late: Duration) -> Option<Duration> {
         let spacing = self.starts.last().map(|start| *start + secs(1) + late);
