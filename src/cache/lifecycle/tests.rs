@@ -508,6 +508,10 @@ proptest! {
                 other => return Err(TestCaseError::fail(format!("{other:?}"))),
             };
             prop_assert!(stage != 1 || until.since(began) <= secs(1));
+            if let (1, Held::Until(schedule)) = (stage, &token) {
+                let left = now.until(schedule.expires_at());
+                prop_assert!(until.since(now) <= left / 2, "past half of what is left");
+            }
             if let Some((before, ended)) = last {
                 prop_assert!(before != 2 || stage == 2, "an ended token came back");
                 prop_assert!(stage != 1 || before != 1 || until.monotonic <= ended.monotonic);

@@ -3,18 +3,22 @@
 //! ([`Rules`]): they see what the source is asked and what callers get, and nothing of the cache's
 //! state but whether a token request is under way.
 //!
-//! What was broken to see it fail, and where:
+//! Steps lie densest where the rules change. What was broken to see it fail, each by itself, and
+//! which rule it breaks:
 //!
-//! | broken | fails |
+//! | broken | rule |
 //! |---|---|
-//! | `Control::not_before` without the spacing, the failure, or the vain flight | a flight before its time |
-//! | `after_failure` that does not double, or without `Retry-After`, or without its five minutes | the same |
-//! | `after_rejection` that does not double; a rejection while backing off; quiet after a minute | the same |
-//! | `Stage::Margin` as `Fresh`, or without its fallback | a new token could have been had; an error with a token in hand |
-//! | `Stage::Over` as `Margin`; `reached` on one clock | a token past its end |
-//! | a dead token that displaces a good one; `renewed` that does nothing | a token that is not the current one; past its end |
-//! | `waiting` from when each caller came | a caller with a token waits too long |
-//! | a rejection of any token | a flight for a token that is not there |
+//! | the spacing, a failure, or a flight in vain does not keep the next on the ground | no flight before its time |
+//! | pauses that do not double, forget `Retry-After`, or are short after what somebody has to mend; a success that keeps the failure | the same, and at most seven in a minute |
+//! | `Retry-After` without its bound; callers who are not told of a failure | callers are told when the next flight may start |
+//! | a fourth attempt; one after any error; one against a long `Retry-After` | attempts |
+//! | rejections that do not double, are new after a minute, or come in a pause after a failure | rejections' pauses, and at most seven in a minute |
+//! | any rejected token counts | nobody rejected the token in hand |
+//! | the margin reads as ageing; ageing never renews | a new token could be had |
+//! | ageing begins at a third | no flight that nobody wants |
+//! | the margin without its fallback; waiting that counts from each caller | nobody waits for long with a token in hand |
+//! | over when both clocks say so; `in_hand`, whatever the time; `renewed` that does nothing | no token past its end |
+//! | a dead token displaces a good one; a failure, or nothing, takes the token; `forget` keeps it; a flight that was given up lands | it is the newest good one |
 
 use proptest::{prelude::*, sample::Index};
 use tokio::task::id;
