@@ -10,7 +10,7 @@
 //! cargo fuzz run --sanitizer none challenge fuzz/corpus/challenge fuzz/seeds/challenge -- -dict=fuzz/dictionary
 //! ```
 //!
-//! Without a sanitizer, since there is nothing unsafe here, a stable compiler will do.
+//! Without a sanitizer, which safe code has little use for, a stable compiler will do.
 //!
 //! What was broken to see it fail, each by itself:
 //!
