@@ -137,6 +137,14 @@ impl Control {
         self.flight = Some(Arc::clone(flight));
     }
 
+    /// A flight that waited for its time starts: earlier than it was to, if somebody was in a hurry,
+    /// or later, if the machine slept.
+    pub(super) fn started(&mut self, flight: &Flight, now: Moment) {
+        if self.is_current(flight) {
+            self.last_start = Some(now);
+        }
+    }
+
     /// What the source is asked in a flight that starts for `reason`.
     pub(super) fn request(&self, reason: FetchReason) -> TokenRequest {
         let mut request = TokenRequest::because(match reason {
@@ -170,12 +178,17 @@ impl Control {
 
     /// The flight is over, or given up. `false` if it no longer was the one under way.
     pub(super) fn clear(&mut self, flight: &Flight) -> bool {
-        let current = self.flight.as_ref().is_some_and(|f| f.id() == flight.id());
+        let current = self.is_current(flight);
         if current {
             self.flight = None;
             self.resting = false;
         }
         current
+    }
+
+    fn is_current(&self, flight: &Flight) -> bool {
+        let current = self.flight.as_ref();
+        current.is_some_and(|current| current.id() == flight.id())
     }
 
     fn store(&mut self, now: Moment, arrived: Arrived, margin: Duration, jitter: f64) -> Landed {

@@ -173,6 +173,7 @@ async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
         let _ = clock
             .timeout(delay, &flight.runtime, flight.hurry.notified())
             .await;
+        shared.transition(|control, now| control.started(flight, now));
     }
     let limit = shared.settings.fetch_timeout;
     let result = clock

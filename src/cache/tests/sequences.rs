@@ -318,7 +318,7 @@ impl Run {
             .current
             .as_ref()
             .is_none_or(|token| rules.within(token.ageing.saturating_sub(A_BIT), token));
-        asks && ages && !fetching && !rules.apart && rules.blocked(rules.late).is_none()
+        asks && ages && !fetching && !rules.apart && rules.blocked().is_none()
     }
 
     fn rejected(&self) -> Option<AccessToken> {
@@ -351,6 +351,40 @@ fn run(answers: Vec<Answer>, jitter: f64, steps: Vec<Step>) -> Vec<Duration> {
         assert_eq!(rules.callers, 0, "they still wait");
         rules.starts.clone()
     })
+}
+
+/// The machine slept, or somebody was in a hurry: what was found with the properties below.
+#[test]
+fn a_flight_that_waited_for_its_time_is_spaced_from_when_it_started() {
+    let dead = Answer {
+        takes: Duration::ZERO,
+        brings: Brings::Token {
+            lifetime: Some(Duration::ZERO),
+            again: false,
+        },
+    };
+    let fails = Answer {
+        takes: Duration::ZERO,
+        brings: Brings::Error {
+            retry: Retry::Later,
+            wait: None,
+        },
+    };
+    let call = Step::Call { can_resend: false };
+    let (waits, slept) = (call.clone(), Step::Suspend(secs(3_600)));
+    let steps = vec![
+        call.clone(),
+        waits,
+        slept,
+        Step::Pass(secs(1)),
+        call.clone(),
+    ];
+    let starts = run(vec![dead.clone()], 0.0, steps);
+    assert_eq!(starts.len(), 3);
+    assert!(starts[2] >= starts[1] + secs(1), "{starts:?}");
+    let (waits, hurry) = (Step::Try, Step::Reject);
+    let steps = vec![call.clone(), waits, Step::Pass(secs(0)), hurry, call];
+    assert_eq!(run(vec![dead, fails], 0.0, steps).len(), 2);
 }
 
 fn lives() -> impl Strategy<Value = Duration> {

@@ -74,7 +74,6 @@ pub(super) struct Rules {
     pub(super) rejected_flight_at: Option<Duration>,
     /// Somebody forced a flight at this time.
     pub(super) refreshed_at: Option<Duration>,
-    pub(super) late: Duration,
     pub(super) callers: usize,
     pub(super) forgets: u32,
 }
@@ -126,8 +125,8 @@ impl Rules {
     }
 
     /// Until when the spacing or a pause lasts, if one does.
-    pub(super) fn blocked(&self, late: Duration) -> Option<Duration> {
-        let spacing = self.starts.last().map(|start| *start + secs(1) + late);
+    pub(super) fn blocked(&self) -> Option<Duration> {
+        let spacing = self.starts.last().map(|start| *start + secs(1));
         let all = [spacing, self.after_failure, self.after_vain];
         let last = all.into_iter().flatten().max();
         last.filter(|until| self.now < *until)
@@ -166,7 +165,7 @@ impl Rules {
         self.begun = self.shown().flight.as_ref().map(|flight| flight.id());
         let rejected = self.rejected_at == Some(self.now);
         let refreshed = self.refreshed_at == Some(self.now);
-        let waited = self.blocked(Duration::ZERO).is_some();
+        let waited = self.blocked().is_some();
         match reason {
             FetchReason::Manual => assert!(refreshed),
             FetchReason::Rejected => self.rejection_flight(),
@@ -175,8 +174,7 @@ impl Rules {
             _ if waited && rejected => self.rejection_flight(),
             _ => {
                 assert!(
-                    self.blocked(Duration::ZERO)
-                        .is_none_or(|until| until <= self.now + A_BIT),
+                    self.blocked().is_none_or(|until| until <= self.now + A_BIT),
                     "{reason:?} before its time: {:?}, {:?}, {:?}",
                     self.now,
                     self.starts,
@@ -187,9 +185,6 @@ impl Rules {
                 }
             }
         }
-        let hurried = waited && reason != FetchReason::Manual;
-        // To the cache it started when it was to, before somebody was in a hurry.
-        self.late = if hurried { secs(1) } else { Duration::ZERO };
         self.starts.push(self.now);
     }
 
@@ -362,12 +357,9 @@ impl Rules {
         let (Some(told), Some(failed)) = (error.retry_after(), self.after_failure) else {
             return;
         };
-        let blocked = self.blocked(self.late).unwrap_or(failed);
-        let right = [failed, blocked].map(|until| (self.now + told).abs_diff(until) <= A_BIT);
-        assert!(
-            self.apart || right.contains(&true),
-            "{told:?}, not {failed:?}"
-        );
+        let told = self.now + told;
+        let right = told.abs_diff(self.blocked().unwrap_or(failed)) <= A_BIT;
+        assert!(self.apart || right, "{told:?}, not {failed:?}");
     }
 
     pub(super) fn returned(&mut self, called: Called, result: Result<AccessToken, Error>) {
