@@ -15,6 +15,8 @@
 //! - A refresh token whose answer was lost is sent once more, and never again, by no process: it
 //!   may have been used. That it was sent is in the store before it is. (If the store does not take
 //!   that, this process knows.)
+//! - A store that says it is busy, at any step before the refresh token is sent, keeps it from being
+//!   sent. If it says so afterwards, it has something newer, and that counts.
 //! - What holds the lock waits for one exchange and nothing else, for a minute at most.
 
 use std::{
@@ -154,6 +156,16 @@ pub(super) enum NoLock {
     Broken,
 }
 
+/// What became of a session in the store.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    Yes,
+    /// The store fails, or there is no lock.
+    No,
+    /// Somebody else may be sending the refresh token.
+    Busy,
+}
+
 impl Inner {
     pub(super) async fn lock(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
         self.store.lock_boxed().await.map_err(|cause| {
@@ -175,15 +187,38 @@ impl Inner {
         state: &mut State,
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
         session: Session,
-    ) {
+    ) -> Saved {
         state.known = Some(session);
         state.unsaved = true;
-        if let Some(locked) = locked {
-            match locked.save_boxed(state.known.as_ref()).await {
-                Ok(()) => (state.unsaved, state.uncounted) = (false, false),
-                Err(cause) => self.warn(StoreOperation::Save, cause),
+        let Some(locked) = locked else {
+            return Saved::No;
+        };
+        match locked.save_boxed(state.known.as_ref()).await {
+            Ok(()) => {
+                (state.unsaved, state.uncounted) = (false, false);
+                Saved::Yes
+            }
+            Err(cause) => {
+                let busy = cause.is::<BusyStore>();
+                self.warn(StoreOperation::Save, cause);
+                if busy { Saved::Busy } else { Saved::No }
             }
         }
+    }
+
+    /// As [`save`](Self::save), of what an exchange has brought. A store that is busy then has
+    /// something newer, of somebody else: that is read next.
+    async fn commit(
+        &self,
+        state: &mut State,
+        locked: Option<&mut (dyn ErasedLocked + 'static)>,
+        session: Session,
+    ) -> Saved {
+        let saved = self.save(state, locked, session).await;
+        if saved == Saved::Busy {
+            (state.unsaved, state.uncounted) = (false, false);
+        }
+        saved
     }
 
     /// As [`save`](Self::save), when nothing but the number of sends is new: another process may
@@ -193,11 +228,12 @@ impl Inner {
         state: &mut State,
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
         session: Session,
-    ) {
+    ) -> Saved {
         let newer = state.unsaved;
-        self.save(state, locked, session).await;
+        let saved = self.save(state, locked, session).await;
         state.uncounted = state.unsaved;
         state.unsaved = state.unsaved && newer;
+        saved
     }
 
     /// The session, as far as it is known: what the store would not take is newer than what it has,
@@ -220,8 +256,11 @@ impl Inner {
                     required("there is no session: nobody is signed in")
                 }
                 Err(cause) => {
-                    let damaged = cause.is::<DamagedSession>();
+                    let (busy, damaged) = (cause.is::<BusyStore>(), cause.is::<DamagedSession>());
                     self.warn(StoreOperation::Load, cause);
+                    if busy {
+                        return Err(store_is_busy());
+                    }
                     if damaged {
                         required("what the token store has is no session: sign in again")
                     } else {
@@ -281,7 +320,14 @@ impl Inner {
             sends: session.sends + 1,
             ..session.clone()
         };
-        self.count(&mut state, locked.as_deref_mut(), sent).await;
+        let before = (state.unsaved, state.uncounted);
+        let counted = self.count(&mut state, locked.as_deref_mut(), sent).await;
+        if counted == Saved::Busy {
+            // Nothing is sent, so nothing is to be counted.
+            state.known = Some(session);
+            (state.unsaved, state.uncounted) = before;
+            return Err(store_is_busy());
+        }
         match self.exchange(&refresh_token, &endpoints.token).await {
             Ok(response) => {
                 let next = Session {
@@ -290,7 +336,7 @@ impl Inner {
                     sends: 0,
                     access: Some(response.access(Clock::default().system_time())),
                 };
-                self.save(&mut state, locked.as_deref_mut(), next).await;
+                self.commit(&mut state, locked.as_deref_mut(), next).await;
                 Ok(Some(response))
             }
             // A refusal, or nothing sent: this time it has not been used up.
@@ -303,7 +349,11 @@ impl Inner {
                         sends: 0,
                         ..session
                     };
-                    self.save(&mut state, locked.as_deref_mut(), over).await;
+                    let saved = self.commit(&mut state, locked.as_deref_mut(), over).await;
+                    if saved == Saved::Busy {
+                        // The session goes on: it is another that was refused.
+                        return Err(store_is_busy());
+                    }
                 } else {
                     self.count(&mut state, locked.as_deref_mut(), session).await;
                 }
@@ -428,7 +478,7 @@ fn store_fails() -> Error {
 }
 
 fn store_is_busy() -> Error {
-    let message = "somebody else holds the lock of the token store";
+    let message = "the token store is busy: somebody else may be renewing the session";
     Error::build(ErrorKind::Source, Retry::Later, message).done()
 }
 

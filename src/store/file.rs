@@ -217,7 +217,7 @@ impl Form {
         let json = json.expose_secret().as_bytes();
         #[cfg(feature = "seal")]
         if self.sealer.seals() {
-            return Ok(self.sealer.seal(json)?.into());
+            return Ok(self.sealer.seal(json, b"")?.into());
         }
         Ok(json.to_vec().into())
     }
@@ -225,7 +225,10 @@ impl Form {
     fn read(&self, content: &[u8]) -> Result<Session, String> {
         #[cfg(feature = "seal")]
         if self.sealer.seals() {
-            let opened = self.sealer.open(content).map_err(|why| why.to_string())?;
+            let opened = self
+                .sealer
+                .open(content, b"")
+                .map_err(|why| why.to_string())?;
             return read_session(&opened);
         }
         if content.starts_with(SEALED) {

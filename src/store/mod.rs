@@ -27,6 +27,8 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "keyring")]
 #[cfg_attr(docsrs, doc(cfg(feature = "keyring")))]
 pub use self::keyring::{KeyringStore, LockedKeyring};
+#[cfg(feature = "redis")]
+pub(crate) use self::sealed::Sealer;
 #[cfg(feature = "seal")]
 #[cfg_attr(docsrs, doc(cfg(feature = "seal")))]
 pub use self::sealed::SealingKey;
@@ -98,7 +100,9 @@ impl fmt::Display for DamagedSession {
 
 impl std::error::Error for DamagedSession {}
 
-/// Somebody else has held the lock of a store for too long, and may be exchanging the refresh token.
+/// Somebody else has held the lock of a store for too long, and may be exchanging the refresh token;
+/// or it cannot be known. From any step before the refresh token is sent, it keeps it from being sent.
+/// From writing what came for it: somebody else has written something newer, which counts.
 #[derive(Debug)]
 pub struct BusyStore(String);
 

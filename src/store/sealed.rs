@@ -6,7 +6,8 @@
 //! ```
 //!
 //! XChaCha20-Poly1305. The invariants: all that stands before the nonce is associated data, so
-//! nothing of it can be changed, the version least of all; every nonce is fresh from the operating
+//! nothing of it can be changed, the version least of all; and so is the name of the place, where a
+//! store has several, so that nothing can be moved to another; every nonce is fresh from the operating
 //! system (a generator of this process would be copied by a fork, and repeat itself); what does not
 //! open says why, and shows none of its content.
 
@@ -145,7 +146,8 @@ impl Sealer {
         Err(ConfigError::new("sealing key", problem))
     }
 
-    pub(crate) fn seal(&self, clear: &[u8]) -> Result<Vec<u8>, BoxError> {
+    /// `place`: opens nowhere else. May be empty.
+    pub(crate) fn seal(&self, clear: &[u8], place: &[u8]) -> Result<Vec<u8>, BoxError> {
         let key = self.seals.as_ref().ok_or("no key to seal with")?;
         let mut nonce = [0; NONCE];
         SysRng.try_fill_bytes(&mut nonce)?;
@@ -155,7 +157,7 @@ impl Sealer {
         sealed.extend_from_slice(&key.id);
         let payload = Payload {
             msg: clear,
-            aad: &sealed,
+            aad: &[&sealed, place].concat(),
         };
         let ciphertext = key.cipher().encrypt(&XNonce::from(nonce), payload);
         let ciphertext = ciphertext.map_err(|_| "too long to be sealed")?;
@@ -164,7 +166,11 @@ impl Sealer {
         Ok(sealed)
     }
 
-    pub(crate) fn open(&self, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, Cow<'static, str>> {
+    pub(crate) fn open(
+        &self,
+        sealed: &[u8],
+        place: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Cow<'static, str>> {
         let Some(rest) = sealed.strip_prefix(SEALED) else {
             return Err("not sealed, and it should be: sign in again to replace it".into());
         };
@@ -182,7 +188,7 @@ impl Sealer {
         };
         let payload = Payload {
             msg: ciphertext,
-            aad: header,
+            aad: &[header, place].concat(),
         };
         let clear = key.cipher().decrypt(&XNonce::from(*nonce), payload);
         Ok(Zeroizing::new(clear.map_err(|_| DAMAGED)?))
@@ -207,9 +213,12 @@ mod tests {
     fn what_is_sealed_opens_and_is_another_each_time() {
         let sealer = sealer(7);
         for clear in [CANARY, b""] {
-            let (one, other) = (sealer.seal(clear).unwrap(), sealer.seal(clear).unwrap());
-            assert_eq!(*sealer.open(&one).unwrap(), clear);
-            assert_eq!(*sealer.open(&other).unwrap(), clear);
+            let (one, other) = (
+                sealer.seal(clear, b"").unwrap(),
+                sealer.seal(clear, b"").unwrap(),
+            );
+            assert_eq!(*sealer.open(&one, b"").unwrap(), clear);
+            assert_eq!(*sealer.open(&other, b"").unwrap(), clear);
             let nonce = |sealed: &[u8]| sealed[HEADER..HEADER + NONCE].to_vec();
             assert_ne!(nonce(&one), nonce(&other));
             assert_ne!(one[HEADER + NONCE..], other[HEADER + NONCE..]);
@@ -220,24 +229,24 @@ mod tests {
     #[test]
     fn every_flipped_bit_and_every_cut_is_an_error() {
         let sealer = sealer(7);
-        let sealed = sealer.seal(CANARY).unwrap();
+        let sealed = sealer.seal(CANARY, b"").unwrap();
         for at in 0..sealed.len() {
             for bit in 0..8 {
                 let mut flipped = sealed.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(sealer.open(&flipped).is_err(), "bit {bit} of {at}");
+                assert!(sealer.open(&flipped, b"").is_err(), "bit {bit} of {at}");
             }
-            assert!(sealer.open(&sealed[..at]).is_err(), "cut at {at}");
+            assert!(sealer.open(&sealed[..at], b"").is_err(), "cut at {at}");
         }
         let longer = [&sealed[..], b"x"].concat();
-        assert!(sealer.open(&longer).is_err());
+        assert!(sealer.open(&longer, b"").is_err());
     }
 
     /// The header is bound, and not only looked at: a key whose id is made to fit does not help.
     #[test]
     fn the_header_is_associated_data() {
         let sealer = sealer(7);
-        let sealed = sealer.seal(CANARY).unwrap();
+        let sealed = sealer.seal(CANARY, b"").unwrap();
         let (nonce, ciphertext) = sealed[HEADER..].split_first_chunk::<NONCE>().unwrap();
         let cipher = SealingKey::new([7; 32]).cipher();
         let open = |aad: &[u8]| {
