@@ -16,6 +16,11 @@ pub mod web_application {}
 #[doc = include_str!("../docs/program.md")]
 pub mod program {}
 
+/// Processes share tokens and sessions in Redis.
+#[cfg(feature = "redis")]
+#[doc = include_str!("../docs/fleet.md")]
+pub mod fleet {}
+
 /// What operators see: events, logs and metrics.
 #[doc = include_str!("../docs/observability.md")]
 pub mod observability {}

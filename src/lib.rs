@@ -119,6 +119,9 @@ mod effort;
 pub mod endpoint;
 mod error;
 mod event;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod fleet;
 #[cfg(all(test, not(fuzzing)))]
 mod fuzzing;
 #[cfg(fuzzing)]

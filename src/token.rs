@@ -144,6 +144,11 @@ pub(crate) struct Header {
 }
 
 impl Header {
+    #[cfg(feature = "redis")]
+    pub(crate) fn name(&self) -> &HeaderName {
+        &self.name
+    }
+
     /// The scheme and the token.
     pub(crate) fn parts(&self) -> (&str, &str) {
         let value = std::str::from_utf8(self.value.as_bytes()).unwrap_or_default();

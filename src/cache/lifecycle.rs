@@ -50,11 +50,7 @@ pub(super) struct Schedule {
 impl Schedule {
     /// For a token asked for at `anchor` that lives for `lifetime` from then. `jitter` is in [0, 1].
     pub(super) fn new(anchor: Moment, lifetime: Duration, margin: Duration, jitter: f64) -> Self {
-        let longest = if lifetime >= LONG_LIFETIME {
-            LONGEST_AGEING_OF_LONG
-        } else {
-            LONGEST_AGEING
-        };
+        let longest = longest_ageing(lifetime);
         let factor = LEAST_JITTER + (1.0 - LEAST_JITTER) * jitter.clamp(0.0, 1.0);
         let margin = margin.min(lifetime / MARGIN_SHARE);
         let ageing = (lifetime / AGEING_SHARE).min(longest).mul_f64(factor);
@@ -97,6 +93,20 @@ impl Schedule {
         } else {
             Stage::Ageing
         }
+    }
+}
+
+/// The longest that a token of this lifetime may be ageing, as jitter has it.
+#[cfg(feature = "redis")]
+pub(crate) fn ageing_at_most(lifetime: Duration) -> Duration {
+    (lifetime / AGEING_SHARE).min(longest_ageing(lifetime))
+}
+
+fn longest_ageing(lifetime: Duration) -> Duration {
+    if lifetime >= LONG_LIFETIME {
+        LONGEST_AGEING_OF_LONG
+    } else {
+        LONGEST_AGEING
     }
 }
 

@@ -24,6 +24,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "redis")]
+pub(crate) use self::lifecycle::ageing_at_most;
 pub(crate) use self::way::{Acquire, Waiting};
 pub use self::{builder::TokenCacheBuilder, keeper::KeepFresh, status::TokenStatus};
 use self::{

@@ -208,6 +208,11 @@ impl Discovery {
         &self.issuer.name
     }
 
+    #[cfg(feature = "redis")]
+    pub(super) fn metadata_url(&self) -> Option<&str> {
+        self.issuer.metadata_url.as_deref()
+    }
+
     pub(super) fn issuer(&self) -> Option<&str> {
         exact(&self.issuer.name)
     }

@@ -18,6 +18,8 @@ pub use self::issuer::Issuer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::metadata::holds;
 use self::{issuer::Discovery, metadata::Metadata};
+#[cfg(feature = "redis")]
+use crate::fleet::Digest;
 use crate::{
     ClientAuth, ConfigError, Error, ErrorKind, address,
     endpoint::{Client, Kind, Parameters, TokenEndpoint},
@@ -244,6 +246,32 @@ impl fmt::Debug for Server {
                 .field("auth", &self.client.auth),
         };
         shown.finish_non_exhaustive()
+    }
+}
+
+impl Server {
+    /// What makes its tokens differ from those of other servers and clients.
+    #[cfg(feature = "redis")]
+    pub(crate) fn digest(&self, kind: &str) -> Digest {
+        let (what, place) = match &self.found {
+            Found::Told(endpoints) => ("token endpoint", endpoints.token.url.as_str()),
+            Found::Discovered(discovery) => ("issuer", discovery.name()),
+        };
+        // One issuer may have several, as Azure AD B2C has one for each policy.
+        let metadata = match &self.found {
+            Found::Told(_) => None,
+            Found::Discovered(discovery) => discovery.metadata_url(),
+        };
+        let headers = self.client.headers.iter();
+        let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
+        Digest::new(kind)
+            .with(what)
+            .with(place)
+            .with(metadata.unwrap_or_default())
+            // Shared with the token.
+            .with(self.client.reading.scheme.as_deref().unwrap_or_default())
+            .with(&self.client.id)
+            .with_pairs(headers)
     }
 }
 

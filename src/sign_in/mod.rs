@@ -32,6 +32,8 @@ pub use self::{
     builder::AuthorizationCodeBuilder,
     pending::{Login, PendingLogin},
 };
+#[cfg(feature = "redis")]
+use crate::fleet::{TokenKey, secrets};
 use crate::{
     ConfigError, Issuer, RefreshToken, StoreError, address,
     server::{Place, Server},
@@ -123,6 +125,33 @@ impl AuthorizationCode {
             store: Some(Arc::new(store)),
             ..Config::clone(&self.0)
         }))
+    }
+
+    /// Names the session of `subject` among those of others, for
+    /// [`RedisStore::session`](crate::fleet::RedisStore::session): the server, the client, and what
+    /// is asked for.
+    #[cfg(feature = "redis")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn token_key(&self, subject: impl AsRef<str>) -> TokenKey {
+        let Config {
+            server,
+            scopes,
+            token_scopes,
+            params,
+            token_params,
+            redirect_uri: _,
+            challenge: _,
+            store: _,
+            warn: _,
+        } = &*self.0;
+        server
+            .digest("authorization code")
+            .with_all(scopes)
+            .with_all(token_scopes)
+            .with_pairs(secrets(params))
+            .with_pairs(secrets(token_params))
+            .done()
+            .subject(subject)
     }
 
     /// The session that the [`store`](AuthorizationCodeBuilder::store) has: of an earlier run of

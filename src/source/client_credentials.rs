@@ -9,6 +9,8 @@ use super::{
     TokenRequest, TokenResponse, TokenSource,
     client::{ClientSettings, check_params, check_query, check_scopes, scopes},
 };
+#[cfg(feature = "redis")]
+use crate::fleet::{TokenKey, secrets};
 use crate::{
     ClientAuth, ConfigError, Error, Issuer, address,
     endpoint::{Client, Form, HttpClient, Parameters},
@@ -78,6 +80,29 @@ impl ClientCredentials {
     ) -> ClientCredentialsBuilder {
         let place = Place::Of(issuer.into());
         ClientCredentialsBuilder::new(place, client_id.into(), client_secret.into())
+    }
+}
+
+#[cfg(feature = "redis")]
+impl ClientCredentials {
+    /// Names its tokens among those of others: see [`SharedSource`](crate::fleet::SharedSource).
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn token_key(&self) -> TokenKey {
+        let Grant {
+            grant_type,
+            scopes,
+            audience,
+            resources,
+            params,
+        } = &self.grant;
+        self.server
+            .digest("client credentials")
+            .with(grant_type)
+            .with_all(scopes)
+            .with_all(audience)
+            .with_all(resources)
+            .with_pairs(secrets(params))
+            .done()
     }
 }
 

@@ -9,6 +9,8 @@ use super::{
     TokenRequest, TokenResponse, TokenSource,
     client::{ClientSettings, check_params, check_query, check_scopes, scopes},
 };
+#[cfg(feature = "redis")]
+use crate::fleet::{TokenKey, secrets};
 use crate::{
     ClientAuth, ConfigError, Error, Issuer, SigningKey,
     client_auth::assertion::{REGISTERED, Settings, Signer, Statement, assertion},
@@ -81,6 +83,37 @@ impl JwtBearer {
     /// ```
     pub fn discover(issuer: impl Into<Issuer>, key: SigningKey) -> JwtBearerBuilder {
         JwtBearerBuilder::new(Place::Of(issuer.into()), key)
+    }
+}
+
+#[cfg(feature = "redis")]
+impl JwtBearer {
+    /// Names its tokens among those of others: see [`SharedSource`](crate::fleet::SharedSource).
+    #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+    pub fn token_key(&self) -> TokenKey {
+        let Grant {
+            issuer,
+            subject,
+            claims,
+            assertion,
+            scopes,
+            params,
+            key: _,
+        } = &self.grant;
+        let claims: Vec<_> = claims
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_string()))
+            .collect();
+        let claims = claims.iter();
+        self.server
+            .digest("jwt bearer")
+            .with(issuer)
+            .with_all(subject)
+            .with_all(&assertion.audience)
+            .with_pairs(claims.map(|(name, value)| (*name, value.as_bytes())))
+            .with_all(scopes)
+            .with_pairs(secrets(params))
+            .done()
     }
 }
 

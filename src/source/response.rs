@@ -70,6 +70,37 @@ impl TokenResponse {
         self.refresh_token.as_ref()
     }
 
+    /// The header, the scheme in front of the token, and the token.
+    #[cfg(feature = "redis")]
+    pub(crate) fn header(&self) -> (&HeaderName, &str, &str) {
+        let (scheme, token) = self.header.parts();
+        (self.header.name(), scheme, token)
+    }
+
+    /// Its whole lifetime, and what is left of it at `now`; asked for at `asked_at`.
+    #[cfg(feature = "redis")]
+    pub(crate) fn life(
+        &self,
+        asked_at: Moment,
+        now: Moment,
+    ) -> (Option<Duration>, Option<Duration>) {
+        let anchor = self.age.map_or(asked_at, |age| now.before(age));
+        match self.expiry {
+            Expiry::Unknown => (None, None),
+            Expiry::In(lifetime) => {
+                let lifetime = lifetime.min(LONGEST_LIFETIME);
+                (Some(lifetime), Some(now.until(anchor.after(lifetime))))
+            }
+            Expiry::At(end) => {
+                let end = end
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .unwrap_or_default();
+                let left = Duration::from_nanos(nanos(end).saturating_sub(now.wall));
+                (Some(left), Some(left))
+            }
+        }
+    }
+
     /// What a session keeps of it. `now`: when it was asked for, or a moment later.
     pub(crate) fn access(&self, now: SystemTime) -> Access {
         let expires_at = match self.expiry {

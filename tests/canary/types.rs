@@ -15,6 +15,7 @@ use bearer_auth::{
     Issuer, JwtBearer, Login, ServiceError, SigningAlgorithm, SigningKey, StaticToken,
     StoreOperation, TokenCache, TokenRequest, TokenResponse, TokenSource, WeakTokenCache,
     endpoint::{HttpError, ReqwestClient, TowerClient},
+    fleet::{RedisClient, RedisStore, SharedSource},
     provider,
     resend::{Buffered, InMemory, Off},
     source_fn,
@@ -39,6 +40,8 @@ use crate::{
 
 /// Public by necessity, and parts of sealed traits: nobody outside of the crate has a value of one.
 const SEALED: [&str; 5] = ["Buffering", "Kept", "OriginHash", "Prepared", "Target"];
+/// Comes from a Redis that is there: `tests/fleet`. Its `Debug` is its name.
+const ELSEWHERE: &str = "LockedRedis";
 
 fn sources(directory: &Path, into: &mut Vec<String>) {
     for entry in fs::read_dir(directory).unwrap() {
@@ -74,7 +77,7 @@ fn public_types() -> (BTreeSet<String>, BTreeSet<String>) {
         types.map(name).collect::<BTreeSet<_>>()
     };
     let mut public = behind(&["pub struct ", "pub enum ", "pub union "]);
-    for sealed in SEALED {
+    for sealed in SEALED.into_iter().chain([ELSEWHERE]) {
         assert!(public.remove(sealed), "{sealed} is there no more");
     }
     let displays = files
@@ -514,6 +517,32 @@ async fn stores(watch: &Watch) {
     watch.debug(&keyring);
     // The keyring itself is not asked for that.
     watch.debug(&keyring.lock().await.unwrap());
+    // Nobody is asked; what holds a lease is in `tests/fleet`.
+    let url = format!("redis://:{}@127.0.0.1:1/", Userinfo.text());
+    let redis = RedisClient::from(redis::Client::open(url).unwrap());
+    watch.debug(&redis);
+    let source = ClientCredentials::builder("https://idp.example/token", "id", ClientSecret.text())
+        .param("p", Param.text())
+        .build()
+        .unwrap();
+    let name = source.token_key();
+    watch.both(&name);
+    for shared in [
+        RedisStore::plain_text(redis.clone()),
+        RedisStore::sealed(redis, key.clone()),
+    ] {
+        watch.debug(&shared);
+        watch.debug(&shared.session(name.clone()));
+        let refused = shared.session(name.clone()).lock().await.unwrap_err();
+        watch.text("RedisSession::lock", format!("{refused} {refused:?}"));
+        let source =
+            ClientCredentials::builder("https://idp.example/token", "id", ClientSecret.text());
+        watch.debug(&SharedSource::new(
+            source.build().unwrap(),
+            shared,
+            name.clone(),
+        ));
+    }
     let file = FileStore::new(directory.path().join("session"));
     let sealed = FileStore::new(directory.path().join("sealed")).sealed_with(key);
     for store in [file, sealed] {
