@@ -1,0 +1,131 @@
+//! A fleet of processes against a real authorization server (see `oidc_provider.rs`), which rotates
+//! refresh tokens, and revokes the whole grant when one is used a second time. Their session is in a
+//! real Redis.
+#![cfg(feature = "redis")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::duplicate_mod,
+    reason = "helpers of tests are tests, too, and two of them can be missing"
+)]
+
+#[path = "support_store/process.rs"]
+#[allow(dead_code, reason = "this test uses a part of it")]
+mod process;
+#[allow(dead_code, reason = "this test uses a part of it")]
+mod support_oidc;
+mod support_redis;
+
+use std::time::Duration;
+
+use bearer_auth::{
+    AuthorizationCode, TokenCache, fleet::RedisStore, store::SealingKey, testing::ManualClock,
+};
+use serde_json::json;
+
+use self::{
+    process::{Process, role, say, told},
+    support_oidc::OidcProvider,
+    support_redis::Redis,
+};
+
+const PROCESSES: usize = 8;
+/// How often the access token ends.
+const ENDS: u64 = 6;
+/// Of an access token. It ends on the clock of the test alone.
+const LIFETIME: Duration = Duration::from_secs(600);
+
+fn client(issuer: &str, redis: &str) -> AuthorizationCode {
+    let urls = [format!("{issuer}/auth"), format!("{issuer}/token")];
+    let [authorization_url, token_url] = urls;
+    let client = AuthorizationCode::builder(authorization_url, token_url, "native-client")
+        .redirect_uri("http://127.0.0.1/callback")
+        .issuer_always_sent(issuer)
+        .scope("openid offline_access")
+        .param("prompt", "consent")
+        .on_store_error(|error| panic!("{error}: {}", error.cause))
+        .build()
+        .unwrap();
+    let redis = redis::Client::open(redis).unwrap();
+    let store = RedisStore::sealed(redis, SealingKey::new([7; 32]));
+    let store = store.timeout(Duration::from_secs(10));
+    client.with_store(store.session(client.token_key("me")))
+}
+
+fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
+    let clock = ManualClock::new();
+    let cache = TokenCache::builder(client.session()).clock(clock.clone());
+    (cache.build(), clock)
+}
+
+/// Not a test: what the other processes do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child() {
+    if role().is_none() {
+        return;
+    }
+    let (cache, clock) = cache(&client(&told("ISSUER"), &told("REDIS")));
+    say("ready");
+    for line in std::io::stdin().lines() {
+        if line.unwrap() == "later" {
+            clock.advance(LIFETIME);
+        }
+        match cache.token().await {
+            Ok(token) => say(&format!("token {}", token.expose_secret())),
+            Err(error) => say(&format!("token: {error}")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn eight_processes_share_one_session_in_redis_and_the_grant_survives() {
+    let config = json!({ "sign_in": true, "ttl": LIFETIME.as_secs() });
+    let (Some(redis), Some(idp)) = (Redis::start().await, OidcProvider::start_with(config)) else {
+        return;
+    };
+    let client = client(idp.issuer(), &redis.url());
+    let login = client.start().await.unwrap();
+    let callback = idp.sign_in(login.url()).await;
+    login.finish(&callback).await.unwrap();
+
+    let redis = redis.url();
+    let told = [("ISSUER", idp.issuer()), ("REDIS", &redis)];
+    let start = |_| Process::start("share", &told);
+    let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
+    for process in &mut processes {
+        assert!(process.says("ready"));
+    }
+    let mut before = String::new();
+    for ends in 0..=ENDS {
+        for process in &mut processes {
+            process.tell(if ends == 0 { "now" } else { "later" });
+        }
+        let answers = processes.iter_mut().map(|p| p.answer("token").unwrap());
+        let answers: Vec<_> = answers.collect();
+        let token = answers[0].strip_prefix(' ').expect(&answers[0]);
+        assert!(
+            answers.iter().all(|other| *other == answers[0]),
+            "{answers:?}"
+        );
+        assert_ne!(token, before, "a new one each time");
+        assert_eq!(idp.status_with(token).await, 200);
+        // One for the code, and one for each end. None failed: no refresh token was sent twice.
+        let stats = idp.stats().await;
+        assert_eq!(stats.token_requests, 1 + ends);
+        assert_eq!(stats.token_requests_failed, 0);
+        token.clone_into(&mut before);
+    }
+    for process in processes {
+        process.kill();
+    }
+
+    // The session outlives them all.
+    let (cache, clock) = cache(&client);
+    assert_eq!(cache.token().await.unwrap().expose_secret(), before);
+    clock.advance(LIFETIME);
+    let token = cache.token().await.unwrap();
+    assert_ne!(token.expose_secret(), before);
+    assert_eq!(idp.status_with(token.expose_secret()).await, 200);
+    assert_eq!(idp.stats().await.token_requests, ENDS + 2);
+}
