@@ -1,0 +1,181 @@
+//! A fleet of processes, a Redis, and an identity provider that counts.
+//!
+//! ```text
+//! cargo run --release --features redis --example fleet -- --processes 8
+//! ```
+//!
+//! Starts `redis-server`, which has to be installed, in memory and on a port of its own, and as many
+//! processes of this program. They do what a fleet does on a bad day, and a table says how many token
+//! requests it took, and how long until all had a good token again. Each line has its bound, and the
+//! program fails if one does not hold.
+#![allow(clippy::disallowed_methods, reason = "processes in real time")]
+
+mod child;
+mod fleet;
+mod redis_server;
+
+use std::{
+    env,
+    error::Error,
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use bearer_auth::testing::{Answer, MockIdp};
+
+use self::{fleet::Fleet, redis_server::RedisServer};
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Short, so that nobody watches for ten seconds what a lease is.
+const LEASE: Duration = Duration::from_secs(2);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args: Vec<_> = env::args().skip(1).collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["child", token_url, api_url, redis] => child::run(token_url, api_url, redis).await,
+        ["--processes", count] => parent(count.parse()?).await,
+        [] => parent(8).await,
+        _ => Err("usage: fleet [--processes N]".into()),
+    }
+}
+
+/// One line of the table.
+struct Row {
+    what: &'static str,
+    requests: usize,
+    most: usize,
+    took: Duration,
+}
+
+async fn parent(processes: usize) -> Result<()> {
+    if processes < 2 {
+        return Err("a fleet has two processes or more".into());
+    }
+    let Some(mut redis) = RedisServer::start().await? else {
+        println!("redis-server is not installed: there is nothing to share in");
+        return Ok(());
+    };
+    let idp = MockIdp::start().await?;
+    // As over a network.
+    let slow = || idp.always(Answer::ok().delay(Duration::from_millis(100)));
+    slow();
+    let mut table = Vec::new();
+    let mut row = |what, most, requests, took| {
+        table.push(Row {
+            what,
+            requests,
+            most,
+            took,
+        });
+    };
+
+    progress("each for itself: all start");
+    let before = idp.token_requests();
+    let mut alone = Fleet::start(processes, &idp, "none").await?;
+    let took = alone.all("get").await?;
+    row(
+        "start, each for itself",
+        processes,
+        idp.token_requests() - before,
+        took,
+    );
+    drop(alone);
+
+    progress("sharing: all start");
+    let before = idp.token_requests();
+    let mut fleet = Fleet::start(processes, &idp, &redis.url()).await?;
+    let took = fleet.all("get").await?;
+    row("start, sharing", 1, idp.token_requests() - before, took);
+
+    progress("all tokens are revoked");
+    let before = idp.token_requests();
+    idp.revoke_all();
+    let took = fleet.all("get").await?;
+    row(
+        "all tokens are revoked",
+        1,
+        idp.token_requests() - before,
+        took,
+    );
+
+    progress("Redis is killed, and all tokens are revoked");
+    let before = idp.token_requests();
+    redis.kill();
+    idp.revoke_all();
+    let took = fleet.all("get").await?;
+    row(
+        "… while Redis is down",
+        processes,
+        idp.token_requests() - before,
+        took,
+    );
+
+    progress("Redis is back, empty, and all tokens are revoked");
+    redis.run_again().await?;
+    let before = idp.token_requests();
+    idp.revoke_all();
+    let took = fleet.all("get").await?;
+    row(
+        "… and when it is back",
+        1,
+        idp.token_requests() - before,
+        took,
+    );
+    drop(fleet);
+
+    progress("who has the lease is killed while it asks");
+    redis.kill();
+    redis.run_again().await?;
+    let before = idp.token_requests();
+    let mut fleet = Fleet::start(processes, &idp, &redis.url()).await?;
+    let hold = idp.hold();
+    fleet.send_all("get").await?;
+    fleet.kill_who_asks().await?;
+    hold.release();
+    slow();
+    let took = fleet.wait_all().await?;
+    row(
+        "the lease's holder is killed -9",
+        2,
+        idp.token_requests() - before,
+        took,
+    );
+
+    progress("");
+    report(processes, &table)
+}
+
+fn report(processes: usize, table: &[Row]) -> Result<()> {
+    println!("{processes} processes; the token endpoint takes 100 ms; a lease lasts {LEASE:?}\n");
+    println!(
+        "{:<34} {:>14} {:>8} {:>12}",
+        "", "token requests", "at most", "until all"
+    );
+    let mut broken = 0;
+    for row in table {
+        let good = row.requests <= row.most && row.requests > 0;
+        broken += usize::from(!good);
+        let mark = if good { "" } else { "  <-- no" };
+        let took = format!("{} ms", row.took.as_millis());
+        println!(
+            "{:<34} {:>14} {:>8} {took:>12}{mark}",
+            row.what, row.requests, row.most
+        );
+    }
+    match broken {
+        0 => Ok(()),
+        broken => Err(format!("{broken} bounds do not hold").into()),
+    }
+}
+
+/// Of what is going on, for who looks on.
+fn progress(what: &str) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        let _ = write!(out, "\r\x1b[K{what}");
+        let _ = out.flush();
+    }
+}

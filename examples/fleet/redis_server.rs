@@ -1,0 +1,66 @@
+//! `redis-server`, as a child process.
+
+use std::{net::TcpListener, process::Stdio};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+};
+
+use crate::Result;
+
+/// Killed when it is dropped.
+pub(crate) struct RedisServer {
+    port: u16,
+    child: Option<Child>,
+}
+
+impl RedisServer {
+    /// `None`: it is not installed.
+    pub(crate) async fn start() -> Result<Option<Self>> {
+        let version = Command::new("redis-server").arg("--version").output();
+        if version.await.is_err() {
+            return Ok(None);
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let mut server = Self { port, child: None };
+        server.run_again().await?;
+        Ok(Some(server))
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// What it had is gone.
+    pub(crate) fn kill(&mut self) {
+        self.child = None;
+    }
+
+    pub(crate) async fn run_again(&mut self) -> Result<()> {
+        let port = self.port.to_string();
+        loop {
+            let mut child = Command::new("redis-server")
+                .args(["--port", &port, "--bind", "127.0.0.1"])
+                .args(["--save", "", "--appendonly", "no"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::piped())
+                .kill_on_drop(true)
+                .spawn()?;
+            let stdout = child.stdout.take().ok_or("no standard output")?;
+            let mut lines = BufReader::new(stdout).lines();
+            while let Some(line) = lines.next_line().await? {
+                if line.contains("Ready to accept connections") {
+                    // It would wait for somebody to read what it says.
+                    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+                    self.child = Some(child);
+                    return Ok(());
+                }
+                // The one that was killed is not gone yet.
+                if !line.contains("Address already in use") && line.contains("Failed listening") {
+                    return Err(line.into());
+                }
+            }
+        }
+    }
+}
