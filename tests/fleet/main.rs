@@ -1,5 +1,12 @@
 //! Many processes, one Redis, one token. Here each "process" is a cache with connections of its own;
 //! those that die are processes (`fleet_processes.rs`).
+//!
+//! Each of these was taken away, or put there, to see tests fail: of the scripts, that a lease has one
+//! holder, that who looked too early looks again, that generations grow, that a lease is prolonged, by
+//! its owner, and given back, by its owner, that an older generation is not written, nor a mark
+//! without the lease, and that ends are set and taken off; no pauses between looks, or long ones;
+//! values that open elsewhere; a connection that is kept after an error, or nothing tried again; a
+//! store's error that is not "busy" (at its lock, before it is sent, and afterwards).
 
 #![cfg(feature = "redis")]
 #![allow(
