@@ -296,6 +296,17 @@ fn silent() -> Silent {
     }
 }
 
+impl Silent {
+    /// It has been asked so often, and no more. Whoever gave up may have done so before the thread
+    /// that asks has begun.
+    async fn is_asked(&self, times: usize) {
+        while self.asked.load(Ordering::SeqCst) < times {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(self.asked.load(Ordering::SeqCst), times);
+    }
+}
+
 /// Until what it was asked has been answered.
 async fn answered(store: &KeyringStore) {
     while store.keyring.check_answered().is_err() {
@@ -317,7 +328,7 @@ async fn a_question_without_an_answer_is_an_error_and_not_asked_again() {
     drop(locked);
     assert!(silent.store.lock().await.is_err());
     assert!(silent.store.clone().lock().await.is_err());
-    assert_eq!(silent.asked.load(Ordering::SeqCst), 1);
+    silent.is_asked(1).await;
     // Who reads keeps nobody else from the lock.
     assert_eq!(load(&silent.beside).await.unwrap().unwrap(), "kept");
     // There it is.
@@ -332,7 +343,7 @@ async fn a_question_without_an_answer_is_an_error_and_not_asked_again() {
 async fn a_write_without_an_answer_keeps_the_lock_until_it_is_written() {
     let silent = silent();
     assert!(save(&silent.store, "new").await.is_err());
-    assert_eq!(silent.asked.load(Ordering::SeqCst), 1);
+    silent.is_asked(1).await;
     let hasty = silent.beside.clone().lock_timeout(Duration::from_millis(1));
     let error = hasty.lock().await.unwrap_err();
     assert!(
@@ -348,9 +359,7 @@ async fn a_write_whose_caller_goes_is_finished_under_the_lock() {
     let silent = silent();
     let store = silent.store.clone();
     let saves = tokio::spawn(async move { save(&store, "new").await });
-    while silent.asked.load(Ordering::SeqCst) == 0 {
-        tokio::task::yield_now().await;
-    }
+    silent.is_asked(1).await;
     saves.abort();
     assert!(saves.await.unwrap_err().is_cancelled());
     let hasty = silent.beside.clone().lock_timeout(Duration::from_millis(1));
