@@ -395,7 +395,9 @@ async fn who_goes_gives_the_lease_back() {
     let hold = idp.hold();
     let source = source(&idp);
     let key = source.token_key();
-    let shared = SharedSource::new(source, store(&redis), key);
+    // Longer than a test waits for its end.
+    let store = store(&redis).lease(Duration::from_secs(60));
+    let shared = SharedSource::new(source, store, key);
     let fetch = tokio::spawn(async move { shared.fetch(TokenRequest::new()).await });
     idp.token_requests_reach(1).await;
     assert!(lease(&redis).await.is_some());

@@ -189,7 +189,9 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
         return;
     };
     let fleet = Fleet::start().await;
-    let place = || fleet.place(&RedisStore::plain_text(redis.client()));
+    // Longer than a test waits for its end.
+    let plain = RedisStore::plain_text(redis.client()).lease(MINUTE);
+    let place = || fleet.place(&plain);
     fleet.sign_in(place()).await;
     lease_is_free(&redis).await;
     assert_eq!(written(&redis).await["refresh_token"], "refresh-1");
@@ -622,6 +624,34 @@ async fn an_answer_of_redis_that_is_lost_costs_nothing() {
     let other = fleet.process(fleet.place(&store(&redis)));
     assert_eq!(secret(&other.cache).await, token);
     assert_eq!(fleet.refreshes().len(), 6);
+}
+
+/// What it knew is not what is there: another has exchanged it.
+#[tokio::test]
+async fn what_cannot_be_read_is_not_sent_from_memory() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let proxy = Proxy::start(&redis).await;
+    let fleet = Fleet::start().await;
+    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let process = fleet.process(fleet.place(&patient(proxy.client())));
+    let other = fleet.process(fleet.place(&store(&redis)));
+    for process in [&process, &other] {
+        secret(&process.cache).await;
+    }
+    fleet.end_tokens();
+    let token = secret(&other.cache).await;
+    lease_is_free(&redis).await;
+    // The look, and the look again.
+    proxy.lose_answers([false, true, true]);
+    let error = process.cache.token().await.unwrap_err();
+    assert!(error.is_retryable());
+    assert!(proxy.has_lost_them());
+    assert_eq!(process.told(), [Load]);
+    fleet.clock.advance(MINUTE);
+    assert_eq!(secret(&process.cache).await, token);
+    assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
 /// It cannot be undone: the process that has it keeps it, and writes it when it can.
