@@ -1,12 +1,28 @@
 //! Many processes, one Redis, one token. Here each "process" is a cache with connections of its own;
-//! those that die are processes (`fleet_processes.rs`).
+//! those that die are processes (`fleet_processes.rs`), and those that meet a real authorization
+//! server are in `fleet_oidc.rs`.
 //!
-//! Each of these was taken away, or put there, to see tests fail: of the scripts, that a lease has one
-//! holder, that who looked too early looks again, that generations grow, that a lease is prolonged, by
-//! its owner, and given back, by its owner, that an older generation is not written, nor a mark
-//! without the lease, and that ends are set and taken off; no pauses between looks, or long ones;
-//! values that open elsewhere; a connection that is kept after an error, or nothing tried again; a
-//! store's error that is not "busy" (at its lock, before it is sent, and afterwards).
+//! What was taken away to see it fail, by where it is, and what then went red:
+//!
+//! - `TAKE`: the holder (most of `access`), the generation that was seen (`who_looked_too_early`), the
+//!   time in the generation (`who_is_late`), or that it grows nevertheless (`a_clock_of_redis`).
+//! - `RENEW`: all of it (`a_lease_is_prolonged`), its owner (`nobody_prolongs`). `RELEASE`: its owner
+//!   (`who_is_late`); when a lease is dropped (`who_goes`, `that_it_is_sent`).
+//! - `WRITE`: the generation (`who_is_late`, `a_late_answer`), that it can be run twice
+//!   (`an_answer_of_redis`), the lease before a refresh token is sent (`a_lease_that_is_lost`), the end
+//!   of a token, and of the end of a session (`who_comes_later`, `who_signs_out`).
+//! - Pauses of no length (`who_waits`), without chance (a test of the unit).
+//! - A connection that nobody answered is kept (`a_connection_that_nobody_answers`); no second try on a
+//!   new one (`a_connection_that_is_closed`).
+//! - Sessions: an error of the lock, of reading, or of writing that it is about to be sent lets it be
+//!   sent from memory (`without_redis`, `what_cannot_be_read`, `a_lease_that_is_lost`); what came is
+//!   written once (`an_answer_of_redis`); what is newer is not read, or a late refusal counts
+//!   (`a_late_answer`, `a_late_refusal`); what was not sent is counted (`what_was_not_sent`); damage is
+//!   an outage (`what_is_no_session`).
+//! - Tokens: one's own or an older one is taken (`who_has_an_older_token`, `what_is_older`), no Redis is
+//!   an error (all of `broken`), who waits asks (most of `access`), a failure stops nobody, or all
+//!   (`a_failure_of_the_server`, `what_is_wrong_with_one`), what is left of its life (`who_comes_later`).
+//! - Values open in other places (`what_is_moved`); keys without lengths, counts or kinds (`keys`).
 
 #![cfg(feature = "redis")]
 #![allow(

@@ -484,6 +484,37 @@ async fn a_lease_that_is_lost_sends_nothing() {
     }
 }
 
+/// However often: a refresh token may be sent twice, and has not been.
+#[tokio::test]
+async fn what_was_not_sent_is_not_counted() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let redis = Arc::new(redis);
+    let fleet = Fleet::start().await;
+    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let ends = Arc::clone(&redis);
+    let meddled = Meddled {
+        session: fleet.place(&store(&redis)),
+        steps: Arc::default(),
+        meddle: Arc::new(move || {
+            let redis = Arc::clone(&ends);
+            Box::pin(async move { end_lease(&redis).await })
+        }),
+    };
+    let process = fleet.process(meddled.clone());
+    secret(&process.cache).await;
+    for _ in 0..4 {
+        fleet.end_tokens();
+        meddled.steps.store(2, SeqCst);
+        let error = process.cache.token().await.unwrap_err();
+        assert!(error.is_retryable(), "{error}");
+    }
+    fleet.end_tokens();
+    assert_eq!(secret(&process.cache).await, "token-2");
+    assert_eq!(fleet.refreshes(), ["refresh-1"]);
+}
+
 /// One exchange whose answer comes when its lease is lost.
 #[tokio::test]
 async fn what_came_for_a_refresh_token_is_written_although_the_lease_is_lost() {
