@@ -7,7 +7,8 @@
 //! - One exchange at a time: in this process by a mutex, among processes by the store's lock, which
 //!   is held from before the session is read until the next one is written.
 //! - Written before used: the next refresh token is in the store before the access token is handed
-//!   out. If the store fails, it is in memory, and the store is tried again.
+//!   out. If the store fails, it is in memory, and the store is tried again, unless that has another
+//!   one by then.
 //! - Whoever finds a newer access token in the store than the one it knows uses that, and exchanges
 //!   nothing.
 //! - An exchange runs in a task of its own: neither a caller who goes nor a time limit ends it
@@ -67,12 +68,46 @@ pub(super) struct Inner {
 pub(super) struct State {
     /// The session as it was last read or written: it serves on while the store fails.
     pub(super) known: Option<Session>,
-    /// The store has not taken that yet, although it is newer than what the store has.
+    /// The store has not taken that yet, although it is newer than what the store had.
     pub(super) unsaved: bool,
+    /// The refresh token that the store had when this process saw it last.
+    pub(super) stored: Option<SecretString>,
     /// The store may not know how often that was sent; it is no newer otherwise.
     pub(super) uncounted: bool,
     /// What the server could not be told yet that it is over.
     pub(super) unrevoked: Option<Session>,
+}
+
+impl State {
+    /// What is known is what the store has.
+    fn is_stored(&mut self) {
+        self.unsaved = false;
+        let known = self.known.as_ref();
+        self.stored = known.and_then(|known| known.refresh_token.clone());
+    }
+
+    /// The store has `session`.
+    fn meet(&mut self, mut session: Option<Session>) {
+        if self.unsaved && !self.is_replaced_by(session.as_ref()) {
+            return;
+        }
+        if let (Some(session), Some(known)) = (&mut session, &self.known)
+            && self.uncounted
+            && same(session, known)
+        {
+            session.sends = session.sends.max(known.sends);
+        }
+        self.known = session;
+        self.is_stored();
+    }
+
+    /// Whether the store has gone on without what it has not taken: somebody has signed in anew, or has
+    /// gone on from what it had. That it is empty is no sign of that: it may have lost everything.
+    fn is_replaced_by(&self, session: Option<&Session>) -> bool {
+        let there = session.and_then(|session| session.refresh_token.as_ref());
+        let both = there.zip(self.stored.as_ref());
+        both.is_some_and(|(there, stored)| there.expose_secret() != stored.expose_secret())
+    }
 }
 
 /// A store that failed while the session goes on.
@@ -195,7 +230,8 @@ impl Inner {
         };
         match locked.save_boxed(state.known.as_ref()).await {
             Ok(()) => {
-                (state.unsaved, state.uncounted) = (false, false);
+                state.is_stored();
+                state.uncounted = false;
                 Saved::Yes
             }
             Err(cause) => {
@@ -236,23 +272,17 @@ impl Inner {
         saved
     }
 
-    /// The session, as far as it is known: what the store would not take is newer than what it has,
-    /// and if the store fails, there is what it had.
+    /// The session, as far as it is known: what the store would not take is newer than what it had
+    /// then, and if the store fails, there is what it had.
     pub(super) async fn load(
         &self,
         state: &mut State,
         locked: Option<&mut (dyn ErasedLocked + 'static)>,
     ) -> Result<Session, Error> {
         let missing = match locked {
-            Some(locked) if !state.unsaved => match locked.load_boxed().await {
-                Ok(mut session) => {
-                    if let (Some(session), Some(known)) = (&mut session, &state.known)
-                        && state.uncounted
-                        && same(session, known)
-                    {
-                        session.sends = session.sends.max(known.sends);
-                    }
-                    state.known = session;
+            Some(locked) => match locked.load_boxed().await {
+                Ok(session) => {
+                    state.meet(session);
                     required("there is no session: nobody is signed in")
                 }
                 Err(cause) => {
@@ -268,7 +298,7 @@ impl Inner {
                     }
                 }
             },
-            _ => store_fails(),
+            None => store_fails(),
         };
         state.known.clone().ok_or(missing)
     }

@@ -663,7 +663,49 @@ async fn c22_what_the_store_did_not_take_is_written_with_the_next_question() {
         .await
         .unwrap();
     assert_eq!(signed.refreshes(), ["refresh-1"]);
-    assert_eq!(store.take(), ["lock", "save refresh-2, too late", "unlock"]);
+    let expected = ["lock", "load", "save refresh-2, too late", "unlock"];
+    assert_eq!(store.take(), expected);
+}
+
+#[tokio::test]
+async fn c22_what_the_store_did_not_take_replaces_nothing_newer() {
+    let (signed, store, _) = noting().await;
+    signed.rig.cache.token().await.unwrap();
+    store.fail(&[StoreOperation::Save]);
+    for _ in 0..2 {
+        signed.end_token().await;
+        signed.rig.cache.token().await.unwrap();
+    }
+    store.fail(&[]);
+    // Somebody signs in anew, somewhere else.
+    signed_in(&signed.auth).await;
+    store.take();
+    signed.end_token().await;
+    signed.rig.cache.token().await.unwrap();
+    // Its access token.
+    assert_eq!(signed.refreshes(), ["refresh-1", "refresh-2"]);
+    signed.end_token().await;
+    signed.rig.cache.token().await.unwrap();
+    assert_eq!(signed.refreshes(), ["refresh-1", "refresh-2", "refresh-4"]);
+    let saves = ["save refresh-4, too late", "save refresh-5, too late"];
+    let took = store.take();
+    let took = took.iter().filter(|what| what.starts_with("save"));
+    assert_eq!(took.collect::<Vec<_>>(), saves);
+}
+
+#[tokio::test]
+async fn c22_what_the_store_did_not_take_outlives_the_loss_of_everything() {
+    let (signed, store, _) = noting().await;
+    signed.rig.cache.token().await.unwrap();
+    store.fail(&[StoreOperation::Save]);
+    signed.refresh().await.unwrap();
+    store.fail(&[]);
+    let mut locked = store.0.store.lock().await.unwrap();
+    locked.save(None).await.unwrap();
+    drop(locked);
+    signed.end_token().await;
+    signed.rig.cache.token().await.unwrap();
+    assert_eq!(signed.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
 #[tokio::test]
