@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::refresh_token::{Inner, RefreshToken, State, StoreOperation};
+use super::{
+    refresh_token::{Inner, RefreshToken, StoreOperation},
+    state::State,
+};
 use crate::{
     Error, ErrorKind,
     endpoint::{Form, TokenEndpoint},

@@ -8,6 +8,7 @@ mod jwt_bearer;
 mod logout;
 mod refresh_token;
 mod response;
+mod state;
 
 use std::{fmt, future::Future, pin::Pin};
 

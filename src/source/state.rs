@@ -1,0 +1,60 @@
+//! [`State`]: what one process knows of its session, and how that goes together with the store's.
+
+use secrecy::{ExposeSecret as _, SecretString};
+
+use crate::store::Session;
+
+/// Invariant: a session that the store has not taken counts for as long as the store has what it had
+/// then, or nothing.
+#[derive(Default)]
+pub(super) struct State {
+    /// The session as it was last read or written: it serves on while the store fails.
+    pub(super) known: Option<Session>,
+    /// The store has not taken that yet, although it is newer than what the store had.
+    pub(super) unsaved: bool,
+    /// The refresh token that the store had when this process saw it last.
+    stored: Option<SecretString>,
+    /// The store may not know how often that was sent; it is no newer otherwise.
+    pub(super) uncounted: bool,
+    /// What the server could not be told yet that it is over.
+    pub(super) unrevoked: Option<Session>,
+}
+
+impl State {
+    /// What is known is what the store has.
+    pub(super) fn is_stored(&mut self) {
+        self.unsaved = false;
+        let known = self.known.as_ref();
+        self.stored = known.and_then(|known| known.refresh_token.clone());
+    }
+
+    /// The store has `session`.
+    pub(super) fn meet(&mut self, mut session: Option<Session>) {
+        if self.unsaved && !self.is_replaced_by(session.as_ref()) {
+            return;
+        }
+        if let (Some(session), Some(known)) = (&mut session, &self.known)
+            && self.uncounted
+            && same(session, known)
+        {
+            session.sends = session.sends.max(known.sends);
+        }
+        self.known = session;
+        self.is_stored();
+    }
+
+    /// Whether the store has gone on without what it has not taken: somebody has signed in anew, or has
+    /// gone on from what it had. That it is empty is no sign of that: it may have lost everything.
+    fn is_replaced_by(&self, session: Option<&Session>) -> bool {
+        let there = session.and_then(|session| session.refresh_token.as_ref());
+        let both = there.zip(self.stored.as_ref());
+        both.is_some_and(|(there, stored)| there.expose_secret() != stored.expose_secret())
+    }
+}
+
+fn same(one: &Session, other: &Session) -> bool {
+    match (&one.refresh_token, &other.refresh_token) {
+        (Some(one), Some(other)) => one.expose_secret() == other.expose_secret(),
+        _ => false,
+    }
+}
