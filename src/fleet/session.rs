@@ -91,7 +91,7 @@ impl LockedSession for LockedRedis {
             return Err(lost());
         }
         let (json, left) = match session {
-            Some(session) => (Some(session.to_json()?), None),
+            Some(session) => (Some(session.to_json()?), self.entry.session_ttl()),
             None => (None, Some(MEMORY)),
         };
         let clear = json.as_ref().map_or("", |json| json.expose_secret());

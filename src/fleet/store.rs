@@ -49,6 +49,7 @@ pub struct RedisStore {
     prefix: Arc<str>,
     lease: Duration,
     timeout: Duration,
+    session_ttl: Option<Duration>,
     clock: Clock,
 }
 
@@ -73,6 +74,7 @@ impl RedisStore {
             prefix: Arc::from("bearer-auth"),
             lease: LEASE,
             timeout: TIMEOUT,
+            session_ttl: None,
             clock: Clock::default(),
         }
     }
@@ -109,6 +111,15 @@ impl RedisStore {
         self
     }
 
+    /// How long a session stays in Redis that nobody goes on with: each new access token begins it
+    /// anew. After that, its user signs in again. Default: for ever, so that those who never sign out
+    /// stay there. Make it longer than refresh tokens last that are not used.
+    #[must_use]
+    pub fn session_ttl(mut self, ttl: Duration) -> Self {
+        self.session_ttl = Some(ttl);
+        self
+    }
+
     /// A place for the session of `key`, for
     /// [`AuthorizationCode::with_store`](crate::AuthorizationCode::with_store).
     pub fn session(&self, key: TokenKey) -> RedisSession {
@@ -132,6 +143,7 @@ impl fmt::Debug for RedisStore {
             .field("prefix", &self.prefix)
             .field("lease", &self.lease)
             .field("timeout", &self.timeout)
+            .field("session_ttl", &self.session_ttl)
             .finish_non_exhaustive()
     }
 }
@@ -227,6 +239,10 @@ impl Entry {
 
     pub(super) async fn sleep(&self, duration: Duration) {
         self.store.clock.sleep(duration, &Handle::current()).await;
+    }
+
+    pub(super) fn session_ttl(&self) -> Option<Duration> {
+        self.store.session_ttl
     }
 
     pub(super) fn clock(&self) -> &Clock {

@@ -39,7 +39,7 @@ pub(crate) struct Fleet {
 
 pub(crate) struct Process {
     pub(crate) cache: TokenCache,
-    session: RefreshToken,
+    pub(crate) session: RefreshToken,
     pub(crate) told: Told,
 }
 
@@ -772,6 +772,39 @@ async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
     lease_is_free(&redis).await;
     let left: i64 = redis.ask(&["PTTL", &redis.keys().await[0]]).await;
     assert_eq!(left, -1);
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let fleet = Fleet::start().await;
+    let place = || fleet.place(&store(&redis).session_ttl(24 * HOUR));
+    fleet.sign_in(place()).await;
+    lease_is_free(&redis).await;
+    let data = redis.keys().await.remove(0);
+    let is_left = async |hours: std::ops::RangeInclusive<i64>| {
+        let left: i64 = redis.ask(&["PTTL", &data]).await;
+        assert!(hours.contains(&(left / 3_600_000)), "{left}");
+    };
+    is_left(23..=24).await;
+    redis.ask::<()>(&["PEXPIRE", &data, "7200000"]).await;
+    // To look at it is not enough.
+    let process = fleet.process(place());
+    assert_eq!(secret(&process.cache).await, "token-1");
+    is_left(1..=2).await;
+    fleet.end_tokens();
+    assert_eq!(secret(&process.cache).await, "token-2");
+    is_left(23..=24).await;
+    // It runs out.
+    redis.ask::<()>(&["PEXPIRE", &data, "1"]).await;
+    until("the session is gone", async || {
+        redis.keys().await.is_empty()
+    })
+    .await;
+    let error = fleet.process(place()).cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
 }
 
 #[tokio::test]
