@@ -1,6 +1,6 @@
 //! Redis as it is run: a cluster, behind TLS, with sentinels.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use bearer_auth::{
     StoreOperation::{Load, Lock},
@@ -23,11 +23,15 @@ async fn a_cluster() {
     let Some(mut cluster) = Cluster::start().await else {
         return;
     };
+    let rights = [&rights()[..], &["+ping", "+cluster|slots"]].concat();
+    for node in &cluster.nodes {
+        node.ask::<()>(&rights).await;
+    }
     let idp = MockIdp::start().await.unwrap();
     const TENANTS: usize = 12;
     // Each has its connections.
     let fleet = || -> Vec<_> {
-        let store = patient(cluster.client());
+        let store = patient(cluster.client("fleet", "password"));
         let tenant = |tenant: usize| {
             let source = source(&idp);
             let key = source.token_key().subject(tenant.to_string());
@@ -70,9 +74,9 @@ async fn a_cluster() {
     // Sessions.
     let people = Fleet::start().await;
     people
-        .sign_in(people.place(&patient(cluster.client())))
+        .sign_in(people.place(&patient(cluster.client("fleet", "password"))))
         .await;
-    let session = |_| people.process(people.place(&patient(cluster.client())));
+    let session = |_| people.process(people.place(&patient(cluster.client("fleet", "password"))));
     let sessions: Vec<_> = (0..4).map(session).collect();
     for end in 1..=3 {
         let tokens = join_all(sessions.iter().map(|process| secret(&process.cache))).await;
@@ -84,7 +88,7 @@ async fn a_cluster() {
     // A node dies, and its slots are nowhere.
     cluster.nodes.remove(0);
     let alone = idp.token_requests();
-    let store = RedisStore::sealed(cluster.client(), key());
+    let store = RedisStore::sealed(cluster.client("fleet", "password"), key());
     for tenant in 0..TENANTS {
         let source = source(&idp);
         let key = source.token_key().subject(tenant.to_string());
@@ -196,4 +200,67 @@ async fn master_goes(is_killed: bool) {
     .await;
     assert_eq!(secret(&sessions[1].cache).await, "token-2");
     assert_eq!(people.refreshes(), ["refresh-1"], "{is_killed}");
+}
+
+/// What the guide says that an account needs.
+fn rights() -> Vec<&'static str> {
+    let guide = include_str!("../../docs/fleet.md");
+    let line = guide.lines().find(|line| line.starts_with("ACL SETUSER"));
+    line.unwrap().split(' ').collect()
+}
+
+#[tokio::test]
+async fn an_account_with_the_rights_that_the_guide_gives_it() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    redis.ask::<()>(&rights()).await;
+    let url = format!("redis://fleet:password@127.0.0.1:{}/", redis.port());
+    // Prolonged, too.
+    let place = || super::store_at(&url).lease(Duration::from_millis(300));
+    redis.ask::<()>(&["CONFIG", "RESETSTAT"]).await;
+
+    let idp = MockIdp::start().await.unwrap();
+    let (one, told) = told_process(&idp, place());
+    let hold = idp.hold();
+    let asking = tokio::spawn(async move { secret(&one).await });
+    until("a lease is prolonged", async || {
+        calls(&redis, "pexpire").await > 0
+    })
+    .await;
+    hold.release();
+    let token = asking.await.unwrap();
+    let (other, other_told) = told_process(&idp, place());
+    assert_eq!(secret(&other).await, token);
+
+    let fleet = Fleet::start().await;
+    let session = || fleet.place(&place());
+    fleet.sign_in(session()).await;
+    let process = fleet.process(session());
+    secret(&process.cache).await;
+    fleet.end_tokens();
+    secret(&process.cache).await;
+    process.session.logout().await.unwrap();
+
+    for told in [told, other_told, process.told] {
+        assert!(told.lock().unwrap().is_empty());
+    }
+    let denied: Vec<HashMap<String, redis::Value>> = redis.ask(&["ACL", "LOG"]).await;
+    for denied in denied {
+        // What nobody needs, where there is such a thing.
+        let what: String = redis::from_redis_value(denied["object"].clone()).unwrap();
+        assert_eq!(what, "client|setinfo");
+    }
+    // And all of it is of use.
+    for right in rights().iter().filter_map(|right| right.strip_prefix('+')) {
+        assert!(calls(&redis, right).await > 0, "{right}");
+    }
+}
+
+/// How often a command was run.
+async fn calls(redis: &Redis, command: &str) -> u64 {
+    let stats: String = redis.ask(&["INFO", "commandstats"]).await;
+    let name = format!("cmdstat_{command}:calls=");
+    let count = stats.lines().find_map(|line| line.strip_prefix(&name));
+    count.map_or(0, |count| count.split(',').next().unwrap().parse().unwrap())
 }

@@ -39,8 +39,11 @@ impl Cluster {
         Some(Self { nodes })
     }
 
-    pub(crate) fn client(&self) -> ClusterClient {
-        ClusterClient::new(self.nodes.iter().map(Redis::url)).unwrap()
+    /// For an account.
+    pub(crate) fn client(&self, name: &str, password: &str) -> ClusterClient {
+        let address =
+            |node: &Redis| format!("redis://{name}:{password}@127.0.0.1:{}/", node.port());
+        ClusterClient::new(self.nodes.iter().map(address)).unwrap()
     }
 
     /// How many keys each has.
