@@ -7,7 +7,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::duplicate_mod,
-    reason = "helpers of tests are tests, too, and two of them can be missing"
+    clippy::disallowed_methods,
+    reason = "helpers of tests are tests, too, two of them can be missing, and one test is in real time"
 )]
 
 #[path = "support_store/process.rs"]
@@ -17,17 +18,22 @@ mod process;
 mod support_oidc;
 mod support_redis;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bearer_auth::{
-    AuthorizationCode, TokenCache, fleet::RedisStore, store::SealingKey, testing::ManualClock,
+    AuthorizationCode, BearerAuthLayer, TokenCache, fleet::RedisStore, store::SealingKey,
+    testing::ManualClock,
 };
+use http::Method;
 use serde_json::json;
+use tokio::time::MissedTickBehavior;
+use tower::{Layer as _, ServiceExt as _};
+use url::Url;
 
 use self::{
     process::{Process, role, say, told},
     support_oidc::OidcProvider,
-    support_redis::Redis,
+    support_redis::{Redis, until},
 };
 
 const PROCESSES: usize = 8;
@@ -62,9 +68,14 @@ fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
 /// Not a test: what the other processes do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
-    if role().is_none() {
-        return;
+    match role().as_deref() {
+        Some("share") => share().await,
+        Some("live") => live().await,
+        _ => {}
     }
+}
+
+async fn share() {
     let (cache, clock) = cache(&client(&told("ISSUER"), &told("REDIS")));
     say("ready");
     for line in std::io::stdin().lines() {
@@ -76,6 +87,89 @@ async fn child() {
             Err(error) => say(&format!("token: {error}")),
         }
     }
+}
+
+/// Requests of the API, on the clock of the world, until there is nothing more to read.
+async fn live() {
+    let session = client(&told("ISSUER"), &told("REDIS")).session();
+    let api: Url = told("API").parse().unwrap();
+    let auth = BearerAuthLayer::for_api(api.as_str(), session).unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let client = auth.layer(client);
+    let ends = tokio::task::spawn_blocking(|| std::io::stdin().lines().count());
+    let mut pace = tokio::time::interval(Duration::from_millis(50));
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut good, mut bad) = (0, Vec::new());
+    say("ready");
+    while !ends.is_finished() {
+        let request = reqwest::Request::new(Method::GET, api.join("resource").unwrap());
+        match client.clone().oneshot(request).await {
+            Ok(response) if response.status() == 200 => good += 1,
+            Ok(response) => bad.push(response.status().to_string()),
+            Err(error) => bad.push(error.to_string()),
+        }
+        pace.tick().await;
+    }
+    say(&format!("good {good}"));
+    say(&format!("bad {bad:?}"));
+}
+
+/// How often the session goes on in that, which takes some 4 s each: some, or as many as the
+/// environment says.
+fn renewals() -> u64 {
+    let renewals = std::env::var("FLEET_RENEWALS");
+    renewals.map_or(5, |renewals| renewals.parse().unwrap())
+}
+
+/// For minutes, and with a line for each renewal: `FLEET_RENEWALS=100 cargo test --all-features
+/// --test fleet_oidc -- --nocapture eight_processes_live`
+#[tokio::test]
+async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
+    let config = json!({ "sign_in": true, "ttl": 6 });
+    let (Some(redis), Some(idp)) = (Redis::start().await, OidcProvider::start_with(config)) else {
+        return;
+    };
+    let client = client(idp.issuer(), &redis.url());
+    let login = client.start().await.unwrap();
+    let callback = idp.sign_in(login.url()).await;
+    login.finish(&callback).await.unwrap();
+
+    let (redis_url, api) = (redis.url(), idp.api_url());
+    let told = [
+        ("ISSUER", idp.issuer()),
+        ("REDIS", &redis_url),
+        ("API", &api),
+    ];
+    let mut processes: Vec<_> = (0..PROCESSES)
+        .map(|_| Process::start("live", &told))
+        .collect();
+    for process in &mut processes {
+        assert!(process.says("ready"));
+    }
+    let began = Instant::now();
+    let mut all = idp.stats().await;
+    for renewal in 1..=renewals() {
+        until("the session goes on", async || {
+            all = idp.stats().await;
+            all.token_requests > renewal
+        })
+        .await;
+        let took = began.elapsed().as_secs();
+        println!("{took:4} s: {all:?}, {} scripts", redis.scripts_run().await);
+    }
+    for mut process in processes {
+        process.go();
+        let good: u64 = process.answer("good ").unwrap().parse().unwrap();
+        assert!(good > 0);
+        assert_eq!(process.answer("bad ").unwrap(), "[]");
+        assert!(process.succeeds());
+    }
+    // None was refused, so no refresh token was sent twice, and the session goes on.
+    let stats = idp.stats().await;
+    assert_eq!(stats.token_requests_failed, 0);
+    let last = TokenCache::new(client.session());
+    let last = last.refresh().await.unwrap();
+    assert_eq!(idp.status_with(last.expose_secret()).await, 200);
 }
 
 #[tokio::test]
