@@ -6,13 +6,14 @@
 //!
 //! Starts `redis-server`, which has to be installed, in memory and on a port of its own, and as many
 //! processes of this program. They do what a fleet does on a bad day, and a table says how many token
-//! requests it took, and how long until all had a good token again. Each line has its bound, and the
+//! requests and scripts in Redis it took, and how long until all had a good token again. Each line has its bound, and the
 //! program fails if one does not hold.
 #![allow(clippy::disallowed_methods, reason = "processes in real time")]
 
 mod child;
 mod fleet;
 mod redis_server;
+mod table;
 
 use std::{
     env,
@@ -23,7 +24,11 @@ use std::{
 
 use bearer_auth::testing::{Answer, MockIdp};
 
-use self::{fleet::Fleet, redis_server::RedisServer};
+use self::{
+    fleet::Fleet,
+    redis_server::RedisServer,
+    table::{Counts, Table},
+};
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -42,14 +47,6 @@ async fn main() -> Result<()> {
     }
 }
 
-/// One line of the table.
-struct Row {
-    what: &'static str,
-    requests: usize,
-    most: usize,
-    took: Duration,
-}
-
 async fn parent(processes: usize) -> Result<()> {
     if processes < 2 {
         return Err("a fleet has two processes or more".into());
@@ -62,74 +59,51 @@ async fn parent(processes: usize) -> Result<()> {
     // As over a network.
     let slow = || idp.always(Answer::ok().delay(Duration::from_millis(100)));
     slow();
-    let mut table = Vec::new();
-    let mut row = |what, most, requests, took| {
-        table.push(Row {
-            what,
-            requests,
-            most,
-            took,
-        });
-    };
+    let mut table = Table::default();
 
     progress("each for itself: all start");
-    let before = idp.token_requests();
+    let before = Counts::now(&idp, &redis).await;
     let mut alone = Fleet::start(processes, &idp, "none").await?;
     let took = alone.all("get").await?;
-    row(
-        "start, each for itself",
-        processes,
-        idp.token_requests() - before,
-        took,
-    );
+    let counts = before.until_now(&idp, &redis).await;
+    table.row("start, each for itself", processes, counts, took);
     drop(alone);
 
     progress("sharing: all start");
-    let before = idp.token_requests();
+    let before = Counts::now(&idp, &redis).await;
     let mut fleet = Fleet::start(processes, &idp, &redis.url()).await?;
     let took = fleet.all("get").await?;
-    row("start, sharing", 1, idp.token_requests() - before, took);
+    let counts = before.until_now(&idp, &redis).await;
+    table.row("start, sharing", 1, counts, took);
 
     progress("all tokens are revoked");
-    let before = idp.token_requests();
+    let before = Counts::now(&idp, &redis).await;
     idp.revoke_all();
     let took = fleet.all("get").await?;
-    row(
-        "all tokens are revoked",
-        1,
-        idp.token_requests() - before,
-        took,
-    );
+    let counts = before.until_now(&idp, &redis).await;
+    table.row("all tokens are revoked", 1, counts, took);
 
     progress("Redis is killed, and all tokens are revoked");
-    let before = idp.token_requests();
     redis.kill();
+    let before = Counts::now(&idp, &redis).await;
     idp.revoke_all();
     let took = fleet.all("get").await?;
-    row(
-        "… while Redis is down",
-        processes,
-        idp.token_requests() - before,
-        took,
-    );
+    let counts = before.until_now(&idp, &redis).await;
+    table.row("… while Redis is down", processes, counts, took);
 
     progress("Redis is back, empty, and all tokens are revoked");
     redis.run_again().await?;
-    let before = idp.token_requests();
+    let before = Counts::now(&idp, &redis).await;
     idp.revoke_all();
     let took = fleet.all("get").await?;
-    row(
-        "… and when it is back",
-        1,
-        idp.token_requests() - before,
-        took,
-    );
+    let counts = before.until_now(&idp, &redis).await;
+    table.row("… and when it is back", 1, counts, took);
     drop(fleet);
 
     progress("who has the lease is killed while it asks");
     redis.kill();
     redis.run_again().await?;
-    let before = idp.token_requests();
+    let before = Counts::now(&idp, &redis).await;
     let mut fleet = Fleet::start(processes, &idp, &redis.url()).await?;
     let hold = idp.hold();
     fleet.send_all("get").await?;
@@ -137,38 +111,12 @@ async fn parent(processes: usize) -> Result<()> {
     hold.release();
     slow();
     let took = fleet.wait_all().await?;
-    row(
-        "the lease's holder is killed -9",
-        2,
-        idp.token_requests() - before,
-        took,
-    );
+    let counts = before.until_now(&idp, &redis).await;
+    table.row("the lease's holder is killed -9", 2, counts, took);
 
     progress("");
-    report(processes, &table)
-}
-
-fn report(processes: usize, table: &[Row]) -> Result<()> {
     println!("{processes} processes; the token endpoint takes 100 ms; a lease lasts {LEASE:?}\n");
-    println!(
-        "{:<34} {:>14} {:>8} {:>12}",
-        "", "token requests", "at most", "until all"
-    );
-    let mut broken = 0;
-    for row in table {
-        let good = row.requests <= row.most && row.requests > 0;
-        broken += usize::from(!good);
-        let mark = if good { "" } else { "  <-- no" };
-        let took = format!("{} ms", row.took.as_millis());
-        println!(
-            "{:<34} {:>14} {:>8} {took:>12}{mark}",
-            row.what, row.requests, row.most
-        );
-    }
-    match broken {
-        0 => Ok(()),
-        broken => Err(format!("{broken} bounds do not hold").into()),
-    }
+    table.print()
 }
 
 /// Of what is going on, for who looks on.

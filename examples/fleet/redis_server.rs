@@ -32,6 +32,21 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// How many it has run. `None` if it is down.
+    pub(crate) async fn scripts(&self) -> Option<u64> {
+        let client = redis::Client::open(self.url()).ok()?;
+        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let mut info = redis::cmd("INFO");
+        let info = info.arg("commandstats").query_async(&mut connection);
+        let info: String = info.await.ok()?;
+        let line = |line: &str| {
+            line.strip_prefix("cmdstat_evalsha:calls=")
+                .map(str::to_owned)
+        };
+        let calls = info.lines().find_map(line).unwrap_or("0".to_owned());
+        calls.split(',').next()?.parse().ok()
+    }
+
     /// What it had is gone.
     pub(crate) fn kill(&mut self) {
         self.child = None;
