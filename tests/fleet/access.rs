@@ -17,8 +17,9 @@ use futures_util::future::join_all;
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
-    Redis, patient, process, secret, source, store,
+    Redis, end_lease, lease, leases_are_free, patient, process, secret, shared, source, store,
     support_redis::{proxy::Proxy, until},
+    told_process,
 };
 
 #[tokio::test]
@@ -55,16 +56,55 @@ async fn who_comes_later_takes_what_is_there() {
     assert_eq!(second.expose_secret(), first.expose_secret());
     assert_eq!(idp.token_requests(), 1);
     // With what is left of its life, and not with all of it.
-    let sooner = |one: &AccessToken, other: &AccessToken| {
-        let ends = [one, other].map(|token| token.expires_at().unwrap());
-        ends[1].duration_since(ends[0]).unwrap()
-    };
     let sooner = sooner(&second, &first).as_secs();
     assert!((1700..=1800).contains(&sooner), "{sooner}");
     // What is all but over is nobody's.
     redis.ask::<u64>(&["PEXPIRE", &data, "60000"]).await;
     let third = process(&idp, store(&redis)).token().await.unwrap();
     assert_ne!(third.expose_secret(), first.expose_secret());
+}
+
+fn sooner(one: &AccessToken, other: &AccessToken) -> Duration {
+    let ends = [one, other].map(|token| token.expires_at().unwrap());
+    ends[1].duration_since(ends[0]).unwrap()
+}
+
+/// Of a token that says nothing of its end, and has one by what each process is told.
+#[tokio::test]
+async fn who_comes_later_takes_its_age_as_well() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let idp = MockIdp::start().await.unwrap();
+    idp.set_expires_in(None);
+    let told = |hours: u64| {
+        let shared = shared(&idp, store(&redis));
+        let cache = TokenCache::builder(shared);
+        cache
+            .default_lifetime(Duration::from_secs(hours * 3600))
+            .build()
+    };
+    let first = told(1).token().await.unwrap();
+    let data = redis.keys().await.remove(0);
+    let left: u64 = redis.ask(&["PTTL", &data]).await;
+    // Half an hour later, as far as Redis is concerned.
+    let later = (left - 1_800_000).to_string();
+    redis.ask::<u64>(&["PEXPIRE", &data, &later]).await;
+    let second = told(1).token().await.unwrap();
+    assert_eq!(second.expose_secret(), first.expose_secret());
+    let sooner = sooner(&second, &first).as_secs();
+    assert!((1700..=1800).contains(&sooner), "{sooner}");
+    // An hour and a half later, it is over for some.
+    let later = (left - 5_400_000).to_string();
+    redis.ask::<u64>(&["PEXPIRE", &data, &later]).await;
+    let patient = told(2).token().await.unwrap();
+    assert_eq!(patient.expose_secret(), first.expose_secret());
+    assert_eq!(idp.token_requests(), 1);
+    let third = told(1);
+    // Who has waited for it gets it, as whatever comes: nobody knows better than the API.
+    assert_eq!(secret(&third).await, first.expose_secret());
+    assert_ne!(secret(&third).await, first.expose_secret());
+    assert_eq!(idp.token_requests(), 2);
 }
 
 #[tokio::test]
@@ -148,6 +188,29 @@ async fn a_failure_of_the_server_is_everybody_s() {
         assert!(wait > Duration::from_secs(20), "{wait:?}");
     }
     assert_eq!(idp.token_requests(), 1);
+}
+
+/// Whoever has mended something, and wants to know, does not wait for that.
+#[tokio::test]
+async fn who_asks_by_hand_asks_although_another_has_failed() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let idp = MockIdp::start().await.unwrap();
+    let [one, other, third] = [(); 3].map(|()| told_process(&idp, store(&redis)));
+    let old = secret(&one.0).await;
+    assert_eq!(secret(&other.0).await, old);
+    idp.then(Answer::unavailable(30));
+    one.0.refresh().await.unwrap_err();
+    let new = other.0.refresh().await.unwrap();
+    assert_ne!(new.expose_secret(), old);
+    assert_eq!(idp.token_requests(), 3);
+    assert_eq!(*other.1.lock().unwrap(), []);
+    // The others have heard nothing of it.
+    redis.ask::<u64>(&["DEL", &redis.keys().await[0]]).await;
+    let error = third.0.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Source);
+    assert_eq!(idp.token_requests(), 3);
 }
 
 /// … but a process whose own secret is wrong stops nobody.
@@ -245,21 +308,6 @@ impl Asking {
         self.gate.add_permits(1);
         self.task.await.unwrap()
     }
-}
-
-/// Who has the lease, and for how many milliseconds.
-async fn lease(redis: &Redis) -> Option<(String, u64)> {
-    let keys = redis.keys().await;
-    let lease = keys.iter().find(|key| key.ends_with(":lease"))?;
-    let owner: Option<String> = redis.ask(&["GET", lease]).await;
-    let left: i64 = redis.ask(&["PTTL", lease]).await;
-    Some((owner?, u64::try_from(left).ok()?))
-}
-
-async fn end_lease(redis: &Redis) {
-    let keys = redis.keys().await;
-    let lease = keys.iter().find(|key| key.ends_with(":lease")).unwrap();
-    redis.ask::<u64>(&["DEL", lease]).await;
 }
 
 #[tokio::test]
@@ -379,7 +427,7 @@ async fn who_looked_too_early_looks_again() {
     let early = tokio::spawn(async move { other.refresh().await.unwrap() });
     until("it has looked", async || proxy.holds()).await;
     let new = one.refresh().await.unwrap();
-    until("it is given back", async || lease(&redis).await.is_none()).await;
+    leases_are_free(&redis).await;
     proxy.let_on();
     assert_eq!(early.await.unwrap().expose_secret(), new.expose_secret());
     assert_eq!(idp.token_requests(), 2);
@@ -403,7 +451,7 @@ async fn who_goes_gives_the_lease_back() {
     assert!(lease(&redis).await.is_some());
     fetch.abort();
     assert!(fetch.await.is_err());
-    until("it is given back", async || lease(&redis).await.is_none()).await;
+    leases_are_free(&redis).await;
     drop(hold);
 }
 
@@ -416,7 +464,7 @@ async fn who_waits_asks_now_and_then() {
     let idp = MockIdp::start().await.unwrap();
     let process = process(&idp, store(&redis));
     secret(&process).await;
-    until("it is given back", async || lease(&redis).await.is_none()).await;
+    leases_are_free(&redis).await;
     let lease = format!("{}:lease", redis.keys().await[0]);
     let set = ["SET", &lease, "somebody dead", "PX", "1500"];
     redis.ask::<()>(&set).await;

@@ -33,7 +33,9 @@
 
 mod access;
 mod broken;
+mod foreign;
 mod keys;
+mod late;
 mod outage;
 mod sealed;
 mod session;
@@ -53,7 +55,10 @@ use bearer_auth::{
     testing::MockIdp,
 };
 
-use self::{outage::Outage, support_redis::Redis};
+use self::{
+    outage::Outage,
+    support_redis::{Redis, until},
+};
 
 /// What goes wrong with Redis, as it is told.
 type Told = Arc<Mutex<Vec<StoreOperation>>>;
@@ -89,14 +94,44 @@ fn process(idp: &MockIdp, store: RedisStore) -> TokenCache {
 
 fn told_process(idp: &MockIdp, store: RedisStore) -> (TokenCache, Told) {
     let told = Told::default();
+    let tells = Arc::clone(&told);
+    let shared = shared(idp, store);
+    let shared = shared.on_store_error(move |error| tells.lock().unwrap().push(error.doing));
+    (TokenCache::new(shared), told)
+}
+
+fn shared(idp: &MockIdp, store: RedisStore) -> SharedSource<ClientCredentials> {
     let source = source(idp);
     let key = source.token_key();
-    let tells = Arc::clone(&told);
-    let shared = SharedSource::new(source, store, key)
-        .on_store_error(move |error| tells.lock().unwrap().push(error.doing));
-    (TokenCache::new(shared), told)
+    SharedSource::new(source, store, key)
 }
 
 async fn secret(cache: &TokenCache) -> String {
     cache.token().await.unwrap().expose_secret().to_owned()
+}
+
+/// Who has the lease, and for how many milliseconds.
+async fn lease(redis: &Redis) -> Option<(String, u64)> {
+    let keys = redis.keys().await;
+    let lease = keys.iter().find(|key| key.ends_with(":lease"))?;
+    let owner: Option<String> = redis.ask(&["GET", lease]).await;
+    let left: i64 = redis.ask(&["PTTL", lease]).await;
+    Some((owner?, u64::try_from(left).ok()?))
+}
+
+/// As if it had run out.
+async fn end_lease(redis: &Redis) {
+    let keys = redis.keys().await;
+    let lease = keys.iter().find(|key| key.ends_with(":lease"));
+    let ended: u64 = redis.ask(&["DEL", lease.unwrap()]).await;
+    assert_eq!(ended, 1);
+}
+
+/// Those who gave them back have been heard.
+async fn leases_are_free(redis: &Redis) {
+    until("all leases are given back", async || {
+        let keys = redis.keys().await;
+        keys.iter().all(|key| !key.ends_with(":lease"))
+    })
+    .await;
 }

@@ -10,7 +10,7 @@ use bearer_auth::{
 };
 
 use super::{
-    Redis, key, process, secret, session::Fleet, source, store, support_redis::until, told_process,
+    Redis, key, leases_are_free, process, secret, session::Fleet, source, store, told_process,
 };
 
 /// Names and values of all that is there, however it is stored.
@@ -29,17 +29,6 @@ async fn dump(redis: &Redis) -> String {
         }
     }
     dump
-}
-
-async fn leases_are_free(redis: &Redis) {
-    until("all leases are given back", async || {
-        redis
-            .keys()
-            .await
-            .iter()
-            .all(|key| !key.ends_with(":lease"))
-    })
-    .await;
 }
 
 fn another_key() -> SealingKey {

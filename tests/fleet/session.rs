@@ -24,7 +24,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::{
-    Outage, Redis, Told, key, patient, secret, store,
+    Outage, Redis, Told, end_lease, key, leases_are_free, patient, secret, store,
     support_redis::{proxy::Proxy, until},
 };
 
@@ -108,7 +108,7 @@ impl Process {
         self.told.lock().unwrap().clone()
     }
 
-    fn spawn(&self) -> tokio::task::JoinHandle<Result<String, Error>> {
+    pub(crate) fn spawn(&self) -> tokio::task::JoinHandle<Result<String, Error>> {
         let cache = self.cache.clone();
         tokio::spawn(async move {
             let token = cache.token().await?;
@@ -123,26 +123,6 @@ async fn written(redis: &Redis) -> Value {
     let data = keys.iter().find(|key| !key.ends_with(":lease")).unwrap();
     let value: String = redis.ask(&["HGET", data, "v"]).await;
     serde_json::from_str(&value).unwrap()
-}
-
-/// Nobody has the lease, once those who gave it back have been heard.
-async fn lease_is_free(redis: &Redis) {
-    until("the lease is given back", async || {
-        redis
-            .keys()
-            .await
-            .iter()
-            .all(|key| !key.ends_with(":lease"))
-    })
-    .await;
-}
-
-/// As if it had run out.
-async fn end_lease(redis: &Redis) {
-    let keys = redis.keys().await;
-    let lease = keys.iter().find(|key| key.ends_with(":lease"));
-    let ended: u64 = redis.ask(&["DEL", lease.unwrap()]).await;
-    assert_eq!(ended, 1);
 }
 
 #[tokio::test]
@@ -193,7 +173,7 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
     let plain = RedisStore::plain_text(redis.client()).lease(MINUTE);
     let place = || fleet.place(&plain);
     fleet.sign_in(place()).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     assert_eq!(written(&redis).await["refresh_token"], "refresh-1");
     let process = fleet.process(place());
     secret(&process.cache).await;
@@ -214,7 +194,7 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
         (&json!("refresh-2"), &Value::Null)
     );
     assert_eq!(next["access_token"], token);
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
 }
 
 #[tokio::test]
@@ -261,7 +241,7 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
         }
         let process = fleet.process(fleet.place(&store));
         let token = secret(&process.cache).await;
-        lease_is_free(&redis).await;
+        leases_are_free(&redis).await;
 
         outage.begin(&redis, &proxy).await;
         fleet.clock.advance(HOUR - MINUTE);
@@ -419,7 +399,7 @@ async fn a_lease_that_is_lost_sends_nothing() {
         let proxy = Arc::new(Proxy::start(&redis).await);
         let fleet = Fleet::start().await;
         fleet.sign_in(fleet.place(&store(&redis))).await;
-        lease_is_free(&redis).await;
+        leases_are_free(&redis).await;
         let mut store = RedisStore::sealed(proxy.client(), key());
         if !matches!(meddle, Meddle::Outage(outage) if outage.is_silence()) {
             store = store.timeout(MINUTE);
@@ -632,7 +612,7 @@ async fn an_answer_of_redis_that_is_lost_costs_nothing() {
     fleet.sign_in(fleet.place(&store(&redis))).await;
     let process = fleet.process(fleet.place(&patient(proxy.client())));
     secret(&process.cache).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     // To take the lease, to read, to write that it is sent, to write what came, to give the lease
     // back. The script is run again.
     for step in 0..5 {
@@ -641,7 +621,7 @@ async fn an_answer_of_redis_that_is_lost_costs_nothing() {
         proxy.lose_answers(which);
         secret(&process.cache).await;
         until("it was lost", async || proxy.has_lost_them()).await;
-        lease_is_free(&redis).await;
+        leases_are_free(&redis).await;
         assert_eq!(fleet.refreshes().len(), step + 1);
         assert_eq!(process.told(), [], "{step}");
     }
@@ -673,7 +653,7 @@ async fn what_cannot_be_read_is_not_sent_from_memory() {
     }
     fleet.end_tokens();
     let token = secret(&other.cache).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     // The look, and the look again.
     proxy.lose_answers([false, true, true]);
     let error = process.cache.token().await.unwrap_err();
@@ -720,7 +700,7 @@ async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
     fleet.sign_in(fleet.place(&store(&redis))).await;
     let process = fleet.process(fleet.place(&store(&redis)));
     secret(&process.cache).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     let keys = redis.keys().await;
     let lease = format!("{}:lease", keys[0]);
     redis
@@ -764,12 +744,12 @@ async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
     }
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
     // It is not remembered for ever.
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     let left: i64 = redis.ask(&["PTTL", &redis.keys().await[0]]).await;
     assert!((1..=24 * 3_600_000).contains(&left), "{left}");
     // Whoever signs in again is signed in for as long as it takes.
     fleet.sign_in(place()).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     let left: i64 = redis.ask(&["PTTL", &redis.keys().await[0]]).await;
     assert_eq!(left, -1);
 }
@@ -782,7 +762,7 @@ async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to()
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis).session_ttl(24 * HOUR));
     fleet.sign_in(place()).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     let data = redis.keys().await.remove(0);
     let is_left = async |hours: std::ops::RangeInclusive<i64>| {
         let left: i64 = redis.ask(&["PTTL", &data]).await;
@@ -824,7 +804,7 @@ async fn people_are_not_confused() {
     let nobody = fleet.process(place("carol"));
     let error = nobody.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     let keys = redis.keys().await;
     assert_eq!(keys.len(), 2, "{keys:?}");
 }
@@ -837,7 +817,7 @@ async fn what_is_no_session_is_not_sent() {
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
     fleet.sign_in(place()).await;
-    lease_is_free(&redis).await;
+    leases_are_free(&redis).await;
     let keys = redis.keys().await;
     for garbage in [
         "garbage",

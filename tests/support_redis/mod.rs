@@ -124,10 +124,15 @@ impl Redis {
             .arg(self.directory.path())
             .args(&self.args)
             .stdout(Stdio::null());
-        let child = Guarded::spawn(&mut command);
-        let pid = child.child.id();
-        self.child = Some(child);
+        self.child = Some(Guarded::spawn(&mut command));
+        let answering = tokio::time::timeout(PATIENCE, self.answers());
+        answering.await.expect("redis-server does not answer")
+    }
+
+    /// Whether it does, and not somebody else at its port, or it has ended.
+    async fn answers(&mut self) -> bool {
         loop {
+            let pid = self.child.as_ref().unwrap().child.id();
             if let Some(mut connection) = self.try_connect().await {
                 let info: Result<String, _> = redis::cmd("INFO")
                     .arg("server")
@@ -135,15 +140,8 @@ impl Redis {
                     .await;
                 return info.is_ok_and(|info| info.contains(&format!("process_id:{pid}\r\n")));
             }
-            if self
-                .child
-                .as_mut()
-                .unwrap()
-                .child
-                .try_wait()
-                .unwrap()
-                .is_some()
-            {
+            let child = &mut self.child.as_mut().unwrap().child;
+            if child.try_wait().unwrap().is_some() {
                 return false;
             }
             tokio::task::yield_now().await;
