@@ -262,12 +262,15 @@ impl Server {
             Found::Told(_) => None,
             Found::Discovered(discovery) => discovery.metadata_url(),
         };
+        // It may have parameters: an audience, a policy.
+        let authorization = self.told.authorization.as_ref().map_or("", Url::as_str);
         let headers = self.client.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
         Digest::new(kind)
             .with(what)
             .with(place)
             .with(metadata.unwrap_or_default())
+            .with(authorization)
             // Shared with the token.
             .with(self.client.reading.scheme.as_deref().unwrap_or_default())
             .with(&self.client.id)
