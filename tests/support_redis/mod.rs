@@ -17,6 +17,7 @@ use std::{
 
 use redis::{Client, FromRedisValue, RedisResult, aio::MultiplexedConnection};
 
+use rustls::crypto::aws_lc_rs;
 use tempfile::TempDir;
 
 use self::{support_missing::skip, tls::Tls};
@@ -86,6 +87,8 @@ impl Redis {
 
     /// With TLS alone.
     pub(crate) async fn start_with_tls(tls: &Arc<Tls>) -> Option<Self> {
+        // Two providers are linked, and the crate `redis` wants one that is chosen.
+        let _ = aws_lc_rs::default_provider().install_default();
         Self::start_as(&[], Some(Arc::clone(tls))).await
     }
 
@@ -115,7 +118,9 @@ impl Redis {
         let mut command = Command::new("redis-server");
         match &self.tls {
             None => command.args(["--port", &port]),
-            Some(tls) => command.args(tls.args(self.directory.path(), &port)),
+            Some(tls) => command
+                .args(["--port", "0"])
+                .args(tls.args(self.directory.path(), &port)),
         };
         command
             .args(["--bind", "127.0.0.1"])
@@ -241,7 +246,7 @@ impl Redis {
     }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }

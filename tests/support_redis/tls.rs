@@ -28,14 +28,14 @@ impl Tls {
         })
     }
 
-    pub(super) fn args(&self, directory: &Path, port: &str) -> Vec<String> {
+    /// Of a server that speaks TLS at this port.
+    pub(crate) fn args(&self, directory: &Path, port: &str) -> Vec<String> {
         let file = |name: &str, content: &str| {
             let path = directory.join(name);
             fs::write(&path, content).unwrap();
             path.to_str().unwrap().to_owned()
         };
         let args = [
-            ("--port", "0".to_owned()),
             ("--tls-port", port.to_owned()),
             ("--tls-cert-file", file("certificate", &self.certificate)),
             ("--tls-key-file", file("key", &self.key)),
