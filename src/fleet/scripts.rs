@@ -26,8 +26,8 @@ pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Takes the lease for `owner`, `milliseconds`, if what is there is still of generation `seen`
-/// (empty: whatever it is). Returns what became of it, the generation to write with, and who has the
-/// lease for how long otherwise.
+/// (empty: whatever it is). Returns what became of it, the generation to write with, who has the lease
+/// otherwise, and for how long; if it was taken, the time of Redis instead of that, in milliseconds.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -44,10 +44,11 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
         end
         redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
         local mine = tonumber(time[1]) * 1000000 + tonumber(time[2])
+        local now = math.floor(mine / 1000)
         local last = tonumber(there) or 0
         if not (last < 9e15) then last = 0 end
         if mine <= last then mine = last + 1 end
-        return {'taken', string.format('%.0f', mine), '', 0}
+        return {'taken', string.format('%.0f', mine), '', now}
         ",
     )
 });

@@ -214,7 +214,7 @@ impl Entry {
         orphan.known();
         let left = Duration::from_millis(left.max(0).unsigned_abs());
         Ok(match (what.as_str(), holder.strip_prefix(FAILED)) {
-            ("taken", _) => Taking::Taken(Lease::new(self.clone(), owner, generation)),
+            ("taken", _) => Taking::Taken(Lease::new(self.clone(), owner, generation, left)),
             ("changed", _) => Taking::Changed,
             (_, Some(why)) => Taking::Failed(why.to_owned(), left),
             (_, None) => Taking::Held(left),
@@ -258,7 +258,8 @@ pub(super) struct Lease {
     /// Prolongs it.
     renewing: JoinHandle<()>,
     lost: Arc<AtomicBool>,
-    /// When it was taken.
+    /// When it was taken, by Redis's clock since 1970, and by ours.
+    taken: Duration,
     since: Moment,
     released: bool,
 }
@@ -285,10 +286,11 @@ impl Drop for Orphan {
 }
 
 impl Lease {
-    fn new(entry: Entry, owner: String, generation: String) -> Self {
+    fn new(entry: Entry, owner: String, generation: String, taken: Duration) -> Self {
         let lost = Arc::new(AtomicBool::new(false));
         let renewing = tokio::spawn(renew(entry.clone(), owner.clone(), Arc::clone(&lost)));
         Self {
+            taken,
             since: entry.clock().now(),
             entry,
             owner,
@@ -326,12 +328,13 @@ impl Lease {
         self.entry.run(&script).await
     }
 
-    /// Redis's time in milliseconds, so long from now: its time when the lease was taken is the
-    /// generation. So what is written late does not end later.
+    /// Redis's time in milliseconds, so long from now, whenever that gets there: what is written late
+    /// does not end later.
     fn time(&self, from_now: Duration) -> u64 {
-        let taken = self.generation.parse::<u64>().unwrap_or_default() / 1000;
         let held = self.entry.clock().now().since(self.since);
-        taken.saturating_add(millis(held + from_now)).max(1)
+        let time = self.taken.saturating_add(held).saturating_add(from_now);
+        // Redis's numbers have a sign.
+        millis(time).clamp(1, i64::MAX.unsigned_abs())
     }
 
     /// Gives it to the next. With `why`, nobody gets it for that long, and all who ask hear it.
