@@ -7,8 +7,9 @@ use super::{Redis, leases_are_free, process, secret, session::Fleet, store, told
 /// Of nobody who comes back, however it looks.
 const HOLDERS: [&str; 3] = ["somebody", "", "failed for ever"];
 
-/// What no clock says. The last is nearly too much, and what is beyond comes after it.
-const GENERATIONS: [&str; 12] = [
+/// What no clock says. The last but one is nearly too much, and what is beyond comes after it; the last
+/// is of a clock that is ahead by some decades.
+const GENERATIONS: [&str; 13] = [
     "text",
     "",
     "-1",
@@ -21,6 +22,7 @@ const GENERATIONS: [&str; 12] = [
     "9999999999999999999",
     "9007199254740993",
     "8999999999999999",
+    "4102444800000000",
 ];
 
 #[tokio::test]
@@ -83,6 +85,9 @@ async fn an_absurd_generation_is_none() {
             assert_eq!(*told.lock().unwrap(), [], "{generation}");
             let other = process(&idp, store(&redis));
             assert_eq!(secret(&other).await, token.expose_secret(), "{generation}");
+            // For as long as it lives, and no longer.
+            let left: i64 = redis.ask(&["TTL", &data]).await;
+            assert!((1..=3600).contains(&left), "{generation}: {left}");
         }
     }
     assert_eq!(idp.token_requests(), 1 + 2 * GENERATIONS.len());

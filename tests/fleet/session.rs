@@ -788,6 +788,21 @@ async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to()
 }
 
 #[tokio::test]
+async fn for_ever_is_a_time_as_well() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let fleet = Fleet::start().await;
+    let place = || fleet.place(&store(&redis).session_ttl(Duration::MAX));
+    fleet.sign_in(place()).await;
+    let process = fleet.process(place());
+    assert_eq!(secret(&process.cache).await, "token-1");
+    fleet.end_tokens();
+    assert_eq!(secret(&process.cache).await, "token-2");
+    assert_eq!(process.told(), []);
+}
+
+#[tokio::test]
 async fn people_are_not_confused() {
     let Some(redis) = Redis::start().await else {
         return;
