@@ -4,25 +4,36 @@
 //!
 //! What was taken away to see it fail, by where it is, and what then went red:
 //!
-//! - `TAKE`: the holder (most of `access`), the generation that was seen (`who_looked_too_early`), the
-//!   time in the generation (`who_is_late`), or that it grows nevertheless (`a_clock_of_redis`).
-//! - `RENEW`: all of it (`a_lease_is_prolonged`), its owner (`nobody_prolongs`). `RELEASE`: its owner
-//!   (`who_is_late`); when a lease is dropped (`who_goes`, `that_it_is_sent`).
+//! - `TAKE`: the holder (most of `access`), the generation that was seen (`who_looked_too_early`),
+//!   the time in the generation (`who_is_late`), or that it grows nevertheless (`a_clock_of_redis`);
+//!   a lease without an end counts (`a_lease_without_an_end`, `nor_is_it_of_a_session`).
+//! - `TAKE` and `WRITE`: what no clock says, or is no number, is a generation
+//!   (`an_absurd_generation`, `nor_is_it_one`).
+//! - `RENEW`: all of it (`a_lease_is_prolonged`), its owner (`nobody_prolongs`). `RELEASE`: its
+//!   owner (`who_is_late`); when a lease is dropped (`who_goes`, `that_it_is_sent`), when nobody
+//!   knows whether it was taken (`a_lease_that_nobody_knows_of`, `so_it_is_…`), after a failed write
+//!   (`what_cannot_be_written`; also if the caller waits for it).
 //! - `WRITE`: the generation (`who_is_late`, `a_late_answer`), that it can be run twice
-//!   (`an_answer_of_redis`), the lease before a refresh token is sent (`a_lease_that_is_lost`), the end
-//!   of a token, and of the end of a session (`who_comes_later`, `who_signs_out`).
+//!   (`an_answer_of_redis`), the lease before a refresh token is sent (`a_lease_that_is_lost`), the
+//!   end of a token, and of the end of a session (`who_comes_later`, `who_signs_out`); it ends so
+//!   long after it was written (`what_is_written_late`), or after its generation
+//!   (`an_absurd_generation`), or at a time that overflows (`for_ever`).
 //! - Pauses of no length (`who_waits`), without chance (a test of the unit).
-//! - A connection that nobody answered is kept (`a_connection_that_nobody_answers`); no second try on a
-//!   new one (`a_connection_that_is_closed`).
-//! - Sessions: an error of the lock, of reading, or of writing that it is about to be sent lets it be
-//!   sent from memory (`without_redis`, `what_cannot_be_read`, `a_lease_that_is_lost`); what came is
-//!   written once (`an_answer_of_redis`); what is newer is not read, or a late refusal counts
-//!   (`a_late_answer`, `a_late_refusal`); what was not sent is counted (`what_was_not_sent`); damage is
-//!   an outage (`what_is_no_session`).
-//! - Tokens: one's own or an older one is taken (`who_has_an_older_token`, `what_is_older`), no Redis is
-//!   an error (all of `broken`), who waits asks (most of `access`), a failure stops nobody, or all
-//!   (`a_failure_of_the_server`, `what_is_wrong_with_one`), what is left of its life (`who_comes_later`).
-//! - Values open in other places (`what_is_moved`); keys without lengths, counts or kinds (`keys`).
+//! - A connection that nobody answered is kept (`a_connection_that_nobody_answers`); no second try
+//!   on a new one (`a_connection_that_is_closed`).
+//! - Sessions: an error of the lock, of reading, or of writing that it is about to be sent lets it
+//!   be sent from memory (`without_redis`, `what_cannot_be_read`, `a_lease_that_is_lost`); what came
+//!   is written once (`an_answer_of_redis`, `what_came_for_a_refresh_token`); what is newer is not
+//!   read, or a late refusal counts (`a_late_answer`, `a_late_refusal`); what was not sent is
+//!   counted (`what_was_not_sent`); damage is an outage (`what_is_no_session`).
+//! - Tokens: one's own or an older one is taken (`who_has_an_older_token`, `what_is_older`), no
+//!   Redis is an error (all of `broken`), who waits asks (most of `access`), a failure stops nobody,
+//!   or all (`a_failure_of_the_server`, `what_is_wrong_with_one`), what is left of its life, or its
+//!   age if it has no end (`who_comes_later`), whoever asks by hand hears of a failure
+//!   (`who_asks_by_hand`), who waits does so for ever (`a_lease_that_nobody_gives_back`).
+//! - Values open in other places (`what_is_moved`); keys without lengths, counts or kinds, or
+//!   without any one of their parts (`keys`).
+//! - Nobody chooses a provider of cryptography (`fleet_providers.rs`).
 
 #![cfg(feature = "redis")]
 #![allow(
