@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
     Redis, end_lease, lease, leases_are_free, patient, process, secret, shared, source, store,
-    support_redis::{proxy::Proxy, until},
+    support_redis::{PATIENCE, proxy::Proxy, until},
     told_process,
 };
 
@@ -521,7 +521,8 @@ async fn a_lease_that_nobody_gives_back_is_waited_for_for_some_seconds() {
     let stuck = tokio::spawn(async move { secret(&stuck).await });
     idp.token_requests_reach(1).await;
     let other = tokio::spawn(async move { secret(&other).await });
-    idp.token_requests_reach(2).await;
+    let asks = tokio::time::timeout(PATIENCE, idp.token_requests_reach(2));
+    asks.await.unwrap();
     hold.release();
     stuck.await.unwrap();
     other.await.unwrap();
