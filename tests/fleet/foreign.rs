@@ -50,9 +50,8 @@ async fn nor_is_it_of_a_session() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
     for holder in HOLDERS {
         leases_are_free(&redis).await;
@@ -61,7 +60,7 @@ async fn nor_is_it_of_a_session() {
         fleet.end_tokens();
         let token = secret(&process.cache).await;
         assert_eq!(*process.told.lock().unwrap(), [], "{holder}");
-        let other = fleet.process(fleet.place(&store(&redis)));
+        let other = fleet.process_at(&store(&redis));
         assert_eq!(secret(&other.cache).await, token, "{holder}");
     }
     assert_eq!(fleet.refreshes().len(), HOLDERS.len());
@@ -98,9 +97,8 @@ async fn nor_is_it_one_of_a_session() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
     leases_are_free(&redis).await;
     let data = redis.keys().await.remove(0);
@@ -110,7 +108,7 @@ async fn nor_is_it_one_of_a_session() {
             fleet.end_tokens();
             let token = secret(&process.cache).await;
             assert_eq!(*process.told.lock().unwrap(), [], "{generation}");
-            let other = fleet.process(fleet.place(&store(&redis)));
+            let other = fleet.process_at(&store(&redis));
             assert_eq!(secret(&other.cache).await, token, "{generation}");
         }
     }

@@ -107,11 +107,10 @@ async fn so_it_is_with_sessions() {
         return;
     };
     let proxy = Proxy::start(&redis).await;
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let fleet = Fleet::signed_in(&redis).await;
     let place = fleet.place(&patient(proxy.client()).lease(LONG));
     let process = fleet.process(place.clone());
-    let other = fleet.process(fleet.place(&store(&redis)));
+    let other = fleet.process_at(&store(&redis));
     for process in [&process, &other] {
         secret(&process.cache).await;
     }
@@ -215,16 +214,12 @@ async fn what_came_for_a_refresh_token_is_written_when_redis_is_back() {
             return;
         };
         let proxy = Proxy::start(&redis).await;
-        let fleet = Fleet::start().await;
-        fleet.sign_in(fleet.place(&store(&redis))).await;
+        let fleet = Fleet::signed_in(&redis).await;
         // What shows by silence alone is tried again after that.
         let at_proxy = RedisStore::sealed(proxy.client(), key()).timeout(Duration::from_secs(2));
-        let process = fleet.process(fleet.place(&at_proxy));
+        let process = fleet.process_at(&at_proxy);
         let old = secret(&process.cache).await;
-        fleet.end_tokens();
-        let hold = fleet.idp.hold();
-        let task = process.spawn();
-        fleet.idp.token_requests_reach(2).await;
+        let (hold, task) = fleet.renews(&process).await;
         match away {
             Away::Network(outage) => outage.begin(&redis, &proxy).await,
             Away::IsKilled => redis.kill(),
@@ -247,7 +242,7 @@ async fn what_came_for_a_refresh_token_is_written_when_redis_is_back() {
         let token = task.await.unwrap().unwrap();
         assert_ne!(token, old);
         assert_eq!(*process.told.lock().unwrap(), [], "{away:?}");
-        let other = fleet.process(fleet.place(&store(&redis)));
+        let other = fleet.process_at(&store(&redis));
         assert_eq!(secret(&other.cache).await, token, "{away:?}");
         fleet.end_tokens();
         secret(&other.cache).await;

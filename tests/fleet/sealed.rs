@@ -77,7 +77,7 @@ async fn there_is_nothing_to_read() {
         }
     };
     fleet.sign_in(fleet.place(&store(&redis))).await;
-    let session = fleet.process(fleet.place(&store(&redis)));
+    let session = fleet.process_at(&store(&redis));
     let access = process(&idp, store(&redis));
     secret(&access).await;
     secret(&session.cache).await;
@@ -244,8 +244,7 @@ async fn what_is_moved_does_not_open() {
 
     // A session, into the place of another person's.
     redis.ask::<()>(&["FLUSHALL"]).await;
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;
     let from = redis.keys().await.remove(0);
     let elsewhere = fleet.place(&store(&redis).prefix("elsewhere"));
@@ -264,8 +263,7 @@ async fn what_is_changed_does_not_open() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;
     let name = redis.keys().await.remove(0);
     let value: Vec<u8> = redis.ask(&["HGET", &name, "v"]).await;
@@ -279,7 +277,7 @@ async fn what_is_changed_does_not_open() {
             .arg(changed)
             .to_owned();
         set.query_async::<u64>(&mut connection).await.unwrap();
-        let process = fleet.process(fleet.place(&store(&redis)));
+        let process = fleet.process_at(&store(&redis));
         let error = process.cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SignInRequired, "{at}");
     }

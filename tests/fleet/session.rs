@@ -17,11 +17,12 @@ use bearer_auth::{
     TokenCache, TokenRequest, TokenSource as _,
     fleet::{LockedRedis, RedisSession, RedisStore},
     store::{LockedSession, Session, TokenStore},
-    testing::{Answer, ManualClock, MockIdp},
+    testing::{Answer, Hold, ManualClock, MockIdp},
 };
 use futures_util::future::join_all;
 use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 use super::{
     Outage, Redis, Told, end_lease, key, leases_are_free, patient, secret, store,
@@ -49,6 +50,13 @@ impl Fleet {
         let idp = MockIdp::builder().clock(clock.clone()).client("app", "");
         let idp = idp.start().await.unwrap();
         Self { idp, clock }
+    }
+
+    /// With somebody who has signed in, and whose session is in Redis.
+    pub(crate) async fn signed_in(redis: &Redis) -> Self {
+        let fleet = Self::start().await;
+        fleet.sign_in(fleet.place(&store(redis))).await;
+        fleet
     }
 
     fn auth(&self, store: impl TokenStore, told: &Told) -> AuthorizationCode {
@@ -86,6 +94,23 @@ impl Fleet {
         }
     }
 
+    pub(crate) fn process_at(&self, store: &RedisStore) -> Process {
+        self.process(self.place(store))
+    }
+
+    /// Its token has ended: it asks for another, and the answer is held.
+    pub(crate) async fn renews(
+        &self,
+        process: &Process,
+    ) -> (Hold, JoinHandle<Result<String, Error>>) {
+        self.end_tokens();
+        let hold = self.idp.hold();
+        let before = self.idp.token_requests();
+        let task = process.spawn();
+        self.idp.token_requests_reach(before + 1).await;
+        (hold, task)
+    }
+
     /// The access tokens end.
     pub(crate) fn end_tokens(&self) {
         self.clock.advance(HOUR);
@@ -108,7 +133,7 @@ impl Process {
         self.told.lock().unwrap().clone()
     }
 
-    pub(crate) fn spawn(&self) -> tokio::task::JoinHandle<Result<String, Error>> {
+    pub(crate) fn spawn(&self) -> JoinHandle<Result<String, Error>> {
         let cache = self.cache.clone();
         tokio::spawn(async move {
             let token = cache.token().await?;
@@ -130,9 +155,8 @@ async fn eight_processes_share_one_session() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = |_| fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = |_| fleet.process_at(&store(&redis));
     let processes: Vec<_> = (0..8).map(process).collect();
     let tokens = || join_all(processes.iter().map(|process| secret(&process.cache)));
     let mut known = tokens().await;
@@ -177,10 +201,7 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
     assert_eq!(written(&redis).await["refresh_token"], "refresh-1");
     let process = fleet.process(place());
     secret(&process.cache).await;
-    fleet.end_tokens();
-    let hold = fleet.idp.hold();
-    let task = process.spawn();
-    fleet.idp.token_requests_reach(2).await;
+    let (hold, task) = fleet.renews(&process).await;
     let sent = written(&redis).await;
     assert_eq!(
         (&sent["refresh_token"], &sent["sends"]),
@@ -202,9 +223,8 @@ async fn an_exchange_outlives_its_callers_and_the_others_have_its_result() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let [one, other] = [(); 2].map(|()| fleet.process(fleet.place(&store(&redis))));
+    let fleet = Fleet::signed_in(&redis).await;
+    let [one, other] = [(); 2].map(|()| fleet.process_at(&store(&redis)));
     let token = one.cache.token().await.unwrap();
     secret(&other.cache).await;
     fleet.end_tokens();
@@ -231,15 +251,14 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
             return;
         };
         let proxy = Proxy::start(&redis).await;
-        let fleet = Fleet::start().await;
-        fleet.sign_in(fleet.place(&store(&redis))).await;
+        let fleet = Fleet::signed_in(&redis).await;
         // What was asked in vain may be done afterwards, and then has the lease of nobody.
         let lease = Duration::from_secs(2);
         let mut store = RedisStore::sealed(proxy.client(), key()).lease(lease);
         if !outage.is_silence() {
             store = store.timeout(MINUTE);
         }
-        let process = fleet.process(fleet.place(&store));
+        let process = fleet.process_at(&store);
         let token = secret(&process.cache).await;
         leases_are_free(&redis).await;
 
@@ -260,7 +279,7 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
             "{outage:?}: {told:?}"
         );
         // Somebody who has just started, and has nothing.
-        let late = fleet.process(fleet.place(&store));
+        let late = fleet.process_at(&store);
         let error = late.cache.token().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.is_retryable()),
@@ -319,7 +338,7 @@ async fn a_replica_has_the_session_and_sends_nothing_until_it_is_promoted() {
         replica.keys().await.len() == 1
     })
     .await;
-    let process = fleet.process(fleet.place(&store(&replica)));
+    let process = fleet.process_at(&store(&replica));
     let error = process.cache.token().await.unwrap_err();
     assert!(error.is_retryable());
     drop(master);
@@ -397,8 +416,7 @@ async fn a_lease_that_is_lost_sends_nothing() {
         };
         let redis = Arc::new(redis);
         let proxy = Arc::new(Proxy::start(&redis).await);
-        let fleet = Fleet::start().await;
-        fleet.sign_in(fleet.place(&store(&redis))).await;
+        let fleet = Fleet::signed_in(&redis).await;
         leases_are_free(&redis).await;
         let mut store = RedisStore::sealed(proxy.client(), key());
         if !matches!(meddle, Meddle::Outage(outage) if outage.is_silence()) {
@@ -471,8 +489,7 @@ async fn what_was_not_sent_is_not_counted() {
         return;
     };
     let redis = Arc::new(redis);
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let fleet = Fleet::signed_in(&redis).await;
     let ends = Arc::clone(&redis);
     let meddled = Meddled {
         session: fleet.place(&store(&redis)),
@@ -501,18 +518,11 @@ async fn what_came_for_a_refresh_token_is_written_although_the_lease_is_lost() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
     for data_is_lost in [false, true] {
-        fleet.end_tokens();
-        let hold = fleet.idp.hold();
-        let task = process.spawn();
-        fleet
-            .idp
-            .token_requests_reach(fleet.idp.token_requests() + 1)
-            .await;
+        let (hold, task) = fleet.renews(&process).await;
         match data_is_lost {
             true => redis.ask::<()>(&["FLUSHALL"]).await,
             false => end_lease(&redis).await,
@@ -520,7 +530,7 @@ async fn what_came_for_a_refresh_token_is_written_although_the_lease_is_lost() {
         hold.release();
         let token = task.await.unwrap().unwrap();
         assert_eq!(process.told(), []);
-        let other = fleet.process(fleet.place(&store(&redis)));
+        let other = fleet.process_at(&store(&redis));
         assert_eq!(secret(&other.cache).await, token);
     }
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
@@ -551,15 +561,11 @@ async fn a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that() 
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let fleet = Fleet::signed_in(&redis).await;
     let newer = another_session(&fleet).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
-    fleet.end_tokens();
-    let hold = fleet.idp.hold();
-    let task = process.spawn();
-    fleet.idp.token_requests_reach(3).await;
+    let (hold, task) = fleet.renews(&process).await;
     write_newer(&redis, &fleet, &newer).await;
     hold.release();
     // Of use all the same.
@@ -581,10 +587,9 @@ async fn a_late_refusal_ends_no_newer_session() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
+    let fleet = Fleet::signed_in(&redis).await;
     let newer = another_session(&fleet).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
     fleet.end_tokens();
     fleet.idp.then(Answer::oauth_error("invalid_grant"));
@@ -608,9 +613,8 @@ async fn an_answer_of_redis_that_is_lost_costs_nothing() {
         return;
     };
     let proxy = Proxy::start(&redis).await;
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&patient(proxy.client())));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&patient(proxy.client()));
     secret(&process.cache).await;
     leases_are_free(&redis).await;
     // To take the lease, to read, to write that it is sent, to write what came, to give the lease
@@ -632,7 +636,7 @@ async fn an_answer_of_redis_that_is_lost_costs_nothing() {
     let token = secret(&process.cache).await;
     assert!(proxy.has_lost_them());
     assert_eq!(process.told(), []);
-    let other = fleet.process(fleet.place(&store(&redis)));
+    let other = fleet.process_at(&store(&redis));
     assert_eq!(secret(&other.cache).await, token);
     assert_eq!(fleet.refreshes().len(), 6);
 }
@@ -644,10 +648,9 @@ async fn what_cannot_be_read_is_not_sent_from_memory() {
         return;
     };
     let proxy = Proxy::start(&redis).await;
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&patient(proxy.client())));
-    let other = fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&patient(proxy.client()));
+    let other = fleet.process_at(&store(&redis));
     for process in [&process, &other] {
         secret(&process.cache).await;
     }
@@ -671,14 +674,10 @@ async fn what_redis_does_not_take_is_written_with_the_next_question() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
-    fleet.end_tokens();
-    let hold = fleet.idp.hold();
-    let task = process.spawn();
-    fleet.idp.token_requests_reach(2).await;
+    let (hold, task) = fleet.renews(&process).await;
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     hold.release();
     assert_eq!(task.await.unwrap().unwrap(), "token-2");
@@ -686,7 +685,7 @@ async fn what_redis_does_not_take_is_written_with_the_next_question() {
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     fleet.end_tokens();
     assert_eq!(secret(&process.cache).await, "token-3");
-    let other = fleet.process(fleet.place(&store(&redis)));
+    let other = fleet.process_at(&store(&redis));
     assert_eq!(secret(&other.cache).await, "token-3");
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
@@ -696,9 +695,8 @@ async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let fleet = Fleet::start().await;
-    fleet.sign_in(fleet.place(&store(&redis))).await;
-    let process = fleet.process(fleet.place(&store(&redis)));
+    let fleet = Fleet::signed_in(&redis).await;
+    let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
     leases_are_free(&redis).await;
     let keys = redis.keys().await;
@@ -728,10 +726,7 @@ async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
     for process in [&late, &other] {
         secret(&process.cache).await;
     }
-    fleet.end_tokens();
-    let hold = fleet.idp.hold();
-    let task = late.spawn();
-    fleet.idp.token_requests_reach(2).await;
+    let (hold, task) = fleet.renews(&late).await;
     end_lease(&redis).await;
     other.session.logout().await.unwrap();
     hold.release();

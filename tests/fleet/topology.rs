@@ -76,7 +76,7 @@ async fn a_cluster() {
     people
         .sign_in(people.place(&patient(cluster.client("fleet", "password"))))
         .await;
-    let session = |_| people.process(people.place(&patient(cluster.client("fleet", "password"))));
+    let session = |_| people.process_at(&patient(cluster.client("fleet", "password")));
     let sessions: Vec<_> = (0..4).map(session).collect();
     for end in 1..=3 {
         let tokens = join_all(sessions.iter().map(|process| secret(&process.cache))).await;
@@ -116,7 +116,7 @@ async fn behind_tls() {
     assert!(told.lock().unwrap().is_empty());
     let people = Fleet::start().await;
     people.sign_in(people.place(&patient(redis.client()))).await;
-    let session = people.process(people.place(&patient(redis.client())));
+    let session = people.process_at(&patient(redis.client()));
     assert_eq!(secret(&session.cache).await, "token-1");
 
     // Whom we do not trust, or who does not speak it, is as good as down.
@@ -129,7 +129,7 @@ async fn behind_tls() {
         assert_ne!(secret(&process).await, token);
         assert_eq!(idp.token_requests(), asked + 1);
         assert_eq!(*told.lock().unwrap(), [Load]);
-        let session = people.process(people.place(&patient(client)));
+        let session = people.process_at(&patient(client));
         let error = session.cache.token().await.unwrap_err();
         assert!(error.is_retryable());
         assert_eq!(*session.told.lock().unwrap(), [Lock]);
@@ -156,9 +156,7 @@ async fn master_goes(is_killed: bool) {
     assert_eq!(secret(&other).await, token);
     let people = Fleet::start().await;
     people.sign_in(people.place(&stores[0])).await;
-    let sessions = stores
-        .each_ref()
-        .map(|store| people.process(people.place(store)));
+    let sessions = stores.each_ref().map(|store| people.process_at(store));
     for session in &sessions {
         secret(&session.cache).await;
     }
