@@ -336,6 +336,25 @@ async fn a_lease_is_prolonged_for_as_long_as_the_server_takes() {
     assert_eq!(other.task.await.unwrap(), "one");
 }
 
+/// Until the token ends, however long the server took.
+#[tokio::test]
+async fn what_is_shared_is_shared_for_all_of_its_life() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let before = redis.time().await;
+    let one = Asking::start("one", store(&redis));
+    one.asks().await;
+    let slow = before + Duration::from_secs(1);
+    until("the server is slow", async || redis.time().await > slow).await;
+    assert_eq!(one.ends().await, "one");
+    let data = redis.keys().await.remove(0);
+    let end: u64 = redis.ask(&["PEXPIRETIME", &data]).await;
+    let lived = Duration::from_millis(end) - before;
+    // Our clocks are coarse.
+    assert!(lived > Duration::from_millis(3_599_900), "{lived:?}");
+}
+
 #[tokio::test]
 async fn who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease() {
     let Some(redis) = Redis::start().await else {

@@ -149,10 +149,6 @@ async fn what_is_written_late_does_not_outlive_the_token() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let time = async || -> Duration {
-        let (seconds, micros) = redis.ask::<(u64, u64)>(&["TIME"]).await;
-        Duration::from_secs(seconds) + Duration::from_micros(micros)
-    };
     know_the_scripts(&redis, &MockIdp::start().await.unwrap()).await;
     let proxy = Proxy::start(&redis).await;
     let store = patient(proxy.client());
@@ -161,8 +157,8 @@ async fn what_is_written_late_does_not_outlive_the_token() {
     let fetch = tokio::spawn(async move { shared.fetch(TokenRequest::new()).await });
     until("it writes", async || proxy.holds()).await;
     // Our clocks are coarse.
-    let end = time().await + SHORT + Duration::from_millis(100);
-    until("the token has ended", async || time().await > end).await;
+    let end = redis.time().await + SHORT + Duration::from_millis(100);
+    until("the token has ended", async || redis.time().await > end).await;
     assert!(lease(&redis).await.is_some());
     proxy.let_on();
     fetch.await.unwrap().unwrap();

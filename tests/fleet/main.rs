@@ -17,7 +17,8 @@
 //!   (`an_answer_of_redis`), the lease before a refresh token is sent (`a_lease_that_is_lost`), the
 //!   end of a token, and of the end of a session (`who_comes_later`, `who_signs_out`); it ends so
 //!   long after it was written (`what_is_written_late`), or after its generation
-//!   (`an_absurd_generation`), or at a time that overflows (`for_ever`).
+//!   (`an_absurd_generation`), or at a time that overflows (`for_ever`), or sooner by how long the
+//!   server took (`what_is_shared`).
 //! - Pauses of no length (`who_waits`), without chance (a test of the unit).
 //! - A connection that nobody answered is kept (`a_connection_that_nobody_answers`); no second try
 //!   on a new one (`a_connection_that_is_closed`).

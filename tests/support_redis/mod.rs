@@ -226,6 +226,12 @@ impl Redis {
         self.try_ask(command).await.unwrap()
     }
 
+    /// By its clock, since 1970.
+    pub(crate) async fn time(&self) -> Duration {
+        let (seconds, micros) = self.ask::<(u64, u64)>(&["TIME"]).await;
+        Duration::from_secs(seconds) + Duration::from_micros(micros)
+    }
+
     /// All keys, in order.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self.ask(&["KEYS", "*"]).await;
