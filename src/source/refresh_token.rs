@@ -17,7 +17,8 @@
 //!   may have been used. That it was sent is in the store before it is. (If the store does not take
 //!   that, this process knows.)
 //! - A store that says it is busy, at any step before the refresh token is sent, keeps it from being
-//!   sent. If it says so afterwards, it has something newer, and that counts.
+//!   sent. If it says so afterwards, somebody else has had the lock: if what they have left is
+//!   something newer, that counts.
 //! - What holds the lock waits for one exchange and nothing else, for a minute at most.
 
 use std::{
@@ -195,21 +196,6 @@ impl Inner {
         }
     }
 
-    /// As [`save`](Self::save), of what an exchange has brought. A store that is busy then has
-    /// something newer, of somebody else: that is read next.
-    async fn commit(
-        &self,
-        state: &mut State,
-        locked: Option<&mut (dyn ErasedLocked + 'static)>,
-        session: Session,
-    ) -> Saved {
-        let saved = self.save(state, locked, session).await;
-        if saved == Saved::Busy {
-            (state.unsaved, state.uncounted) = (false, false);
-        }
-        saved
-    }
-
     /// As [`save`](Self::save), when nothing but the number of sends is new: another process may
     /// have a newer session for the store, so that it is read again all the same.
     async fn count(
@@ -306,8 +292,8 @@ impl Inner {
         let before = (state.unsaved, state.uncounted);
         let counted = self.count(&mut state, locked.as_deref_mut(), sent).await;
         if counted == Saved::Busy {
-            // Nothing is sent, so nothing is to be counted.
-            state.known = Some(session);
+            // Nothing is sent, so nothing is to be counted. It may be written there all the same.
+            self.count(&mut state, locked.as_deref_mut(), session).await;
             (state.unsaved, state.uncounted) = before;
             return Err(store_is_busy());
         }
@@ -319,7 +305,8 @@ impl Inner {
                     sends: 0,
                     access: Some(response.access(Clock::default().system_time())),
                 };
-                self.commit(&mut state, locked.as_deref_mut(), next).await;
+                // A store that is busy has lost the lock: the next question shows who has the newer one.
+                self.save(&mut state, locked.as_deref_mut(), next).await;
                 Ok(Some(response))
             }
             // A refusal, or nothing sent: this time it has not been used up.
@@ -332,9 +319,10 @@ impl Inner {
                         sends: 0,
                         ..session
                     };
-                    let saved = self.commit(&mut state, locked.as_deref_mut(), over).await;
+                    let saved = self.save(&mut state, locked.as_deref_mut(), over).await;
                     if saved == Saved::Busy {
                         // The session goes on: it is another that was refused.
+                        (state.unsaved, state.uncounted) = (false, false);
                         return Err(store_is_busy());
                     }
                 } else {

@@ -4,8 +4,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::store::Session;
 
-/// Invariant: a session that the store has not taken counts for as long as the store has what it had
-/// then, or nothing.
+/// Invariant: a session that the store has not taken replaces only what it came from.
 #[derive(Default)]
 pub(super) struct State {
     /// The session as it was last read or written: it serves on while the store fails.
@@ -43,12 +42,16 @@ impl State {
         self.is_stored();
     }
 
-    /// Whether the store has gone on without what it has not taken: somebody has signed in anew, or has
-    /// gone on from what it had. That it is empty is no sign of that: it may have lost everything.
+    /// Whether the store has gone on without what it has not taken: somebody has signed out, has signed
+    /// in anew, or has gone on from what it had. One that was refused what it had is no such thing.
     fn is_replaced_by(&self, session: Option<&Session>) -> bool {
-        let there = session.and_then(|session| session.refresh_token.as_ref());
-        let both = there.zip(self.stored.as_ref());
-        both.is_some_and(|(there, stored)| there.expose_secret() != stored.expose_secret())
+        let Some(stored) = &self.stored else {
+            return false;
+        };
+        session.is_none_or(|session| {
+            let there = session.refresh_token.as_ref();
+            there.is_some_and(|there| there.expose_secret() != stored.expose_secret())
+        })
     }
 }
 

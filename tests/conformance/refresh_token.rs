@@ -694,18 +694,39 @@ async fn c22_what_the_store_did_not_take_replaces_nothing_newer() {
 }
 
 #[tokio::test]
-async fn c22_what_the_store_did_not_take_outlives_the_loss_of_everything() {
+async fn c22_what_the_store_did_not_take_undoes_no_logout() {
     let (signed, store, _) = noting().await;
     signed.rig.cache.token().await.unwrap();
     store.fail(&[StoreOperation::Save]);
     signed.refresh().await.unwrap();
     store.fail(&[]);
-    let mut locked = store.0.store.lock().await.unwrap();
-    locked.save(None).await.unwrap();
-    drop(locked);
+    // In another process.
+    signed.auth.session().logout().await.unwrap();
+    store.take();
+    signed.end_token().await;
+    let error = signed.rig.cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
+    assert_eq!(signed.refreshes(), ["refresh-1"]);
+    assert_eq!(store.take(), ["lock", "load", "unlock"]);
+}
+
+#[tokio::test]
+async fn c22_what_the_store_did_not_take_outlives_that_its_predecessor_is_refused() {
+    let (signed, store, _) = noting().await;
+    signed.rig.cache.token().await.unwrap();
+    store.fail(&[StoreOperation::Save]);
+    signed.refresh().await.unwrap();
+    store.fail(&[]);
+    // Another process can know no better than to send it again.
+    let elsewhere = signed.elsewhere();
+    elsewhere.token().await.unwrap();
+    signed.rig.idp.then(Answer::oauth_error("invalid_grant"));
+    let error = elsewhere.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
     signed.end_token().await;
     signed.rig.cache.token().await.unwrap();
-    assert_eq!(signed.refreshes(), ["refresh-1", "refresh-2"]);
+    let sent = ["refresh-1", "refresh-1", "refresh-2"];
+    assert_eq!(signed.refreshes(), sent);
 }
 
 #[tokio::test]
