@@ -3,6 +3,7 @@
 
 mod client;
 mod key;
+mod lease;
 mod scripts;
 mod session;
 mod source;

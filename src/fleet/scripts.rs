@@ -26,7 +26,7 @@ pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Takes the lease for `owner`, `milliseconds`, if what is there is still of generation `seen`
-/// (empty: whatever it is). Returns what became of it, the generation to write with, who has the lease
+/// (empty: whatever it is), and nobody else has it, or who is given (empty: nobody). Returns what became of it, the generation to write with, who has the lease
 /// otherwise, and for how long; if it was taken, the time of Redis instead of that, in milliseconds.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -39,7 +39,7 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
         local holder = redis.call('GET', KEYS[2])
         local left = redis.call('PTTL', KEYS[2])
         -- One without an end is nobody's.
-        if holder and holder ~= ARGV[1] and left >= 0 then
+        if holder and holder ~= ARGV[1] and holder ~= ARGV[4] and left >= 0 then
             return {'held', '0', holder, left}
         end
         redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])

@@ -2,14 +2,18 @@
 //!
 //! A refresh token that is sent twice costs the session, where it rotates. So everything that goes
 //! wrong here keeps it from being sent: an error of Redis, or a lost lease, is a [`BusyStore`], and
-//! the token request is tried again later.
+//! the token request is tried again later. What came for it is written if it takes minutes, by a task
+//! that keeps the lease, so that nobody sends the old one meanwhile.
 
 use std::{fmt, time::Duration};
 
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::runtime::Handle;
 
-use super::store::{Entry, Lease, Pauses, Taking};
+use super::{
+    lease::Lease,
+    store::{Entry, Pauses, Taking},
+};
 use crate::{
     BoxError,
     store::{BusyStore, DamagedSession, LockedSession, Session, TokenStore},
@@ -17,9 +21,17 @@ use crate::{
 
 /// How long to wait for the lease: less than a cache waits for a token.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long what came for a refresh token is tried to be written: nobody else has it.
-const COMMIT: Duration = Duration::from_secs(10);
-const PAUSE: Duration = Duration::from_millis(200);
+/// How long it is tried to say that a refresh token is about to be sent. Then it is not.
+const COUNT: Duration = Duration::from_secs(3);
+/// How long what came for it is tried to be written while somebody waits for it, and then in the
+/// background: nobody else has it.
+const COMMIT: Duration = Duration::from_secs(1);
+const BACKGROUND: Duration = Duration::from_secs(300);
+/// Between two tries, at first and at last.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+/// How long nobody sends a refresh token whose answer was lost: what has lost it may lose another, and
+/// the second is the last.
+const AFTER_LOSS: Duration = Duration::from_secs(5);
 /// How long that a session has ended is remembered, so that nobody late brings it back.
 const MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -32,7 +44,12 @@ pub struct RedisSession(Entry);
 /// A [`RedisSession`], locked.
 pub struct LockedRedis {
     entry: Entry,
-    lease: Lease,
+    /// Until something is written in the background, which is the last that is done with it.
+    lease: Option<Lease>,
+    /// How often the refresh token has been sent, as it was tried to be written last.
+    counted: Option<u8>,
+    /// It was sent, as far as is known.
+    is_sent: bool,
 }
 
 impl RedisSession {
@@ -40,15 +57,32 @@ impl RedisSession {
         Self(entry)
     }
 
-    async fn wait(&self) -> Result<Lease, BoxError> {
-        let mut pauses = Pauses::new();
-        loop {
-            let most = match self.0.take(None).await.map_err(unreachable)? {
-                Taking::Taken(lease) => return Ok(lease),
-                Taking::Held(left) | Taking::Failed(_, left) => left,
-                Taking::Changed => Duration::ZERO,
-            };
-            self.0.sleep(pauses.next(most)).await;
+    /// From whoever has it, or when they give it back.
+    async fn take(&self, at_once: bool) -> Result<LockedRedis, BoxError> {
+        let taking = async {
+            let (mut pauses, mut from) = (Pauses::new(), None);
+            loop {
+                let taking = self.0.take(None, from.as_ref()).await;
+                match taking.map_err(unreachable)? {
+                    Taking::Taken(lease) => return Ok::<_, BoxError>(lease),
+                    Taking::Held(holder) if at_once => from = Some(holder),
+                    Taking::Held(holder) => self.0.sleep(pauses.next(holder.left)).await,
+                    Taking::Changed => {}
+                }
+            }
+        };
+        let runtime = Handle::current();
+        match self.0.clock().timeout(PATIENCE, &runtime, taking).await {
+            Some(lease) => Ok(LockedRedis {
+                entry: self.0.clone(),
+                lease: Some(lease?),
+                counted: None,
+                is_sent: false,
+            }),
+            None => {
+                let why = format!("another process has had the lease in Redis for {PATIENCE:?}");
+                Err(BusyStore::new(why).into())
+            }
         }
     }
 }
@@ -57,18 +91,12 @@ impl TokenStore for RedisSession {
     type Locked = LockedRedis;
 
     async fn lock(&self) -> Result<LockedRedis, BoxError> {
-        let runtime = Handle::current();
-        let waiting = self.0.clock().timeout(PATIENCE, &runtime, self.wait());
-        match waiting.await {
-            Some(lease) => Ok(LockedRedis {
-                entry: self.0.clone(),
-                lease: lease?,
-            }),
-            None => {
-                let why = format!("another process has had the lease in Redis for {PATIENCE:?}");
-                Err(BusyStore::new(why).into())
-            }
-        }
+        self.take(false).await
+    }
+
+    /// Whoever has the lease is late: what they write is refused.
+    async fn lock_anew(&self) -> Result<LockedRedis, BoxError> {
+        self.take(true).await
     }
 }
 
@@ -84,28 +112,72 @@ impl LockedSession for LockedRedis {
     }
 
     async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
-        // That a refresh token is about to be sent is only true with the lease. What came for it is
-        // written by whoever has it, unless there is something newer.
-        let before_sending = session.is_some_and(|session| session.sends > 0);
-        if before_sending && self.lease.is_lost() {
+        let was_sent = std::mem::take(&mut self.is_sent);
+        let Some(lease) = &self.lease else {
+            return Err(lost());
+        };
+        // That a refresh token is about to be sent, or was not after all, is only true with the lease.
+        // What came for it is written by whoever has it, unless there is something newer.
+        let sends = session.map_or(0, |session| session.sends);
+        let before = self.counted.replace(sends);
+        let before_sending = sends > before.unwrap_or_default();
+        let while_held = before_sending || before.is_some() && !was_sent;
+        if before_sending && lease.is_lost() {
             return Err(lost());
         }
         let (json, left) = match session {
-            Some(session) => (Some(session.to_json()?), self.entry.session_ttl()),
-            None => (None, Some(MEMORY)),
+            Some(session) => (session.to_json()?, self.entry.session_ttl()),
+            None => (SecretString::default(), Some(MEMORY)),
         };
-        let clear = json.as_ref().map_or("", |json| json.expose_secret());
-        let began = self.entry.clock().now();
-        let over = || self.entry.clock().now().since(began) >= COMMIT;
-        loop {
-            let written = self.lease.write(clear.as_bytes(), left, before_sending);
-            match written.await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(lost()),
-                Err(cause) if before_sending => return Err(unreachable(cause)),
-                Err(cause) if over() => return Err(cause),
-                Err(_) => self.entry.sleep(PAUSE).await,
+        let most = if before_sending { COUNT } else { COMMIT };
+        match write(lease, &json, left, while_held, most).await {
+            Ok(true) => {
+                self.is_sent = before_sending;
+                Ok(())
             }
+            Ok(false) => Err(lost()),
+            Err(cause) if before_sending => Err(unreachable(cause)),
+            Err(cause) => {
+                if let Some(lease) = self.lease.take() {
+                    tokio::spawn(async move {
+                        let _ = write(&lease, &json, left, while_held, BACKGROUND).await;
+                    });
+                }
+                Err(cause)
+            }
+        }
+    }
+}
+
+/// Tries for so long: whether it was written, since there is nothing newer.
+async fn write(
+    lease: &Lease,
+    json: &SecretString,
+    left: Option<Duration>,
+    while_held: bool,
+    most: Duration,
+) -> Result<bool, BoxError> {
+    let began = lease.clock().now();
+    let mut pause = PAUSES.0;
+    loop {
+        let clear = json.expose_secret().as_bytes();
+        match lease.write(clear, left, while_held).await {
+            Err(cause) if lease.clock().now().since(began) >= most => return Err(cause),
+            Err(_) => lease.sleep(pause).await,
+            written => return written,
+        }
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+impl Drop for LockedRedis {
+    fn drop(&mut self) {
+        if self.is_sent
+            && let Some(lease) = self.lease.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let why = "a refresh token was sent, and there was no answer of use";
+            runtime.spawn(async move { lease.release(Some((why, AFTER_LOSS))).await });
         }
     }
 }

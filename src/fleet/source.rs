@@ -6,7 +6,8 @@
 //!  │ └──── changed meanwhile, or waited a little ──┐
 //!  ▼                                               │
 //! take the lease ── somebody else has it ──────────┘
-//!  │         └───── somebody else has failed ──────▶ the same error
+//!  │   │     └───── somebody else has failed ──────▶ the same error
+//!  │   └─────────── … has it for too long: from them
 //!  ▼
 //! ask the server ──▶ write it, give the lease back ─▶ use it
 //!
@@ -23,12 +24,13 @@ use rand::RngExt as _;
 
 use super::{
     key::TokenKey,
-    store::{Entry, Lease, Pauses, RedisStore, Seen, Taking},
+    lease::Lease,
+    store::{Entry, Holder, Pauses, RedisStore, Seen, Taking},
     value::Shared,
 };
 use crate::{
     AccessToken, BoxError, Error, ErrorKind, FetchReason, StoreError, StoreOperation, TokenRequest,
-    TokenResponse, TokenSource, WeakTokenCache, cache::ageing_at_most, error::Retry,
+    TokenResponse, TokenSource, WeakTokenCache, cache::ageing_at_most, clock::Moment, error::Retry,
 };
 
 /// Tokens without an end are forgotten after this long.
@@ -40,8 +42,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// … this. If another attempt may help at once, only for as long as a flight waits for that:
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 const SHORT_PAUSE: Duration = Duration::from_millis(200);
-/// How long somebody else's token request is waited for, and up to half of it more: then, who has the
-/// lease may be cut off from the server.
+/// How long somebody else's token request is waited for, and up to half of it more: then one of those
+/// who wait takes the lease from them. They may be cut off from the server.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A [`TokenSource`] around another, for processes that share its tokens: see [the module](super).
@@ -66,8 +68,22 @@ pub struct SharedSource<S> {
     warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
 }
 
-/// Redis is of no use now.
-struct NoRedis;
+/// Why there is no token of Redis.
+enum NotShared {
+    /// It is of no use now.
+    NoRedis,
+    /// Who has asked for all has failed.
+    Failed(Error),
+}
+
+/// For somebody else's token request.
+struct Waiting {
+    pauses: Pauses,
+    holder: Option<Holder>,
+    /// From when, and for how long.
+    since: Moment,
+    patience: Duration,
+}
 
 impl<S: TokenSource> SharedSource<S> {
     /// Shares the tokens of `source` with all that use the same Redis, prefix and `key`.
@@ -86,41 +102,61 @@ impl<S: TokenSource> SharedSource<S> {
         self
     }
 
-    async fn shared(
-        &self,
-        request: &TokenRequest,
-    ) -> Result<Result<TokenResponse, Error>, NoRedis> {
-        let mut pauses = Pauses::new();
-        let began = self.entry.clock().now();
-        let patience = PATIENCE.mul_f64(rand::rng().random_range(1.0..=1.5));
+    async fn shared(&self, request: &TokenRequest) -> Result<TokenResponse, NotShared> {
+        let mut waiting = Waiting::new(self.entry.clock().now());
         loop {
             let seen = self.entry.look().await;
             let seen = seen.map_err(|cause| self.fails(StoreOperation::Load, cause))?;
             if let Some(response) = self.usable(&seen, request) {
-                return Ok(Ok(response));
+                return Ok(response);
             }
-            let taking = self.entry.take(Some(&seen.generation)).await;
-            let taking = taking.map_err(|cause| self.fails(StoreOperation::Lock, cause))?;
-            match taking {
-                Taking::Taken(lease) => return Ok(self.fetch_for_all(lease, request).await),
-                Taking::Changed => {}
-                Taking::Held(left) if self.entry.clock().now().since(began) < patience => {
-                    self.entry.sleep(pauses.next(left)).await;
-                }
-                Taking::Held(_) => {
-                    let why = "another process has had the lease for too long";
-                    return Err(self.fails(StoreOperation::Lock, why.into()));
-                }
-                // Somebody has mended something, and wants to know.
-                Taking::Failed(..) if request.reason == FetchReason::Manual => return Err(NoRedis),
-                Taking::Failed(why, left) => return Ok(Err(failed_elsewhere(&why, left))),
+            if let Some(lease) = self.turn(&seen, &mut waiting, request).await? {
+                let response = self.fetch_for_all(lease, request).await;
+                return response.map_err(NotShared::Failed);
             }
         }
     }
 
-    fn fails(&self, doing: StoreOperation, cause: BoxError) -> NoRedis {
+    /// The lease, or `None` if there is something else than what has been seen.
+    async fn turn(
+        &self,
+        seen: &Seen,
+        waiting: &mut Waiting,
+        request: &TokenRequest,
+    ) -> Result<Option<Lease>, NotShared> {
+        let mut from = None;
+        loop {
+            let taking = self.entry.take(Some(&seen.generation), from.as_ref());
+            let taking = taking.await;
+            let taking = taking.map_err(|cause| self.fails(StoreOperation::Lock, cause))?;
+            let holder = match taking {
+                Taking::Taken(lease) => return Ok(Some(lease)),
+                Taking::Changed => return Ok(None),
+                Taking::Held(holder) => holder,
+            };
+            match holder.failed() {
+                // Somebody has mended something, and wants to know.
+                Some(_) if request.reason == FetchReason::Manual => from = Some(holder),
+                Some(why) => {
+                    let error = failed_elsewhere(why, holder.left);
+                    return Err(NotShared::Failed(error));
+                }
+                None if waiting.is_over(&holder, self.entry.clock().now()) => {
+                    let why = "another process has had the lease for too long";
+                    self.fails(StoreOperation::Lock, why.into());
+                    from = Some(holder);
+                }
+                None => {
+                    self.entry.sleep(waiting.pauses.next(holder.left)).await;
+                    waiting.holder = Some(holder);
+                }
+            }
+        }
+    }
+
+    fn fails(&self, doing: StoreOperation, cause: BoxError) -> NotShared {
         (self.warn)(&StoreError { doing, cause });
-        NoRedis
+        NotShared::NoRedis
     }
 
     /// What another process has, if it is of use to this one.
@@ -216,13 +252,33 @@ impl<S: TokenSource> SharedSource<S> {
 impl<S: TokenSource> TokenSource for SharedSource<S> {
     async fn fetch(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         match self.shared(&request).await {
-            Ok(result) => result,
-            Err(NoRedis) => self.source.fetch(request).await,
+            Ok(response) => Ok(response),
+            Err(NotShared::NoRedis) => self.source.fetch(request).await,
+            Err(NotShared::Failed(error)) => Err(error),
         }
     }
 
     fn attached(&self, cache: WeakTokenCache) {
         self.source.attached(cache);
+    }
+}
+
+impl Waiting {
+    fn new(now: Moment) -> Self {
+        Self {
+            pauses: Pauses::new(),
+            holder: None,
+            since: now,
+            patience: PATIENCE.mul_f64(rand::rng().random_range(1.0..=1.5)),
+        }
+    }
+
+    /// Each holder has a time of its own.
+    fn is_over(&mut self, holder: &Holder, now: Moment) -> bool {
+        if self.holder.as_ref() != Some(holder) {
+            self.since = now;
+        }
+        now.since(self.since) >= self.patience
     }
 }
 

@@ -1,43 +1,33 @@
 //! [`RedisStore`]: what is shared, sealed, and the lease on it.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rand::RngExt as _;
 use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
 use super::{
     client::RedisClient,
     key::TokenKey,
-    scripts::{LOOK, RELEASE, RENEW, TAKE, WRITE},
+    lease::{Lease, Orphan},
+    scripts::{LOOK, TAKE},
     session::RedisSession,
 };
 use crate::{
     BoxError, Clock,
-    clock::Moment,
     store::{Sealer, SealingKey},
 };
 
 /// How long a lease lasts that nobody prolongs.
 const LEASE: Duration = Duration::from_secs(10);
-/// It is prolonged this often in that time.
-const RENEWALS: u32 = 3;
 /// How long Redis may take to answer.
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// The first pause between two looks at what somebody else is doing, and the longest. Each is drawn
 /// from its half to its whole.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 /// Between a lease and why there is none.
-const FAILED: &str = "failed ";
+pub(super) const FAILED: &str = "failed ";
 
 /// What the processes of a fleet share, in Redis or Valkey: see [the module](super).
 ///
@@ -169,14 +159,43 @@ pub(super) enum Taking {
     Taken(Lease),
     /// There is another value by now.
     Changed,
-    /// Somebody else has it, this long if nothing else happens.
-    Held(Duration),
-    /// Somebody else had it, and failed. Nobody gets it for this long.
-    Failed(String, Duration),
+    Held(Holder),
+}
+
+/// Who has a lease, or why nobody gets it.
+pub(super) struct Holder {
+    name: String,
+    /// For how long, if nothing else happens.
+    pub(super) left: Duration,
+}
+
+impl Holder {
+    /// Somebody had it, and failed: nobody gets it for a while.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.name.strip_prefix(FAILED)
+    }
+}
+
+impl PartialEq for Holder {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
 }
 
 impl Entry {
-    async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, BoxError> {
+    /// On its two keys.
+    pub(super) fn script<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut invocation = script.prepare_invoke();
+        for name in &*self.names {
+            invocation.key(name);
+        }
+        invocation
+    }
+
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, BoxError> {
         let timeout = self.store.timeout;
         let result: Option<RedisResult<T>> = self
             .store
@@ -190,7 +209,7 @@ impl Entry {
     }
 
     pub(super) async fn look(&self) -> Result<Seen, BoxError> {
-        let script = on(&LOOK, &self.names);
+        let script = self.script(&LOOK);
         let (generation, value, left): (String, Vec<u8>, i64) = self.run(&script).await?;
         let value = Zeroizing::new(value);
         Ok(Seen {
@@ -200,28 +219,32 @@ impl Entry {
         })
     }
 
-    /// `seen`: only if what is there is still of that generation.
-    pub(super) async fn take(&self, seen: Option<&str>) -> Result<Taking, BoxError> {
+    /// `seen`: only if what is there is still of that generation. `from`: also if this one has it.
+    pub(super) async fn take(
+        &self,
+        seen: Option<&str>,
+        from: Option<&Holder>,
+    ) -> Result<Taking, BoxError> {
         let owner = format!("{:032x}", rand::rng().random::<u128>());
-        let mut script = on(&TAKE, &self.names);
+        let mut script = self.script(&TAKE);
         script
             .arg(&owner)
             .arg(millis(self.store.lease))
-            .arg(seen.unwrap_or_default());
+            .arg(seen.unwrap_or_default())
+            .arg(from.map_or("", |from| &from.name));
         let orphan = Orphan::new(self, &owner);
-        let (what, generation, holder, left): (String, String, String, i64) =
+        let (what, generation, name, left): (String, String, String, i64) =
             self.run(&script).await?;
         orphan.known();
         let left = Duration::from_millis(left.max(0).unsigned_abs());
-        Ok(match (what.as_str(), holder.strip_prefix(FAILED)) {
-            ("taken", _) => Taking::Taken(Lease::new(self.clone(), owner, generation, left)),
-            ("changed", _) => Taking::Changed,
-            (_, Some(why)) => Taking::Failed(why.to_owned(), left),
-            (_, None) => Taking::Held(left),
+        Ok(match what.as_str() {
+            "taken" => Taking::Taken(Lease::new(self.clone(), owner, generation, left)),
+            "changed" => Taking::Changed,
+            _ => Taking::Held(Holder { name, left }),
         })
     }
 
-    fn seal(&self, clear: &[u8]) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+    pub(super) fn seal(&self, clear: &[u8]) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         match self.store.sealer.seals() {
             // For this entry and no other.
             true => self.store.sealer.seal(clear, self.names[0].as_bytes()),
@@ -241,154 +264,16 @@ impl Entry {
         self.store.clock.sleep(duration, &Handle::current()).await;
     }
 
+    pub(super) fn lease(&self) -> Duration {
+        self.store.lease
+    }
+
     pub(super) fn session_ttl(&self) -> Option<Duration> {
         self.store.session_ttl
     }
 
     pub(super) fn clock(&self) -> &Clock {
         &self.store.clock
-    }
-}
-
-/// The only one who may fetch: until it is dropped, or its process dies.
-pub(super) struct Lease {
-    entry: Entry,
-    owner: String,
-    generation: String,
-    /// Prolongs it.
-    renewing: JoinHandle<()>,
-    lost: Arc<AtomicBool>,
-    /// When it was taken, by Redis's clock since 1970, and by ours.
-    taken: Duration,
-    since: Moment,
-    released: bool,
-}
-
-/// A lease that may have been taken without anybody knowing: dropped, it is given back.
-struct Orphan(Option<(Entry, String)>);
-
-impl Orphan {
-    fn new(entry: &Entry, owner: &str) -> Self {
-        Self(Some((entry.clone(), owner.to_owned())))
-    }
-
-    fn known(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Orphan {
-    fn drop(&mut self) {
-        if let (Some((entry, owner)), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(release(entry, owner, None));
-        }
-    }
-}
-
-impl Lease {
-    fn new(entry: Entry, owner: String, generation: String, taken: Duration) -> Self {
-        let lost = Arc::new(AtomicBool::new(false));
-        let renewing = tokio::spawn(renew(entry.clone(), owner.clone(), Arc::clone(&lost)));
-        Self {
-            taken,
-            since: entry.clock().now(),
-            entry,
-            owner,
-            generation,
-            renewing,
-            lost,
-            released: false,
-        }
-    }
-
-    /// As far as is known. Only Redis knows.
-    pub(super) fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// Writes the value, for `left` if it ends: whether it was, since nobody has written a newer one.
-    /// `while_held`: and only if the lease has not been lost.
-    pub(super) async fn write(
-        &self,
-        clear: &[u8],
-        left: Option<Duration>,
-        while_held: bool,
-    ) -> Result<bool, BoxError> {
-        let value = match clear.is_empty() {
-            true => Zeroizing::default(),
-            false => self.entry.seal(clear)?,
-        };
-        let mut script = on(&WRITE, &self.entry.names);
-        script
-            .arg(&self.owner)
-            .arg(&self.generation)
-            .arg(value.as_slice())
-            .arg(left.map_or(0, |left| self.time(left)))
-            .arg(u8::from(while_held));
-        self.entry.run(&script).await
-    }
-
-    /// Redis's time in milliseconds, so long from now, whenever that gets there: what is written late
-    /// does not end later.
-    fn time(&self, from_now: Duration) -> u64 {
-        let held = self.entry.clock().now().since(self.since);
-        let time = self.taken.saturating_add(held).saturating_add(from_now);
-        // Redis's numbers have a sign.
-        millis(time).clamp(1, i64::MAX.unsigned_abs())
-    }
-
-    /// Gives it to the next. With `why`, nobody gets it for that long, and all who ask hear it.
-    pub(super) async fn release(mut self, why: Option<(&str, Duration)>) {
-        self.released = true;
-        self.renewing.abort();
-        release(self.entry.clone(), self.owner.clone(), why).await;
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.renewing.abort();
-        // Otherwise the others wait until it has run out.
-        if !self.released
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let (entry, owner) = (self.entry.clone(), std::mem::take(&mut self.owner));
-            runtime.spawn(release(entry, owner, None));
-        }
-    }
-}
-
-async fn renew(entry: Entry, owner: String, lost: Arc<AtomicBool>) {
-    let mut script = on(&RENEW, &entry.names);
-    script.arg(&owner).arg(millis(entry.store.lease));
-    let mut since = entry.clock().now();
-    while !lost.load(Ordering::Relaxed) {
-        entry.sleep(entry.store.lease / RENEWALS).await;
-        let now = entry.clock().now();
-        let own: Result<bool, BoxError> = entry.run(&script).await;
-        match own {
-            Ok(true) => since = now,
-            Ok(false) => lost.store(true, Ordering::Relaxed),
-            Err(_) if entry.clock().now().since(since) >= entry.store.lease => {
-                lost.store(true, Ordering::Relaxed);
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-fn release(
-    entry: Entry,
-    owner: String,
-    why: Option<(&str, Duration)>,
-) -> impl Future<Output = ()> + Send + 'static {
-    let (why, pause) = why.unwrap_or_default();
-    let why = format!("{FAILED}{why}");
-    async move {
-        let mut script = on(&RELEASE, &entry.names);
-        script.arg(&owner).arg(millis(pause)).arg(&why);
-        // If it does not come through, the lease runs out.
-        let _: Result<bool, BoxError> = entry.run(&script).await;
     }
 }
 
@@ -408,16 +293,7 @@ impl Pauses {
     }
 }
 
-/// A script, on the two keys of an entry.
-fn on<'a>(script: &'a Script, names: &[String; 2]) -> ScriptInvocation<'a> {
-    let mut invocation = script.prepare_invoke();
-    names.iter().for_each(|name| {
-        invocation.key(name);
-    });
-    invocation
-}
-
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

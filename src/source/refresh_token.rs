@@ -130,7 +130,7 @@ impl RefreshToken {
             access: Some(response.access(Clock::default().system_time())),
         };
         let mut state = self.0.state.lock().await;
-        let mut locked = self.0.lock().await.ok();
+        let mut locked = self.0.lock_anew().await.ok();
         self.0
             .save(&mut state, locked.as_deref_mut(), session)
             .await;
@@ -157,7 +157,15 @@ enum Saved {
 
 impl Inner {
     pub(super) async fn lock(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
-        self.store.lock_boxed().await.map_err(|cause| {
+        self.told(self.store.lock_boxed(false).await)
+    }
+
+    async fn lock_anew(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
+        self.told(self.store.lock_boxed(true).await)
+    }
+
+    fn told<T>(&self, locked: Result<T, BoxError>) -> Result<T, NoLock> {
+        locked.map_err(|cause| {
             let why = match cause.is::<BusyStore>() {
                 true => NoLock::Busy,
                 false => NoLock::Broken,

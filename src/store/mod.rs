@@ -57,6 +57,17 @@ pub trait TokenStore: Send + Sync + 'static {
     /// backoff. After any other error, the session goes on from memory, without the store, if it is
     /// there.
     fn lock(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send;
+
+    /// The lock for a session that begins, whatever there was. A store that can refuse what a former
+    /// holder writes late takes it from them: somebody has signed in, and should not wait for them.
+    /// The default waits as [`lock`](Self::lock) does.
+    ///
+    /// # Errors
+    ///
+    /// As for [`lock`](Self::lock). The session that begins is in memory alone then.
+    fn lock_anew(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send {
+        self.lock()
+    }
 }
 
 /// The one session of a [`TokenStore`], locked.
@@ -286,7 +297,7 @@ impl fmt::Debug for Session {
 
 /// [`TokenStore`] behind a pointer.
 pub(crate) trait ErasedStore: Send + Sync + 'static {
-    fn lock_boxed(&self) -> BoxFuture<'_, Result<Box<dyn ErasedLocked>, BoxError>>;
+    fn lock_boxed(&self, anew: bool) -> BoxFuture<'_, Result<Box<dyn ErasedLocked>, BoxError>>;
 }
 
 /// [`LockedSession`] behind a pointer.
@@ -301,9 +312,12 @@ pub(crate) trait ErasedLocked: Send + 'static {
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl<S: TokenStore> ErasedStore for S {
-    fn lock_boxed(&self) -> BoxFuture<'_, Result<Box<dyn ErasedLocked>, BoxError>> {
-        Box::pin(async {
-            let locked = self.lock().await?;
+    fn lock_boxed(&self, anew: bool) -> BoxFuture<'_, Result<Box<dyn ErasedLocked>, BoxError>> {
+        Box::pin(async move {
+            let locked = match anew {
+                false => self.lock().await?,
+                true => self.lock_anew().await?,
+            };
             Ok(Box::new(locked) as Box<dyn ErasedLocked>)
         })
     }

@@ -551,7 +551,7 @@ async fn another_session(fleet: &Fleet) -> Session {
     memory.lock().await.unwrap().load().await.unwrap().unwrap()
 }
 
-async fn load(place: RedisSession) -> Option<String> {
+pub(crate) async fn load(place: RedisSession) -> Option<String> {
     let session = place.lock().await.unwrap().load().await.unwrap();
     session.map(|session| session.refresh_token().unwrap().expose_secret().to_owned())
 }
