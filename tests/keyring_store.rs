@@ -337,8 +337,8 @@ async fn a_session_goes_on_without_its_keyring() {
     desktop.keyring.stop();
     let failed = next("refresh");
     assert!(
-        failed.starts_with("Save: "),
-        "what it knows is newer: {failed}"
+        failed.starts_with("Load: ") && failed.contains("; Save: "),
+        "{failed}"
     );
     assert_eq!(desktop.refreshes(), ["refresh-1", "refresh-2", "refresh-3"]);
     // Who knows nothing yet is told to try again, and not to sign in.
