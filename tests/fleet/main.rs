@@ -46,6 +46,7 @@
 mod access;
 mod broken;
 mod foreign;
+mod herd;
 mod keys;
 mod late;
 mod outage;
@@ -54,6 +55,7 @@ mod session;
 #[path = "../support_redis/mod.rs"]
 mod support_redis;
 mod topology;
+mod unsaved;
 
 use std::{
     sync::{Arc, Mutex},
@@ -137,6 +139,15 @@ async fn end_lease(redis: &Redis) {
     let lease = keys.iter().find(|key| key.ends_with(":lease"));
     let ended: u64 = redis.ask(&["DEL", lease.unwrap()]).await;
     assert_eq!(ended, 1);
+}
+
+/// As if all had run out, if there are any.
+async fn end_leases(redis: &Redis) {
+    for key in redis.keys().await {
+        if key.ends_with(":lease") {
+            redis.ask::<u64>(&["DEL", &key]).await;
+        }
+    }
 }
 
 /// Those who gave them back have been heard.

@@ -30,7 +30,7 @@ use super::{
 };
 
 const HOUR: Duration = Duration::from_secs(3600);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// Those who share a session, and their server.
 pub(crate) struct Fleet {
@@ -129,7 +129,7 @@ impl Fleet {
 }
 
 impl Process {
-    fn told(&self) -> Vec<bearer_auth::StoreOperation> {
+    pub(crate) fn told(&self) -> Vec<bearer_auth::StoreOperation> {
         self.told.lock().unwrap().clone()
     }
 

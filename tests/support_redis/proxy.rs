@@ -100,6 +100,7 @@ impl Proxy {
 
     /// Holds the script after the next `count`, until it is [let on](Self::let_on).
     pub(crate) fn hold_after(&self, count: usize) {
+        self.rest.is_held.store(false, SeqCst);
         *self.rest.holds.lock().unwrap() = Some(count);
     }
 

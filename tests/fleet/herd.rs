@@ -1,0 +1,1 @@
+//! What many do at once.
