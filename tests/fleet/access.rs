@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{
     Redis, end_lease, lease, leases_are_free, patient, process, secret, shared, source, store,
-    support_redis::{PATIENCE, proxy::Proxy, until},
+    support_redis::{proxy::Proxy, until},
     told_process,
 };
 
@@ -190,7 +190,7 @@ async fn a_failure_of_the_server_is_everybody_s() {
     assert_eq!(idp.token_requests(), 1);
 }
 
-/// Whoever has mended something, and wants to know, does not wait for that.
+/// Whoever has mended something, and wants to know, does not wait for that; and what comes is for all.
 #[tokio::test]
 async fn who_asks_by_hand_asks_although_another_has_failed() {
     let Some(redis) = Redis::start().await else {
@@ -199,16 +199,37 @@ async fn who_asks_by_hand_asks_although_another_has_failed() {
     let idp = MockIdp::start().await.unwrap();
     let [one, other, third] = [(); 3].map(|()| told_process(&idp, store(&redis)));
     let old = secret(&one.0).await;
-    assert_eq!(secret(&other.0).await, old);
+    for (process, _) in [&other, &third] {
+        assert_eq!(secret(process).await, old);
+    }
+    leases_are_free(&redis).await;
     idp.then(Answer::unavailable(30));
     one.0.refresh().await.unwrap_err();
-    let new = other.0.refresh().await.unwrap();
-    assert_ne!(new.expose_secret(), old);
+    let (mark, _) = lease(&redis).await.unwrap();
+    assert!(mark.starts_with("failed "), "{mark}");
+    let hold = idp.hold();
+    let before = redis.scripts_run().await;
+    let by_hand = [&other.0, &third.0].map(|process| {
+        let process = process.clone();
+        tokio::spawn(async move { process.refresh().await.unwrap() })
+    });
+    idp.token_requests_reach(3).await;
+    until("one waits", async || {
+        redis.scripts_run().await >= before + 12
+    })
+    .await;
+    hold.release();
+    for task in by_hand {
+        let new = task.await.unwrap();
+        assert_ne!(new.expose_secret(), old);
+        let late = process(&idp, store(&redis));
+        assert_eq!(secret(&late).await, new.expose_secret());
+    }
     assert_eq!(idp.token_requests(), 3);
-    assert_eq!(*other.1.lock().unwrap(), []);
-    // And what it gets is everybody's.
-    assert_eq!(secret(&third.0).await, new.expose_secret());
-    assert_eq!(idp.token_requests(), 3);
+    for (_, told) in [one, other, third] {
+        assert_eq!(*told.lock().unwrap(), []);
+    }
+    leases_are_free(&redis).await;
 }
 
 /// … but a process whose own secret is wrong stops nobody.
@@ -313,25 +334,46 @@ async fn a_lease_is_prolonged_for_as_long_as_the_server_takes() {
     let Some(redis) = Redis::start().await else {
         return;
     };
-    let store = || store(&redis).lease(Duration::from_secs(2));
+    // A machine that stands still for longer than a lease lasts loses it.
+    for _ in 0..5 {
+        redis.ask::<()>(&["FLUSHALL"]).await;
+        if is_prolonged(&redis).await {
+            return;
+        }
+    }
+    panic!("the lease runs out, time and again");
+}
+
+async fn is_prolonged(redis: &Redis) -> bool {
+    let store = || store(redis).lease(Duration::from_secs(2));
     let one = Asking::start("one", store());
     one.asks().await;
+    let Some((owner, mut left)) = lease(redis).await else {
+        return false;
+    };
     let other = Asking::start("other", store());
-    let (owner, mut left) = lease(&redis).await.unwrap();
-    let mut prolonged = 0;
+    let (mut prolonged, mut is_lost) = (0, false);
     // Each time for a third of it: longer than it would have lasted.
     until("it is prolonged", async || {
-        let (now, is_left) = lease(&redis).await.unwrap();
-        assert_eq!(now, owner);
-        assert!(is_left <= 2000);
-        prolonged += usize::from(is_left > left);
-        left = is_left;
-        prolonged == 4
+        match lease(redis).await {
+            Some((now, is_left)) if now == owner => {
+                assert!(is_left <= 2000);
+                prolonged += usize::from(is_left > left);
+                left = is_left;
+            }
+            _ => is_lost = true,
+        }
+        is_lost || prolonged == 4
     })
     .await;
+    if is_lost {
+        return false;
+    }
     assert_eq!(one.ends().await, "one");
-    assert_eq!(other.asked.load(SeqCst), 0);
-    assert_eq!(other.task.await.unwrap(), "one");
+    // The other may have had it by now, if that took long.
+    let asked = other.asked.load(SeqCst);
+    other.gate.add_permits(1);
+    asked == 0 && other.task.await.unwrap() == "one"
 }
 
 /// Until the token ends, however long the server took.
@@ -480,17 +522,18 @@ async fn who_waits_asks_now_and_then() {
     };
     let idp = MockIdp::start().await.unwrap();
     let process = process(&idp, store(&redis));
-    secret(&process).await;
+    let old = secret(&process).await;
     leases_are_free(&redis).await;
     let lease = format!("{}:lease", redis.keys().await[0]);
     let set = ["SET", &lease, "somebody dead", "PX", "1500"];
     redis.ask::<()>(&set).await;
     let before = redis.scripts_run().await;
-    process.refresh().await.unwrap();
-    // Each time to look, and to ask for the lease; and to write. The pauses of a second and a half
-    // are 20, 40, 80 … 500 ms, or half of that.
+    let new = process.refresh().await.unwrap();
+    assert_ne!(new.expose_secret(), old);
+    // It looks, asks for the lease once after each pause, writes, and gives the lease back. The pauses
+    // of a second and a half are 20, 40, 80 … 500 ms, or half of that.
     let scripts = redis.scripts_run().await - before;
-    assert!((5..=4 + 2 * 16).contains(&scripts), "{scripts}");
+    assert!(scripts <= 4 + 16, "{scripts}");
 }
 
 /// As without sharing: a flight that is awaited asks again at once where that may help.
@@ -524,23 +567,4 @@ async fn a_refused_token_is_replaced_once_by_one_that_ends_sooner() {
     }
     assert_eq!(idp.token_requests(), 2);
     assert!(new.iter().all(|token| *token == new[0]), "{new:?}");
-}
-
-/// Whoever has the lease may be cut off from the server, and not know it.
-#[tokio::test]
-async fn a_lease_that_nobody_gives_back_is_waited_for_for_some_seconds() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
-    let idp = MockIdp::start().await.unwrap();
-    let hold = idp.hold();
-    let (stuck, other) = (process(&idp, store(&redis)), process(&idp, store(&redis)));
-    let stuck = tokio::spawn(async move { secret(&stuck).await });
-    idp.token_requests_reach(1).await;
-    let other = tokio::spawn(async move { secret(&other).await });
-    let asks = tokio::time::timeout(PATIENCE, idp.token_requests_reach(2));
-    asks.await.unwrap();
-    hold.release();
-    stuck.await.unwrap();
-    other.await.unwrap();
 }

