@@ -448,8 +448,9 @@ async fn a_lease_that_is_lost_sends_nothing() {
         secret(&process.cache).await;
         fleet.end_tokens();
         meddled.steps.store(step, SeqCst);
-        let error = process.cache.token().await.unwrap_err();
-        let of = format!("{meddle:?} before step {step}: {error}");
+        let asked = process.cache.token().await;
+        let of = format!("{meddle:?} before step {step}: {asked:?}");
+        let error = asked.expect_err(&of);
         assert_eq!(fleet.refreshes(), [""; 0], "{of}");
         match (meddle, step) {
             (Meddle::DataIsLost, 1) => assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}"),

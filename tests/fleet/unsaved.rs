@@ -93,6 +93,14 @@ impl Two {
         assert_eq!(self.there().await.unwrap(), "refresh-1");
     }
 
+    /// The other one takes what is in Redis, and has its successor after that.
+    async fn goes_on(&self, there: &str, next: &str) {
+        for token in [there, next] {
+            self.fleet.end_tokens();
+            assert_eq!(secret(&self.other.cache).await, token);
+        }
+    }
+
     async fn end(&self, outage: Outage) {
         outage.end(&self.redis, &self.proxy).await;
     }
@@ -179,8 +187,7 @@ async fn what_comes_late_for_what_is_still_there_counts() {
         // It asks for nothing but what there is.
         two.one.session.fetch(TokenRequest::new()).await.unwrap();
         assert_eq!(two.there().await.unwrap(), "refresh-2");
-        two.fleet.end_tokens();
-        assert_eq!(secret(&two.other.cache).await, "token-3");
+        two.goes_on("token-2", "token-3").await;
         let sent = ["refresh-1", "refresh-1", "refresh-2"];
         assert_eq!(two.fleet.refreshes(), sent);
     }
@@ -278,8 +285,7 @@ async fn what_redis_did_not_take_gets_there_by_itself() {
             two.there().await.is_some_and(|there| there == "refresh-2")
         })
         .await;
-        two.fleet.end_tokens();
-        assert_eq!(secret(&two.other.cache).await, "token-3", "{outage:?}");
+        two.goes_on("token-2", "token-3").await;
         assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-2"]);
     }
 }
@@ -297,10 +303,8 @@ async fn who_signs_in_waits_for_no_exchange() {
     two.answer();
     assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2");
     assert_eq!(two.there().await.unwrap(), "refresh-3");
-    for process in [&two.one, &two.other] {
-        two.fleet.end_tokens();
-        secret(&process.cache).await;
-    }
-    assert_eq!(two.there().await.unwrap(), "refresh-4");
+    two.goes_on("token-3", "token-4").await;
+    two.fleet.end_tokens();
+    assert_eq!(secret(&two.one.cache).await, "token-4");
     assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-3"]);
 }
