@@ -1,8 +1,9 @@
 //! Redis fails: for access tokens it is as if it was not there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bearer_auth::{
+    ClientCredentials,
     StoreOperation::{Load, Lock, Save},
     TokenCache,
     fleet::{RedisStore, SharedSource},
@@ -10,10 +11,25 @@ use bearer_auth::{
 };
 
 use super::{
-    Outage, Redis, key, patient, process, secret, source, store,
+    Outage, Redis, Tempered, Told, key, patient, process, secret, source, store,
     support_redis::{proxy::Proxy, until},
-    told_process,
+    telling, told_process,
 };
+
+/// A process, how it waits, and what it is told.
+fn tempered(
+    idp: &MockIdp,
+    store: &RedisStore,
+) -> (
+    TokenCache,
+    Tempered<Arc<SharedSource<ClientCredentials>>>,
+    Told,
+) {
+    let told = Told::default();
+    let of = |store| Arc::new(telling(idp, store, &told));
+    let tempered = Tempered::new(store, of);
+    (TokenCache::new(tempered.clone()), tempered, told)
+}
 
 #[tokio::test]
 async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() {
@@ -24,13 +40,11 @@ async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() 
         let proxy = Proxy::start(&redis).await;
         let idp = MockIdp::start().await.unwrap();
         let lease = Duration::from_secs(2);
-        let mut store = RedisStore::sealed(proxy.client(), key()).lease(lease);
-        if !outage.is_silence() {
-            store = store.timeout(Duration::from_secs(60));
-        }
-        let (one, told) = told_process(&idp, store.clone());
+        let store = RedisStore::sealed(proxy.client(), key()).lease(lease);
+        let (one, tempered, told) = tempered(&idp, &store);
         let token = secret(&one).await;
         outage.begin(&redis, &proxy).await;
+        tempered.notices(outage);
         // Who has a token notices nothing.
         let before = proxy.connections();
         assert_eq!(secret(&one).await, token, "{outage:?}");
@@ -44,12 +58,14 @@ async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() 
         assert_eq!(told.lock().unwrap().len(), 1, "{outage:?}");
         assert_eq!(idp.token_requests(), 2, "{outage:?}");
         // Who has just started takes what can be read.
-        let (late, told) = told_process(&idp, store.clone());
+        let (late, late_tempered, told) = self::tempered(&idp, &store);
+        late_tempered.notices(outage);
         let reads = matches!(outage, Outage::Full | Outage::ReadOnly | Outage::Forbidden);
         assert_eq!(secret(&late).await == token, reads, "{outage:?}");
         assert_eq!(told.lock().unwrap().is_empty(), reads, "{outage:?}");
 
         outage.end(&redis, &proxy).await;
+        tempered.calms_down();
         let (other, told) = told_process(&idp, patient(redis.client()));
         until("they share", async || {
             let renewed = one.refresh().await.unwrap();
@@ -72,11 +88,13 @@ async fn a_connection_that_nobody_answers_is_used_once_and_not_again() {
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let store = RedisStore::sealed(proxy.client(), key());
-    let (one, told) = told_process(&idp, store);
+    let (one, tempered, told) = tempered(&idp, &store);
     secret(&one).await;
     assert_eq!(proxy.connections(), 1);
     proxy.forget_connections();
+    tempered.notices(Outage::Silent);
     one.refresh().await.unwrap();
+    tempered.calms_down();
     assert_eq!(*told.lock().unwrap(), [Load]);
     let shared = one.refresh().await.unwrap();
     assert_eq!(*told.lock().unwrap(), [Load]);

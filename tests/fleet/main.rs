@@ -70,7 +70,7 @@ use bearer_auth::{
 };
 
 use self::{
-    outage::Outage,
+    outage::{Outage, Tempered},
     support_redis::{Redis, until},
 };
 
@@ -108,10 +108,14 @@ fn process(idp: &MockIdp, store: RedisStore) -> TokenCache {
 
 fn told_process(idp: &MockIdp, store: RedisStore) -> (TokenCache, Told) {
     let told = Told::default();
-    let tells = Arc::clone(&told);
+    let cache = TokenCache::new(telling(idp, store, &told));
+    (cache, told)
+}
+
+fn telling(idp: &MockIdp, store: RedisStore, told: &Told) -> SharedSource<ClientCredentials> {
+    let tells = Arc::clone(told);
     let shared = shared(idp, store);
-    let shared = shared.on_store_error(move |error| tells.lock().unwrap().push(error.doing));
-    (TokenCache::new(shared), told)
+    shared.on_store_error(move |error| tells.lock().unwrap().push(error.doing))
 }
 
 fn shared(idp: &MockIdp, store: RedisStore) -> SharedSource<ClientCredentials> {

@@ -1,5 +1,17 @@
 //! The ways in which Redis fails.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use bearer_auth::{
+    BoxError, Error, TokenRequest, TokenResponse, TokenSource, fleet::RedisStore, store::TokenStore,
+};
+
 use super::{
     Redis,
     support_redis::proxy::{Mode, Proxy},
@@ -58,5 +70,55 @@ impl Outage {
             Self::ReadOnly => redis.ask(&["REPLICAOF", "NO", "ONE"]).await,
             Self::Forbidden => redis.ask(&["ACL", "SETUSER", "default", "+@write"]).await,
         }
+    }
+}
+
+/// How long whoever notices an outage waits for Redis: while all is well, long enough for a busy machine
+/// to be no outage; during one, as long as a [`RedisStore`] does by default, where that is how it shows.
+#[derive(Clone)]
+pub(crate) struct Tempered<T> {
+    patient: T,
+    hasty: T,
+    is_hasty: Arc<AtomicBool>,
+}
+
+impl<T> Tempered<T> {
+    pub(crate) fn new(store: &RedisStore, of: impl Fn(RedisStore) -> T) -> Self {
+        Self {
+            patient: of(store.clone().timeout(Duration::from_secs(60))),
+            hasty: of(store.clone().timeout(Duration::from_millis(500))),
+            is_hasty: Arc::default(),
+        }
+    }
+
+    /// Since an outage of this kind has begun.
+    pub(crate) fn notices(&self, outage: Outage) {
+        self.is_hasty.store(outage.is_silence(), SeqCst);
+    }
+
+    /// All is well.
+    pub(crate) fn calms_down(&self) {
+        self.is_hasty.store(false, SeqCst);
+    }
+
+    fn now(&self) -> &T {
+        match self.is_hasty.load(SeqCst) {
+            true => &self.hasty,
+            false => &self.patient,
+        }
+    }
+}
+
+impl<S: TokenSource> TokenSource for Tempered<Arc<S>> {
+    async fn fetch(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
+        self.now().fetch(request).await
+    }
+}
+
+impl<S: TokenStore + Sync> TokenStore for Tempered<S> {
+    type Locked = S::Locked;
+
+    async fn lock(&self) -> Result<S::Locked, BoxError> {
+        self.now().lock().await
     }
 }

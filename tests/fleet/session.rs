@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::{
-    Outage, Redis, Told, end_lease, key, leases_are_free, patient, secret, store,
+    Outage, Redis, Tempered, Told, end_lease, key, leases_are_free, patient, secret, store,
     support_redis::{proxy::Proxy, until},
 };
 
@@ -254,15 +254,14 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
         let fleet = Fleet::signed_in(&redis).await;
         // What was asked in vain may be done afterwards, and then has the lease of nobody.
         let lease = Duration::from_secs(2);
-        let mut store = RedisStore::sealed(proxy.client(), key()).lease(lease);
-        if !outage.is_silence() {
-            store = store.timeout(MINUTE);
-        }
-        let process = fleet.process_at(&store);
+        let store = RedisStore::sealed(proxy.client(), key()).lease(lease);
+        let tempered = Tempered::new(&store, |store| fleet.place(&store));
+        let process = fleet.process(tempered.clone());
         let token = secret(&process.cache).await;
         leases_are_free(&redis).await;
 
         outage.begin(&redis, &proxy).await;
+        tempered.notices(outage);
         fleet.clock.advance(HOUR - MINUTE);
         assert_eq!(secret(&process.cache).await, token, "{outage:?}");
         fleet.clock.advance(MINUTE);
@@ -279,7 +278,7 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
             "{outage:?}: {told:?}"
         );
         // Somebody who has just started, and has nothing.
-        let late = fleet.process_at(&store);
+        let late = fleet.process(tempered.clone());
         let error = late.cache.token().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.is_retryable()),
@@ -287,6 +286,7 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
         );
 
         outage.end(&redis, &proxy).await;
+        tempered.calms_down();
         // A connection that nobody answered may still be on its way.
         until("it goes on", async || {
             fleet.clock.advance(10 * MINUTE);
@@ -409,76 +409,79 @@ async fn a_lease_that_is_lost_sends_nothing() {
         Meddle::DataIsLost,
     ];
     let all = own.into_iter().chain(outages);
-    // Before it is read, and before it is written that it is about to be sent.
-    for (meddle, step) in all.flat_map(|meddle| [(meddle, 1), (meddle, 2)]) {
-        let Some(redis) = Redis::start().await else {
-            return;
-        };
-        let redis = Arc::new(redis);
-        let proxy = Arc::new(Proxy::start(&redis).await);
-        let fleet = Fleet::signed_in(&redis).await;
-        leases_are_free(&redis).await;
-        let mut store = RedisStore::sealed(proxy.client(), key());
-        if !matches!(meddle, Meddle::Outage(outage) if outage.is_silence()) {
-            store = store.timeout(MINUTE);
-        }
-        let meddled = Meddled {
-            session: fleet.place(&store),
-            steps: Arc::default(),
-            meddle: Arc::new({
+    // Before it is read, and before it is written that it is about to be sent: which is tried for some
+    // seconds, and so for all at the same time.
+    join_all(all.flat_map(|meddle| [1, 2].map(|step| meddled(meddle, step)))).await;
+}
+
+async fn meddled(meddle: Meddle, step: usize) {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let redis = Arc::new(redis);
+    let proxy = Arc::new(Proxy::start(&redis).await);
+    let fleet = Fleet::signed_in(&redis).await;
+    leases_are_free(&redis).await;
+    let mut store = RedisStore::sealed(proxy.client(), key());
+    if !matches!(meddle, Meddle::Outage(outage) if outage.is_silence()) {
+        store = store.timeout(MINUTE);
+    }
+    let meddled = Meddled {
+        session: fleet.place(&store),
+        steps: Arc::default(),
+        meddle: Arc::new({
+            let (redis, proxy) = (Arc::clone(&redis), Arc::clone(&proxy));
+            move || {
                 let (redis, proxy) = (Arc::clone(&redis), Arc::clone(&proxy));
-                move || {
-                    let (redis, proxy) = (Arc::clone(&redis), Arc::clone(&proxy));
-                    Box::pin(async move {
-                        match meddle {
-                            Meddle::LeaseRunsOut => end_lease(&redis).await,
-                            Meddle::LeaseIsTaken => {
-                                let keys = redis.keys().await;
-                                let lease = keys.iter().find(|key| key.ends_with(":lease"));
-                                redis.ask(&["SET", lease.unwrap(), "another"]).await
-                            }
-                            Meddle::DataIsLost => redis.ask(&["FLUSHALL"]).await,
-                            Meddle::Outage(outage) => outage.begin(&redis, &proxy).await,
+                Box::pin(async move {
+                    match meddle {
+                        Meddle::LeaseRunsOut => end_lease(&redis).await,
+                        Meddle::LeaseIsTaken => {
+                            let keys = redis.keys().await;
+                            let lease = keys.iter().find(|key| key.ends_with(":lease"));
+                            redis.ask(&["SET", lease.unwrap(), "another"]).await
                         }
-                    })
-                }
-            }),
-        };
-        let process = fleet.process(meddled.clone());
-        secret(&process.cache).await;
-        fleet.end_tokens();
-        meddled.steps.store(step, SeqCst);
-        let asked = process.cache.token().await;
-        let of = format!("{meddle:?} before step {step}: {asked:?}");
-        let error = asked.expect_err(&of);
-        assert_eq!(fleet.refreshes(), [""; 0], "{of}");
-        match (meddle, step) {
-            (Meddle::DataIsLost, 1) => assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}"),
-            _ => assert!(error.is_retryable(), "{of}"),
-        }
-        if let Meddle::Outage(outage) = meddle {
-            outage.end(&redis, &proxy).await;
-        }
-        // What could not be given back would run out.
-        let keys = redis.keys().await;
-        if let Some(lease) = keys.iter().find(|key| key.ends_with(":lease")) {
-            redis.ask::<u64>(&["DEL", lease]).await;
-        }
-        fleet.end_tokens();
-        match meddle {
-            Meddle::DataIsLost => {
-                let error = process.cache.token().await.unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}");
-            }
-            _ => {
-                until("it goes on", async || {
-                    fleet.clock.advance(10 * MINUTE);
-                    process.cache.token().await.is_ok()
+                        Meddle::DataIsLost => redis.ask(&["FLUSHALL"]).await,
+                        Meddle::Outage(outage) => outage.begin(&redis, &proxy).await,
+                    }
                 })
-                .await;
-                assert_eq!(secret(&process.cache).await, "token-2", "{of}");
-                assert_eq!(fleet.refreshes(), ["refresh-1"], "{of}");
             }
+        }),
+    };
+    let process = fleet.process(meddled.clone());
+    secret(&process.cache).await;
+    fleet.end_tokens();
+    meddled.steps.store(step, SeqCst);
+    let asked = process.cache.token().await;
+    let of = format!("{meddle:?} before step {step}: {asked:?}");
+    let error = asked.expect_err(&of);
+    assert_eq!(fleet.refreshes(), [""; 0], "{of}");
+    match (meddle, step) {
+        (Meddle::DataIsLost, 1) => assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}"),
+        _ => assert!(error.is_retryable(), "{of}"),
+    }
+    if let Meddle::Outage(outage) = meddle {
+        outage.end(&redis, &proxy).await;
+    }
+    // What could not be given back would run out.
+    let keys = redis.keys().await;
+    if let Some(lease) = keys.iter().find(|key| key.ends_with(":lease")) {
+        redis.ask::<u64>(&["DEL", lease]).await;
+    }
+    fleet.end_tokens();
+    match meddle {
+        Meddle::DataIsLost => {
+            let error = process.cache.token().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}");
+        }
+        _ => {
+            until("it goes on", async || {
+                fleet.clock.advance(10 * MINUTE);
+                process.cache.token().await.is_ok()
+            })
+            .await;
+            assert_eq!(secret(&process.cache).await, "token-2", "{of}");
+            assert_eq!(fleet.refreshes(), ["refresh-1"], "{of}");
         }
     }
 }
