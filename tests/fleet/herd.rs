@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use bearer_auth::testing::MockIdp;
+use bearer_auth::{
+    TokenCache,
+    testing::{Answer, MockIdp},
+};
 use futures_util::future::{join, join_all};
 use tokio::task::JoinHandle;
 
 use super::{
-    Redis, leases_are_free, process, secret, store,
-    support_redis::{PATIENCE, until},
+    Redis, leases_are_free, patient, process, secret, store,
+    support_redis::{PATIENCE, proxy::Proxy, until},
 };
 
 /// How many wait.
@@ -81,4 +84,41 @@ async fn outwaited(holder: Holder) {
     let next = process(&idp, store(&redis));
     assert_eq!(secret(&next).await, tokens[0], "{holder:?}");
     assert_eq!(idp.token_requests(), 2, "{holder:?}");
+}
+
+/// Two by hand, in a pause after a failure: the first has ended it, and asks, when the other is about to
+/// do so as well.
+#[tokio::test]
+async fn who_takes_a_lease_from_one_takes_it_from_nobody_else() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let proxy = Proxy::start(&redis).await;
+    let idp = MockIdp::start().await.unwrap();
+    let [failing, one] = [(); 2].map(|()| process(&idp, store(&redis)));
+    let other = process(&idp, patient(proxy.client()));
+    for process in [&failing, &one, &other] {
+        secret(process).await;
+    }
+    leases_are_free(&redis).await;
+    idp.then(Answer::unavailable(30));
+    failing.refresh().await.unwrap_err();
+    // It looks, asks for the lease, and hears of the failure.
+    proxy.hold_after(2);
+    let by_hand = |process: TokenCache| {
+        let new = async move { process.refresh().await.unwrap().expose_secret().to_owned() };
+        tokio::spawn(new)
+    };
+    let other = by_hand(other);
+    until("it is about to take it", async || proxy.holds()).await;
+    let hold = idp.hold();
+    let one = by_hand(one);
+    idp.token_requests_reach(3).await;
+    let before = redis.scripts_run().await;
+    proxy.let_on();
+    until("it waits", async || redis.scripts_run().await >= before + 3).await;
+    assert_eq!(idp.token_requests(), 3);
+    hold.release();
+    assert_eq!(other.await.unwrap(), one.await.unwrap());
+    assert_eq!(idp.token_requests(), 3);
 }

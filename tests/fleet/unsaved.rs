@@ -101,6 +101,12 @@ impl Two {
         }
     }
 
+    /// Somebody signs in, in a third process.
+    async fn sign_in(&self) {
+        let place = self.fleet.place(&plain(self.redis.client()));
+        self.fleet.sign_in(place).await;
+    }
+
     async fn end(&self, outage: Outage) {
         outage.end(&self.redis, &self.proxy).await;
     }
@@ -151,8 +157,7 @@ async fn nor_does_it_replace_who_has_signed_in_anew() {
         return;
     };
     two.cut_off().await;
-    let place = two.fleet.place(&plain(two.redis.client()));
-    two.fleet.sign_in(place).await;
+    two.sign_in().await;
     assert_eq!(two.there().await.unwrap(), "refresh-3");
     leases_are_free(&two.redis).await;
     let before = two.redis.scripts_run().await;
@@ -167,6 +172,38 @@ async fn nor_does_it_replace_who_has_signed_in_anew() {
     two.fleet.end_tokens();
     assert_eq!(secret(&two.one.cache).await, "token-4");
     assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-3"]);
+    // Nor for one that has died, or a pause.
+    leases_are_free(&two.redis).await;
+    let key = format!("{}:lease", two.redis.keys().await[0]);
+    for (holder, next) in [("somebody dead", "refresh-5"), ("failed once", "refresh-6")] {
+        let set = ["SET", &key, holder, "PX", "600000"];
+        two.redis.ask::<()>(&set).await;
+        two.sign_in().await;
+        assert_eq!(two.there().await.unwrap(), next);
+        leases_are_free(&two.redis).await;
+    }
+}
+
+/// Which another one has sent, when the lease had run out: it could know no better.
+#[tokio::test]
+async fn it_outlives_that_its_predecessor_is_refused() {
+    let Some(two) = Two::start().await else {
+        return;
+    };
+    two.cut_off().await;
+    let refused = Answer::oauth_error("invalid_grant");
+    let exchange = two.exchanges(&two.other, refused).await;
+    let error = exchange.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
+    assert_eq!(two.there().await, None);
+    two.end(Outage::Closed).await;
+    for token in ["token-2", "token-3"] {
+        two.fleet.end_tokens();
+        assert_eq!(secret(&two.one.cache).await, token);
+    }
+    assert_eq!(two.there().await.unwrap(), "refresh-3");
+    let sent = ["refresh-1", "refresh-1", "refresh-2"];
+    assert_eq!(two.fleet.refreshes(), sent);
 }
 
 /// Another one has sent it as well, when the lease was lost, and got nothing.
@@ -240,6 +277,14 @@ async fn what_was_sent_in_vain_is_not_sent_by_another_at_once() {
     let Some(two) = Two::start().await else {
         return;
     };
+    // An answer is none.
+    let exchange = two.exchanges(&two.one, Answer::status(503)).await;
+    exchange.await.unwrap().unwrap_err();
+    let is_over = |holder: Option<(String, u64)>| {
+        holder.is_none_or(|(holder, _)| holder.starts_with("failed "))
+    };
+    until("it is over", async || is_over(lease(&two.redis).await)).await;
+    assert_eq!(lease(&two.redis).await, None);
     let lost = Answer::drop_connection();
     let exchange = two.exchanges(&two.one, lost).await;
     exchange.await.unwrap().unwrap_err();
@@ -260,13 +305,14 @@ async fn what_was_sent_in_vain_is_not_sent_by_another_at_once() {
         two.redis.scripts_run().await >= before + 4
     })
     .await;
-    assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
+    assert_eq!(two.fleet.refreshes(), ["refresh-1"; 2]);
     end_lease(&two.redis).await;
     assert_eq!(waits.await.unwrap().unwrap(), "token-2");
-    assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-1"]);
+    assert_eq!(two.fleet.refreshes(), ["refresh-1"; 3]);
 }
 
-/// Neither who asked waits for that, nor need anybody ask again.
+/// Neither does who asked wait for that, nor need they ask again. The lease is kept for as long: whoever
+/// gets it before would send the old one.
 #[tokio::test]
 async fn what_redis_did_not_take_gets_there_by_itself() {
     for outage in [Outage::Closed, Outage::Full, Outage::Stopped] {
@@ -275,15 +321,19 @@ async fn what_redis_did_not_take_gets_there_by_itself() {
             return;
         };
         let exchange = two.exchanges_slowly().await;
+        let (holder, _) = lease(&two.redis).await.unwrap();
         outage.begin(&two.redis, &two.proxy).await;
+        let before = two.proxy.connections();
         two.answer();
         assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2", "{outage:?}");
         assert_eq!(two.one.told(), [Save], "{outage:?}");
+        // Four tries are in a second and a half, and some are in the background by now.
+        let tries = two.proxy.connections() - before;
+        assert!(tries <= 8, "{outage:?}: {tries}");
+        if !outage.is_silence() {
+            assert_eq!(lease(&two.redis).await.unwrap().0, holder, "{outage:?}");
+        }
         two.end(outage).await;
-        until("it gets there", async || {
-            two.there().await.is_some_and(|there| there == "refresh-2")
-        })
-        .await;
         two.goes_on("token-2", "token-3").await;
         assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-2"]);
     }
@@ -296,8 +346,7 @@ async fn who_signs_in_waits_for_no_exchange() {
         return;
     };
     let exchange = two.exchanges_slowly().await;
-    let place = two.fleet.place(&plain(two.redis.client()));
-    two.fleet.sign_in(place).await;
+    two.sign_in().await;
     assert_eq!(two.there().await.unwrap(), "refresh-3");
     two.answer();
     assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2");
@@ -306,4 +355,14 @@ async fn who_signs_in_waits_for_no_exchange() {
     two.fleet.end_tokens();
     assert_eq!(secret(&two.one.cache).await, "token-4");
     assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-3"]);
+    // Nor for one that has died, or a pause.
+    leases_are_free(&two.redis).await;
+    let key = format!("{}:lease", two.redis.keys().await[0]);
+    for (holder, next) in [("somebody dead", "refresh-5"), ("failed once", "refresh-6")] {
+        let set = ["SET", &key, holder, "PX", "600000"];
+        two.redis.ask::<()>(&set).await;
+        two.sign_in().await;
+        assert_eq!(two.there().await.unwrap(), next);
+        leases_are_free(&two.redis).await;
+    }
 }
