@@ -59,6 +59,17 @@ fn client(issuer: &str, redis: &str) -> AuthorizationCode {
     client.with_store(store.session(client.token_key("me")))
 }
 
+/// Somebody has signed in, and gets access tokens of so many seconds.
+async fn signed_in(seconds: u64) -> Option<(Redis, OidcProvider, AuthorizationCode)> {
+    let config = json!({ "sign_in": true, "ttl": seconds });
+    let (redis, idp) = (Redis::start().await?, OidcProvider::start_with(config)?);
+    let client = client(idp.issuer(), &redis.url());
+    let login = client.start().await.unwrap();
+    let callback = idp.sign_in(login.url()).await;
+    login.finish(&callback).await.unwrap();
+    Some((redis, idp, client))
+}
+
 fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
     let clock = ManualClock::new();
     let cache = TokenCache::builder(client.session()).clock(clock.clone());
@@ -125,15 +136,9 @@ fn renewals() -> u64 {
 /// --test fleet_oidc -- --nocapture eight_processes_live`
 #[tokio::test]
 async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
-    let config = json!({ "sign_in": true, "ttl": 6 });
-    let (Some(redis), Some(idp)) = (Redis::start().await, OidcProvider::start_with(config)) else {
+    let Some((redis, idp, client)) = signed_in(6).await else {
         return;
     };
-    let client = client(idp.issuer(), &redis.url());
-    let login = client.start().await.unwrap();
-    let callback = idp.sign_in(login.url()).await;
-    login.finish(&callback).await.unwrap();
-
     let (redis_url, api) = (redis.url(), idp.api_url());
     let told = [
         ("ISSUER", idp.issuer()),
@@ -174,15 +179,9 @@ async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
 
 #[tokio::test]
 async fn eight_processes_share_one_session_in_redis_and_the_grant_survives() {
-    let config = json!({ "sign_in": true, "ttl": LIFETIME.as_secs() });
-    let (Some(redis), Some(idp)) = (Redis::start().await, OidcProvider::start_with(config)) else {
+    let Some((redis, idp, client)) = signed_in(LIFETIME.as_secs()).await else {
         return;
     };
-    let client = client(idp.issuer(), &redis.url());
-    let login = client.start().await.unwrap();
-    let callback = idp.sign_in(login.url()).await;
-    login.finish(&callback).await.unwrap();
-
     let redis = redis.url();
     let told = [("ISSUER", idp.issuer()), ("REDIS", &redis)];
     let start = |_| Process::start("share", &told);
