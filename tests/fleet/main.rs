@@ -6,7 +6,8 @@
 //!
 //! - `TAKE`: the holder (most of `access`), the generation that was seen (`who_looked_too_early`),
 //!   the time in the generation (`who_is_late`), or that it grows nevertheless (`a_clock_of_redis`);
-//!   a lease without an end counts (`a_lease_without_an_end`, `nor_is_it_of_a_session`).
+//!   a lease without an end counts (`a_lease_without_an_end`, `nor_is_it_of_a_session`); it is taken
+//!   from whoever has it, and not from the one who is given (`who_takes_a_lease_from_one`).
 //! - `TAKE` and `WRITE`: what no clock says, or is no number, is a generation
 //!   (`an_absurd_generation`, `nor_is_it_one`).
 //! - `RENEW`: all of it (`a_lease_is_prolonged`), its owner (`nobody_prolongs`). `RELEASE`: its
@@ -19,19 +20,28 @@
 //!   long after it was written (`what_is_written_late`), or after its generation
 //!   (`an_absurd_generation`), or at a time that overflows (`for_ever`), or sooner by how long the
 //!   server took (`what_is_shared`).
-//! - Pauses of no length (`who_waits`), without chance (a test of the unit).
+//! - Pauses of no length, or a look after each (`who_waits`); without chance (a test of the unit).
 //! - A connection that nobody answered is kept (`a_connection_that_nobody_answers`); no second try
 //!   on a new one (`a_connection_that_is_closed`).
 //! - Sessions: an error of the lock, of reading, or of writing that it is about to be sent lets it
 //!   be sent from memory (`without_redis`, `what_cannot_be_read`, `a_lease_that_is_lost`); what came
 //!   is written once (`an_answer_of_redis`, `what_came_for_a_refresh_token`); what is newer is not
 //!   read, or a late refusal counts (`a_late_answer`, `a_late_refusal`); what was not sent is
-//!   counted (`what_was_not_sent`); damage is an outage (`what_is_no_session`).
+//!   counted (`what_was_not_sent`), or stays so (`what_was_written_unheard`), or is taken back
+//!   without the lease (`a_lease_that_is_lost`); that it is about to be sent is tried once
+//!   (`that_it_is_about_to_be_sent`); damage is an outage (`what_is_no_session`).
+//! - What is not written (`unsaved`): a logout does not count (`undoes_no_logout`), or a refusal does
+//!   (`it_outlives`); what came late is dropped (`what_comes_late`); nothing is written in the
+//!   background (`gets_there_by_itself`, `nor_does_it_replace`, `what_came_for_a_refresh_token`), or
+//!   without the lease, or who asked waits for ten seconds (`gets_there_by_itself`). No pause after
+//!   an answer that is lost, or one after each error (`what_was_sent_in_vain`). A sign-in waits
+//!   (`who_signs_in`).
 //! - Tokens: one's own or an older one is taken (`who_has_an_older_token`, `what_is_older`), no
 //!   Redis is an error (all of `broken`), who waits asks (most of `access`), a failure stops nobody,
 //!   or all (`a_failure_of_the_server`, `what_is_wrong_with_one`), what is left of its life, or its
-//!   age if it has no end (`who_comes_later`), whoever asks by hand hears of a failure
-//!   (`who_asks_by_hand`), who waits does so for ever (`a_lease_that_nobody_gives_back`).
+//!   age if it has no end (`who_comes_later`), whoever asks by hand hears of a failure,
+//!   or asks alone (`who_asks_by_hand`); who waits does so for ever, or asks alone after that, or does
+//!   not wait for the next one (`a_lease_that_nobody_gives_back`).
 //! - Values open in other places (`what_is_moved`); keys without lengths, counts or kinds, or
 //!   without any one of their parts (`keys`).
 //! - Nobody chooses a provider of cryptography (`fleet_providers.rs`).
