@@ -454,7 +454,7 @@ async fn meddled(meddle: Meddle, step: usize) {
     meddled.steps.store(step, SeqCst);
     let asked = process.cache.token().await;
     let of = format!("{meddle:?} before step {step}: {asked:?}");
-    let error = asked.expect_err(&of);
+    let Err(error) = asked else { panic!("{of}") };
     assert_eq!(fleet.refreshes(), [""; 0], "{of}");
     match (meddle, step) {
         (Meddle::DataIsLost, 1) => assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}"),
