@@ -15,7 +15,9 @@ use std::{
     time::Duration,
 };
 
-use redis::{Client, FromRedisValue, RedisResult, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, Client, FromRedisValue, RedisResult, aio::MultiplexedConnection,
+};
 
 use rustls::crypto::aws_lc_rs;
 use tempfile::TempDir;
@@ -195,7 +197,13 @@ impl Redis {
     }
 
     async fn try_connect(&self) -> Option<MultiplexedConnection> {
-        self.client().get_multiplexed_async_connection().await.ok()
+        // Half a second is not enough for a busy machine.
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let client = self.client();
+        let connecting = client.get_multiplexed_async_connection_with_config(&patient);
+        connecting.await.ok()
     }
 
     /// A server that becomes a master closes connections.
