@@ -10,7 +10,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    refresh_token::{Inner, RefreshToken, StoreOperation},
+    refresh_token::{Inner, NoLock, RefreshToken, StoreOperation},
     state::State,
 };
 use crate::{
@@ -46,7 +46,12 @@ impl RefreshToken {
 impl Inner {
     async fn logout(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        let mut locked = self.lock().await.ok();
+        let locked = match self.lock().await {
+            // Whoever takes so long is too late.
+            Err(NoLock::Busy) => self.lock_anew().await,
+            locked => locked,
+        };
+        let mut locked = locked.ok();
         let known = self.load(&mut state, locked.as_deref_mut()).await.ok();
         let emptied = match &mut locked {
             Some(locked) => match locked.save_boxed(None).await {

@@ -160,7 +160,7 @@ impl Inner {
         self.told(self.store.lock_boxed(false).await)
     }
 
-    async fn lock_anew(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
+    pub(super) async fn lock_anew(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
         self.told(self.store.lock_boxed(true).await)
     }
 

@@ -11,7 +11,8 @@ pub(super) struct State {
     pub(super) known: Option<Session>,
     /// The store has not taken that yet, although it is newer than what the store had.
     pub(super) unsaved: bool,
-    /// The refresh token that the store had when this process saw it last.
+    /// The access token that the store had when this process saw it last: each exchange has its own,
+    /// also where the refresh token stays.
     stored: Option<SecretString>,
     /// The store may not know how often that was sent; it is no newer otherwise.
     pub(super) uncounted: bool,
@@ -23,8 +24,7 @@ impl State {
     /// What is known is what the store has.
     pub(super) fn is_stored(&mut self) {
         self.unsaved = false;
-        let known = self.known.as_ref();
-        self.stored = known.and_then(|known| known.refresh_token.clone());
+        self.stored = self.known.as_ref().and_then(access_token).cloned();
     }
 
     /// The store has `session`.
@@ -43,16 +43,18 @@ impl State {
     }
 
     /// Whether the store has gone on without what it has not taken: somebody has signed out, has signed
-    /// in anew, or has gone on from what it had. One that was refused what it had is no such thing.
+    /// in anew, or has gone on from what it had. Who was refused that, or has sent it in vain, has not.
     fn is_replaced_by(&self, session: Option<&Session>) -> bool {
         let Some(stored) = &self.stored else {
             return false;
         };
-        session.is_none_or(|session| {
-            let there = session.refresh_token.as_ref();
-            there.is_some_and(|there| there.expose_secret() != stored.expose_secret())
-        })
+        let there = session.and_then(access_token);
+        there.is_none_or(|there| there.expose_secret() != stored.expose_secret())
     }
+}
+
+fn access_token(session: &Session) -> Option<&SecretString> {
+    session.access.as_ref().map(|access| &access.token)
 }
 
 fn same(one: &Session, other: &Session) -> bool {

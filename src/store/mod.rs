@@ -58,9 +58,9 @@ pub trait TokenStore: Send + Sync + 'static {
     /// there.
     fn lock(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send;
 
-    /// The lock for a session that begins, whatever there was. A store that can refuse what a former
-    /// holder writes late takes it from them: somebody has signed in, and should not wait for them.
-    /// The default waits as [`lock`](Self::lock) does.
+    /// The lock for a session that begins, or ends, whatever there is. A store that can refuse what a
+    /// former holder writes late takes it from them: somebody has signed in, and should not wait for
+    /// them. The default waits as [`lock`](Self::lock) does.
     ///
     /// # Errors
     ///

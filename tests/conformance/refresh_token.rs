@@ -694,6 +694,24 @@ async fn c22_what_the_store_did_not_take_replaces_nothing_newer() {
 }
 
 #[tokio::test]
+async fn c22_so_it_is_with_refresh_tokens_that_stay() {
+    let (signed, store, _) = noting().await;
+    signed.rig.idp.set_refresh_tokens(RefreshTokens::Kept);
+    let elsewhere = signed.elsewhere();
+    for cache in [&signed.rig.cache, &elsewhere] {
+        cache.token().await.unwrap();
+    }
+    store.fail(&[StoreOperation::Save]);
+    signed.refresh().await.unwrap();
+    store.fail(&[]);
+    let newer = elsewhere.refresh().await.unwrap();
+    signed.end_token().await;
+    let here = signed.rig.cache.token().await.unwrap();
+    assert_eq!(here.expose_secret(), newer.expose_secret());
+    assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
+}
+
+#[tokio::test]
 async fn c22_what_the_store_did_not_take_undoes_no_logout() {
     let (signed, store, _) = noting().await;
     signed.rig.cache.token().await.unwrap();

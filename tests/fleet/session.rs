@@ -801,6 +801,32 @@ async fn for_ever_is_a_time_as_well() {
     assert_eq!(process.told(), []);
 }
 
+/// That is how long a lease is waited for: then some get an error, and who signs out takes it.
+#[tokio::test]
+async fn who_signs_out_waits_for_twenty_seconds_at_most() {
+    let Some(redis) = Redis::start().await else {
+        return;
+    };
+    let fleet = Fleet::signed_in(&redis).await;
+    let [one, other] = [(); 2].map(|()| fleet.process_at(&store(&redis)));
+    for process in [&one, &other] {
+        secret(&process.cache).await;
+    }
+    leases_are_free(&redis).await;
+    let lease = format!("{}:lease", redis.keys().await[0]);
+    redis
+        .ask::<()>(&["SET", &lease, "somebody slow", "PX", "600000"])
+        .await;
+    fleet.end_tokens();
+    let (error, signed_out) = futures_util::join!(other.spawn(), one.session.logout());
+    let error = error.unwrap().unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(other.told(), [Lock]);
+    signed_out.unwrap();
+    assert_eq!(load(fleet.place(&store(&redis))).await, None);
+    assert_eq!(fleet.refreshes(), [""; 0]);
+}
+
 #[tokio::test]
 async fn people_are_not_confused() {
     let Some(redis) = Redis::start().await else {
