@@ -32,6 +32,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// How long nobody sends a refresh token whose answer was lost: what has lost it may lose another, and
 /// the second is the last.
 const AFTER_LOSS: Duration = Duration::from_secs(5);
+/// How long to wait for what came for a refresh token that somebody has sent: for longer than they
+/// pause between two tries to write it.
+const LATE: Duration = Duration::from_secs(2);
 /// How long that a session has ended is remembered, so that nobody late brings it back.
 const MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -102,13 +105,14 @@ impl TokenStore for RedisSession {
 
 impl LockedSession for LockedRedis {
     async fn load(&mut self) -> Result<Option<Session>, BoxError> {
-        let seen = self.entry.look().await.map_err(unreachable)?;
-        let Some(value) = seen.value else {
-            return Ok(None);
-        };
-        let value = value.map_err(|why| DamagedSession::new(why.to_string()))?;
-        let json = str::from_utf8(&value).map_err(|_| DamagedSession::new("not a session"))?;
-        Ok(Some(Session::from_json(json)?))
+        let session = self.look().await?;
+        if session.as_ref().is_some_and(|session| session.sends > 0) {
+            // Who has sent it may have been out of reach until now, for longer than a lease lasts.
+            // What they write counts until this process writes.
+            self.entry.sleep(LATE).await;
+            return self.look().await;
+        }
+        Ok(session)
     }
 
     async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
@@ -167,6 +171,18 @@ async fn write(
             written => return written,
         }
         pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+impl LockedRedis {
+    async fn look(&self) -> Result<Option<Session>, BoxError> {
+        let seen = self.entry.look().await.map_err(unreachable)?;
+        let Some(value) = seen.value else {
+            return Ok(None);
+        };
+        let value = value.map_err(|why| DamagedSession::new(why.to_string()))?;
+        let json = str::from_utf8(&value).map_err(|_| DamagedSession::new("not a session"))?;
+        Ok(Some(Session::from_json(json)?))
     }
 }
 

@@ -101,8 +101,7 @@ impl RedisStore {
         self
     }
 
-    /// How long a session stays in Redis that nobody goes on with: each new access token begins it
-    /// anew. After that, its user signs in again. Default: for ever, so that those who never sign out
+    /// How long a session stays in Redis that nobody goes on with: each token request begins it anew. After that, its user signs in again. Default: for ever, so that those who never sign out
     /// stay there. Make it longer than refresh tokens last that are not used.
     #[must_use]
     pub fn session_ttl(mut self, ttl: Duration) -> Self {

@@ -131,9 +131,11 @@ impl RefreshToken {
         };
         let mut state = self.0.state.lock().await;
         let mut locked = self.0.lock_anew().await.ok();
-        self.0
-            .save(&mut state, locked.as_deref_mut(), session)
-            .await;
+        let saving = self.0.save(&mut state, locked.as_deref_mut(), session);
+        if saving.await == Saved::Busy {
+            // Somebody has signed in after that.
+            state.unsaved = false;
+        }
     }
 }
 
@@ -270,7 +272,14 @@ impl Inner {
     ) -> Result<Option<TokenResponse>, Error> {
         let mut state = self.state.lock().await;
         let mut locked = match self.lock().await {
-            Err(NoLock::Busy) => return Err(store_is_busy()),
+            Err(NoLock::Busy) => {
+                // What nobody else has serves without the store.
+                let own = state.known.as_ref().filter(|_| state.unsaved);
+                let own = own.and_then(|own| own.access.as_ref());
+                let own = own.filter(|own| is_newer(own, request));
+                let own = own.map(Access::response).transpose()?;
+                return own.map(Some).ok_or_else(store_is_busy);
+            }
             locked => locked.ok(),
         };
         let session = self.load(&mut state, locked.as_deref_mut()).await?;

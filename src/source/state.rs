@@ -24,7 +24,8 @@ impl State {
     /// What is known is what the store has.
     pub(super) fn is_stored(&mut self) {
         self.unsaved = false;
-        self.stored = self.known.as_ref().and_then(access_token).cloned();
+        let access = self.known.as_ref().and_then(|known| known.access.as_ref());
+        self.stored = access.map(|access| access.token.clone());
     }
 
     /// The store has `session`.
@@ -45,16 +46,19 @@ impl State {
     /// Whether the store has gone on without what it has not taken: somebody has signed out, has signed
     /// in anew, or has gone on from what it had. Who was refused that, or has sent it in vain, has not.
     fn is_replaced_by(&self, session: Option<&Session>) -> bool {
-        let Some(stored) = &self.stored else {
-            return false;
-        };
-        let there = session.and_then(access_token);
-        there.is_none_or(|there| there.expose_secret() != stored.expose_secret())
+        let there = session.and_then(|session| session.access.as_ref());
+        match &self.stored {
+            Some(stored) => {
+                there.is_none_or(|there| there.token.expose_secret() != stored.expose_secret())
+            }
+            // It began while the store was out of reach.
+            None => {
+                let known = self.known.as_ref().and_then(|known| known.access.as_ref());
+                let both = there.zip(known);
+                both.is_some_and(|(there, known)| there.since > known.since)
+            }
+        }
     }
-}
-
-fn access_token(session: &Session) -> Option<&SecretString> {
-    session.access.as_ref().map(|access| &access.token)
 }
 
 fn same(one: &Session, other: &Session) -> bool {
