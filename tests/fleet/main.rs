@@ -42,6 +42,9 @@
 //!   age if it has no end (`who_comes_later`), whoever asks by hand hears of a failure,
 //!   or asks alone (`who_asks_by_hand`); who waits does so for ever, or asks alone after that, or does
 //!   not wait for the next one (`a_lease_that_nobody_gives_back`).
+//! - Sessions that were sent, or began, while Redis was away: nobody is waited for
+//!   (`who_was_out_of_reach`), what is later does not count, what is in hand does not serve
+//!   (`who_signs_in_without_redis`), what was refused is kept (`a_sign_in_that_was_overtaken`).
 //! - Values open in other places (`what_is_moved`); keys without lengths, counts or kinds, or
 //!   without any one of their parts (`keys`).
 //! - Nobody chooses a provider of cryptography (`fleet_providers.rs`).

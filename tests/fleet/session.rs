@@ -75,17 +75,21 @@ impl Fleet {
         store.session(auth.token_key("alice"))
     }
 
-    /// Somebody signs in.
-    pub(crate) async fn sign_in(&self, store: impl TokenStore) {
-        let login = self.auth(store, &Told::default()).start().await.unwrap();
+    /// Somebody signs in, and goes on in the process where they do.
+    pub(crate) async fn sign_in(&self, store: impl TokenStore) -> Process {
+        let told = Told::default();
+        let login = self.auth(store, &told).start().await.unwrap();
         let callback = self.idp.sign_in(login.url()).unwrap();
-        login.finish(&callback).await.unwrap();
+        self.goes_on(login.finish(&callback).await.unwrap(), told)
     }
 
-    /// A process that goes on with it.
+    /// A process that goes on with what is there.
     pub(crate) fn process(&self, store: impl TokenStore) -> Process {
         let told = Told::default();
-        let session = self.auth(store, &told).session();
+        self.goes_on(self.auth(store, &told).session(), told)
+    }
+
+    fn goes_on(&self, session: RefreshToken, told: Told) -> Process {
         let cache = TokenCache::builder(session.clone()).clock(self.clock.clone());
         Process {
             cache: cache.build(),
@@ -549,7 +553,7 @@ async fn write_newer(redis: &Redis, fleet: &Fleet, newer: &Session) {
 }
 
 /// Of another grant: `refresh-2`.
-async fn another_session(fleet: &Fleet) -> Session {
+pub(crate) async fn another_session(fleet: &Fleet) -> Session {
     let memory = bearer_auth::store::MemoryStore::new();
     fleet.sign_in(memory.clone()).await;
     memory.lock().await.unwrap().load().await.unwrap().unwrap()

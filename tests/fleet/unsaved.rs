@@ -1,10 +1,14 @@
 //! What came for a refresh token, and is not in Redis yet: one process alone has it. And what was
 //! written for a refresh token that was not sent.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bearer_auth::{
-    Error, ErrorKind, StoreOperation::Save, TokenRequest, TokenSource as _, fleet::RedisStore,
+    BoxError, Error, ErrorKind,
+    StoreOperation::{Lock, Save},
+    TokenRequest, TokenSource as _,
+    fleet::{LockedRedis, RedisSession, RedisStore},
+    store::{LockedSession, Session, TokenStore},
     testing::Answer,
 };
 use secrecy::ExposeSecret as _;
@@ -13,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     Outage, Redis, end_lease, end_leases, lease, leases_are_free, secret,
-    session::{Fleet, MINUTE, Process},
+    session::{Fleet, MINUTE, Process, another_session},
     support_redis::{proxy::Proxy, until},
 };
 
@@ -365,4 +369,89 @@ async fn who_signs_in_waits_for_no_exchange() {
         assert_eq!(two.there().await.unwrap(), next);
         leases_are_free(&two.redis).await;
     }
+}
+
+/// Whoever finds that it was sent gives that one some time.
+#[tokio::test]
+async fn who_was_out_of_reach_for_longer_than_a_lease_is_waited_for() {
+    let Some(two) = Two::start().await else {
+        return;
+    };
+    two.cut_off().await;
+    two.end(Outage::Closed).await;
+    two.fleet.end_tokens();
+    assert_eq!(secret(&two.other.cache).await, "token-2");
+    assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
+}
+
+/// What came of a sign-in that met Redis down: it serves where it is, and gives way to what is newer.
+#[tokio::test]
+async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_later() {
+    let Some(two) = Two::start().await else {
+        return;
+    };
+    let place = two.fleet.place(&plain(two.proxy.client()));
+    let began = SystemTime::now();
+    Outage::Closed.begin(&two.redis, &two.proxy).await;
+    let first = two.fleet.sign_in(place.clone()).await;
+    assert_eq!(first.told(), [Lock]);
+    assert_eq!(secret(&first.cache).await, "token-2");
+    // Nothing that is older comes in between.
+    let second = two.fleet.sign_in(place).await;
+    two.end(Outage::Closed).await;
+    for token in ["token-3", "token-4"] {
+        assert_eq!(secret(&second.cache).await, token);
+        two.fleet.end_tokens();
+    }
+    assert_eq!(two.fleet.refreshes(), ["refresh-3"]);
+    leases_are_free(&two.redis).await;
+    // Sessions say when they began by the second.
+    until("a second later", async || {
+        began.elapsed().unwrap() > Duration::from_secs(2)
+    })
+    .await;
+    two.sign_in().await;
+    two.fleet.end_tokens();
+    assert_eq!(secret(&first.cache).await, "token-5");
+    assert_eq!(two.there().await.unwrap(), "refresh-5");
+}
+
+/// Takes the lease from whoever has just got it to sign in.
+#[derive(Clone)]
+struct Overtaken(RedisSession, Session);
+
+struct OvertakenLocked(LockedRedis, Overtaken);
+
+impl TokenStore for Overtaken {
+    type Locked = OvertakenLocked;
+
+    async fn lock(&self) -> Result<OvertakenLocked, BoxError> {
+        Ok(OvertakenLocked(self.0.lock().await?, self.clone()))
+    }
+}
+
+impl LockedSession for OvertakenLocked {
+    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+        self.0.load().await
+    }
+
+    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+        let Overtaken(place, newer) = &self.1;
+        place.lock_anew().await?.save(Some(newer)).await?;
+        self.0.save(session).await
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_that_was_overtaken_is_over() {
+    let Some(two) = Two::start().await else {
+        return;
+    };
+    let newer = another_session(&two.fleet).await;
+    let place = two.fleet.place(&plain(two.redis.client()));
+    let overtaken = two.fleet.sign_in(Overtaken(place, newer)).await;
+    assert_eq!(overtaken.told(), [Save]);
+    assert_eq!(secret(&overtaken.cache).await, "token-2");
+    assert_eq!(two.there().await.unwrap(), "refresh-2");
+    assert_eq!(two.fleet.refreshes(), [""; 0]);
 }
