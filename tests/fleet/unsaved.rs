@@ -391,6 +391,10 @@ async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_lat
         return;
     };
     let place = two.fleet.place(&plain(two.proxy.client()));
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "sessions say when they began by the system's clock"
+    )]
     let began = SystemTime::now();
     Outage::Closed.begin(&two.redis, &two.proxy).await;
     let first = two.fleet.sign_in(place.clone()).await;
@@ -405,7 +409,7 @@ async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_lat
     }
     assert_eq!(two.fleet.refreshes(), ["refresh-3"]);
     leases_are_free(&two.redis).await;
-    // Sessions say when they began by the second.
+    // To the second.
     until("a second later", async || {
         began.elapsed().unwrap() > Duration::from_secs(2)
     })
