@@ -86,8 +86,8 @@ impl RedisStore {
         self
     }
 
-    /// How long a process that has died keeps the others waiting. Default: 10 s; it is prolonged
-    /// three times as often while its holder lives. At least 100 ms.
+    /// How long a process that has died keeps the others waiting. Default: 10 s. While its
+    /// holder lives, it is prolonged three times in that time. At least 100 ms.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_millis(100));
@@ -101,8 +101,9 @@ impl RedisStore {
         self
     }
 
-    /// How long a session stays in Redis that nobody goes on with: each token request begins it anew. After that, its user signs in again. Default: for ever, so that those who never sign out
-    /// stay there. Make it longer than refresh tokens last that are not used.
+    /// How long a session stays in Redis that nobody goes on with: each token request begins it anew.
+    /// After that, its user signs in again. Default: for ever, so that those who never sign out stay
+    /// there. Make it longer than refresh tokens last that are not used.
     #[must_use]
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
         self.session_ttl = Some(ttl);

@@ -176,16 +176,6 @@ async fn nor_does_it_replace_who_has_signed_in_anew() {
     two.fleet.end_tokens();
     assert_eq!(secret(&two.one.cache).await, "token-4");
     assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-3"]);
-    // Nor for one that has died, or a pause.
-    leases_are_free(&two.redis).await;
-    let key = format!("{}:lease", two.redis.keys().await[0]);
-    for (holder, next) in [("somebody dead", "refresh-5"), ("failed once", "refresh-6")] {
-        let set = ["SET", &key, holder, "PX", "600000"];
-        two.redis.ask::<()>(&set).await;
-        two.sign_in().await;
-        assert_eq!(two.there().await.unwrap(), next);
-        leases_are_free(&two.redis).await;
-    }
 }
 
 /// Which another one has sent, when the lease had run out: it could know no better.
