@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, io, sync::Arc, time::Duration};
 use http::StatusCode;
 use tokio::task::JoinError;
 
-use crate::effort::looked_at;
+use crate::work_counter::looked_at;
 
 /// Any error that can be sent between threads.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -105,41 +105,30 @@
 //! | `full` | all of them |
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod adapter;
-mod address;
-mod api;
-mod attempt;
 mod cache;
-mod challenge;
-mod client_auth;
+mod client;
 mod clock;
+#[cfg(any(feature = "login", feature = "testing"))]
+mod content_policy;
 #[cfg(any(doc, doctest))]
 pub mod docs;
-mod effort;
-pub mod endpoint;
 mod error;
 mod event;
-#[cfg(feature = "redis")]
-#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
-pub mod fleet;
 #[cfg(all(test, not(fuzzing)))]
 mod fuzzing;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
-#[cfg(any(feature = "login", feature = "testing"))]
-mod html;
-mod layer;
-mod message;
+mod grant;
+mod middleware;
+mod per_core;
 pub mod provider;
-pub mod resend;
-mod server;
-mod service;
-mod service_error;
+#[cfg(feature = "redis")]
+#[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
+pub mod redis;
+mod secure_url;
+mod session;
 mod sign_in;
-mod source;
-mod spread;
-pub mod store;
 #[cfg(not(bearer_auth_model))]
 mod sync;
 #[cfg(bearer_auth_model)]
@@ -147,31 +136,37 @@ pub mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod token;
+mod work_counter;
 
 pub use self::{
     cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus, WeakTokenCache},
-    client_auth::ClientAuth,
+    client::{ClientAuth, Issuer},
     clock::Clock,
     error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, OAuthErrorCode},
     event::Event,
-    layer::BearerAuthLayer,
-    message::{HttpRequest, HttpResponse},
-    server::Issuer,
-    service::{BearerAuth, ResponseFuture},
-    service_error::ServiceError,
-    sign_in::{AuthorizationCode, AuthorizationCodeBuilder, Login, PendingLogin},
-    source::{
-        ClientCredentials, ClientCredentialsBuilder, FetchReason, RefreshToken, SourceFn,
-        StaticToken, StoreError, StoreOperation, TokenRequest, TokenResponse, TokenResponseBuilder,
-        TokenSource, source_fn,
+    grant::{ClientCredentials, ClientCredentialsBuilder, SourceFn, StaticToken, source_fn},
+    middleware::{
+        BearerAuth, BearerAuthLayer, HttpRequest, HttpResponse, ResponseFuture, ServiceError,
+        resend,
     },
-    token::AccessToken,
+    session::{RefreshToken, StoreError, StoreOperation, store},
+    sign_in::{AuthorizationCode, AuthorizationCodeBuilder, Login, PendingLogin},
+    token::{
+        AccessToken, FetchReason, TokenRequest, TokenResponse, TokenResponseBuilder, TokenSource,
+    },
 };
 #[cfg(feature = "jwt")]
 pub use self::{
-    client_auth::{SigningAlgorithm, SigningKey},
-    source::{JwtBearer, JwtBearerBuilder},
+    client::{SigningAlgorithm, SigningKey},
+    grant::{JwtBearer, JwtBearerBuilder},
 };
+
+/// The token endpoint's HTTP clients.
+pub mod endpoint {
+    #[cfg(feature = "reqwest")]
+    pub use crate::client::http::ReqwestClient;
+    pub use crate::client::http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
+}
 
 /// Opens a URL in the browser that the person at this machine uses, for
 /// [`AuthorizationCode::login_on_loopback`]. Where there is none, it prints the URL to standard

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Error, error::Retry};
+use crate::error::{Error, Retry};
 
 /// The shortest pause after a failed flight.
 pub(super) const SHORTEST: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ pub(super) fn after_rejection(flights: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ErrorKind;
+    use crate::error::ErrorKind;
 
     fn error(retry: Retry, wait: Option<u64>) -> Error {
         Error::build(ErrorKind::Status, retry, "test")

@@ -4,10 +4,10 @@ use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{Settings, Shared, TokenCache, WeakTokenCache, lifecycle};
 use crate::{
-    Clock, Event, TokenSource,
-    event::Events,
-    source::ErasedSource,
+    clock::Clock,
+    event::{Event, Events},
     sync::{ArcSwap, Handle, Mutex},
+    token::{ErasedSource, TokenSource},
 };
 
 /// See [`TokenCache::builder`].

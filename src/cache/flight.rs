@@ -12,11 +12,11 @@ use std::{
 
 use super::{Shared, backoff};
 use crate::{
-    AccessToken, Error, ErrorKind, Event, FetchReason, TokenRequest,
     clock::{Clock, Moment},
-    error::Retry,
-    source::Arrived,
+    error::{Error, ErrorKind, Retry},
+    event::Event,
     sync::{AtomicBool, Handle, Mutex, MutexGuard, Notify, watch},
+    token::{AccessToken, Arrived, FetchReason, TokenRequest},
 };
 
 #[cfg(feature = "tracing")]

@@ -9,14 +9,14 @@
 //! before the lock is released, so readers see transitions in order. Dropping any caller at any
 //! point loses nothing: what matters runs in the flight's own task.
 
+mod acquire;
 mod backoff;
 mod builder;
-mod control;
 mod flight;
-mod keeper;
+mod keep_fresh;
 mod lifecycle;
+mod state;
 mod status;
-mod way;
 
 use std::{
     fmt,
@@ -24,21 +24,20 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::acquire::{Acquire, Waiting};
 #[cfg(feature = "redis")]
 pub(crate) use self::lifecycle::ageing_at_most;
-pub(crate) use self::way::{Acquire, Waiting};
-pub use self::{builder::TokenCacheBuilder, keeper::KeepFresh, status::TokenStatus};
+pub use self::{builder::TokenCacheBuilder, keep_fresh::KeepFresh, status::TokenStatus};
 use self::{
-    control::{Control, Snapshot},
     flight::{Flight, Outcome, WaitEnd},
+    state::{Control, Snapshot},
 };
 use crate::{
-    AccessToken, Clock, Error, ErrorKind, FetchReason, TokenSource,
-    clock::Moment,
-    error::Retry,
+    clock::{Clock, Moment},
+    error::{Error, ErrorKind, Retry},
     event::Events,
-    source::{Arrived, ErasedSource},
     sync::{ArcSwap, Handle, Mutex, MutexGuard},
+    token::{AccessToken, Arrived, ErasedSource, FetchReason, TokenSource},
 };
 
 /// Holds the current token of one [`TokenSource`] and keeps it alive.
@@ -100,7 +99,7 @@ impl fmt::Debug for WeakTokenCache {
 struct Shared {
     snapshot: ArcSwap<Snapshot>,
     control: Mutex<Control>,
-    keeper: Mutex<keeper::Keeper>,
+    keeper: Mutex<keep_fresh::Keeper>,
     source: Arc<dyn ErasedSource>,
     settings: Settings,
 }

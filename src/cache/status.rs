@@ -3,10 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use super::{
-    control::Snapshot,
     lifecycle::{Held, Verdict, classify},
+    state::Snapshot,
 };
-use crate::{Error, ErrorKind, clock::Moment};
+use crate::{
+    clock::Moment,
+    error::{Error, ErrorKind},
+};
 
 /// What a [`TokenCache`](crate::TokenCache) has: see [`TokenCache::status`](crate::TokenCache::status).
 #[derive(Clone, Debug)]

@@ -11,7 +11,10 @@
 use std::{collections::VecDeque, pin::pin, task};
 
 use super::*;
-use crate::{TokenRequest, TokenResponse, testing::ManualClock};
+use crate::{
+    clock::ManualClock,
+    token::{TokenRequest, TokenResponse},
+};
 
 mod sequences;
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tracing::{Span, debug, debug_span, info, trace, warn};
 
 use super::{Event, word};
-use crate::FetchReason;
+use crate::token::FetchReason;
 
 /// Of the crate, not of a file of it.
 const TARGET: &str = "bearer_auth";

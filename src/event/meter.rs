@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use metrics::{counter, gauge, histogram};
 
 use super::{Event, word};
-use crate::ErrorKind;
+use crate::error::ErrorKind;
 
 pub(super) fn count(cache: &str, event: &Event<'_>) {
     let cache = || cache.to_owned();

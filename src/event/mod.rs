@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::{Error, FetchReason};
+use crate::{error::Error, token::FetchReason};
 
 /// What has just happened to the token of a [`TokenCache`](crate::TokenCache): for a listener
 /// ([`TokenCacheBuilder::on_event`](crate::TokenCacheBuilder::on_event)).

@@ -48,7 +48,7 @@ fn every_seed_of_every_target_holds() {
 fn p96_metadata_are_an_object_and_no_list_of_its_members() {
     let read = |body: &str| {
         let response = message(format!("200\n\n{body}").as_bytes()).unwrap();
-        crate::server::holds::is_read(&response)
+        crate::client::metadata::document::invariants::is_read(&response)
     };
     let url = "https://idp.example";
     assert!(read(&format!(
@@ -330,7 +330,7 @@ fn waits(value: &str, now: u64) -> Option<u64> {
     let mut headers = http::HeaderMap::new();
     headers.insert(http::header::RETRY_AFTER, value.parse().unwrap());
     let now = UNIX_EPOCH + Duration::from_secs(now);
-    crate::endpoint::retry_after(&headers, Some(now)).map(|wait| wait.as_secs())
+    crate::client::endpoint::response::retry_after(&headers, Some(now)).map(|wait| wait.as_secs())
 }
 
 proptest! {
@@ -405,7 +405,7 @@ proptest! {
             "scope": scope, "refresh_token": refresh_token, "z": other,
         });
         let body = if pretty { format!("{document:#}") } else { document.to_string() };
-        let read = crate::endpoint::holds::told_by(&format!("200\n\n{body}"));
+        let read = crate::client::endpoint::response::invariants::told_by(&format!("200\n\n{body}"));
         prop_assert_eq!(read, Some((token, lifetime, scope, refresh_token)));
     }
 }

@@ -3,7 +3,8 @@
 use secrecy::SecretString;
 
 use crate::{
-    AuthorizationCode, AuthorizationCodeBuilder, ClientCredentialsBuilder, source::Required,
+    grant::{ClientCredentialsBuilder, Required},
+    sign_in::{AuthorizationCode, AuthorizationCodeBuilder},
 };
 
 /// Hexagon Smart Completions: client credentials at `{base}/v1/token`, scope `ingr.api`.

@@ -1,6 +1,6 @@
 //! Servers that many APIs stand behind.
 
-use crate::Issuer;
+use crate::client::Issuer;
 
 /// Okta's org authorization server, whose tokens open Okta's own APIs. `org` is its URL, such as
 /// `https://dev-1234.okta.com`.

@@ -7,11 +7,16 @@ use url::Url;
 
 use super::{AuthorizationCode, Config, callback::OF_ANSWERS, pkce::Method};
 use crate::{
-    ClientAuth, ConfigError, StoreError, address,
-    endpoint::{HttpClient, Parameters},
-    server::Place,
-    source::client::{ClientSettings, check_params, check_scopes, scopes},
-    store::{ErasedStore, TokenStore},
+    client::{
+        ClientAuth, ClientSettings, HttpClient, Parameters, Place, check_params, check_scopes,
+        scopes,
+    },
+    error::ConfigError,
+    secure_url,
+    session::{
+        StoreError,
+        store::{ErasedStore, TokenStore},
+    },
 };
 
 /// See [`AuthorizationCode::builder`].
@@ -63,7 +68,7 @@ impl AuthorizationCodeBuilder {
         token_path: &str,
         client_id: impl Into<String>,
     ) -> Self {
-        let join = |path| address::join("base", base, path);
+        let join = |path| secure_url::join("base", base, path);
         Self::new(Place::At(join(token_path)), client_id.into())
             .authorization_url(join(authorization_path))
     }
@@ -338,8 +343,8 @@ fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
     let Ok(url) = Url::parse(uri) else {
         return error("not an absolute URI, such as `https://app.example/callback`");
     };
-    if address::has_userinfo(&url) {
-        return error(address::USERINFO);
+    if secure_url::has_userinfo(&url) {
+        return error(secure_url::USERINFO);
     }
     if uri.contains('#') {
         return error("has a `#fragment`, which no answer can have (RFC 6749 §3.1.2)");
@@ -353,7 +358,7 @@ fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
             error("not an absolute URI, such as `https://app.example/callback`")
         }
         "https" => Ok(()),
-        "http" if address::is_loopback(&url) => Ok(()),
+        "http" if secure_url::is_loopback(&url) => Ok(()),
         "http" => error("a code does not travel over plain http (http is for loopback)"),
         scheme if scheme.contains('.') => Ok(()),
         _ => error(

@@ -10,9 +10,8 @@ use subtle::ConstantTimeEq as _;
 use url::{Url, form_urlencoded};
 
 use crate::{
-    Error, ErrorKind, OAuthError,
-    effort::looked_at,
-    error::{ErrorBuilder, Retry},
+    error::{Error, ErrorBuilder, ErrorKind, OAuthError, Retry},
+    work_counter::looked_at,
 };
 
 /// No callback is longer; what is, is not read.
@@ -179,14 +178,14 @@ fn invalid(message: &'static str) -> ErrorBuilder {
 }
 
 #[cfg(any(test, fuzzing))]
-pub(crate) mod holds;
+pub(crate) mod invariants;
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::OAuthErrorCode;
+    use crate::error::OAuthErrorCode;
 
     const REDIRECT: &str = "https://app.example/cb/";
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
 
-use crate::html::content_policy;
+use crate::content_policy::content_policy;
 
 const PAGE: &str = include_str!("landing.html");
 

@@ -26,8 +26,17 @@ use tokio::{
 };
 use url::{Host, Url};
 
-use super::{AuthorizationCode, Login, PendingLogin, callback, landing, start::cannot};
-use crate::{Clock, Error, ErrorKind, RefreshToken, error::Retry};
+use super::{
+    AuthorizationCode, callback, landing,
+    pending::{Login, PendingLogin},
+    start::cannot,
+};
+
+use crate::{
+    clock::Clock,
+    error::{Error, ErrorKind, Retry},
+    session::RefreshToken,
+};
 
 /// How long a person may take.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);

@@ -13,7 +13,7 @@
 //! authorization URL by itself (RFC 8252 §8.12).
 
 mod builder;
-mod callback;
+pub(crate) mod callback;
 #[cfg(feature = "login")]
 mod landing;
 #[cfg(feature = "login")]
@@ -26,18 +26,20 @@ use std::sync::Arc;
 
 use secrecy::SecretString;
 
-#[cfg(any(test, fuzzing))]
-pub(crate) use self::callback::holds;
 pub use self::{
     builder::AuthorizationCodeBuilder,
     pending::{Login, PendingLogin},
 };
 #[cfg(feature = "redis")]
-use crate::fleet::{TokenKey, secrets};
+use crate::token::{TokenKey, secrets};
 use crate::{
-    ConfigError, Issuer, RefreshToken, StoreError, address,
-    server::{Place, Server},
-    store::{ErasedStore, MemoryStore, TokenStore},
+    client::{Issuer, Place, Server},
+    error::ConfigError,
+    secure_url,
+    session::{
+        RefreshToken, StoreError,
+        store::{ErasedStore, MemoryStore, TokenStore},
+    },
 };
 
 /// The authorization code grant (RFC 6749 §4.1), with PKCE (RFC 7636): a person signs in once, and
@@ -203,7 +205,10 @@ impl AuthorizationCode {
 impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Config")
-            .field("redirect_uri", &address::without_query(&self.redirect_uri))
+            .field(
+                "redirect_uri",
+                &secure_url::without_query(&self.redirect_uri),
+            )
             .field("scopes", &self.scopes)
             .field("server", &self.server)
             .finish_non_exhaustive()

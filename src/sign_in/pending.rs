@@ -10,13 +10,15 @@ use url::Url;
 use super::{
     AuthorizationCode,
     builder::{check_own, check_query},
-    callback::{self, Expected},
+    callback,
+    callback::Expected,
     pkce::Verifier,
 };
 use crate::{
-    BoxError, ConfigError, Error, ErrorKind, RefreshToken, address,
-    endpoint::{Form, Parameters},
-    error::Retry,
+    client::{Form, Parameters},
+    error::{BoxError, ConfigError, Error, ErrorKind, Retry},
+    secure_url,
+    session::RefreshToken,
 };
 
 /// What one login needs beyond its client's settings: see
@@ -254,7 +256,10 @@ impl AuthorizationCode {
 impl fmt::Debug for PendingLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingLogin")
-            .field("redirect_uri", &address::without_query(&self.redirect_uri))
+            .field(
+                "redirect_uri",
+                &secure_url::without_query(&self.redirect_uri),
+            )
             .finish_non_exhaustive()
     }
 }

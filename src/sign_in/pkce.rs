@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::ConfigError;
+use crate::error::ConfigError;
 
 /// How the challenge is made of the verifier (RFC 7636 §4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,14 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{
-    AuthorizationCode, Config, Login, PendingLogin,
+    AuthorizationCode, Config,
     builder::check_query,
+    pending::{Login, PendingLogin},
     pkce::{Verifier, random},
 };
 use crate::{
-    BoxError, Error, ErrorKind, address,
-    endpoint::{Form, TokenEndpoint},
-    error::Retry,
+    client::{Form, TokenEndpoint},
+    error::{BoxError, Error, ErrorKind, Retry},
+    secure_url,
 };
 
 impl AuthorizationCode {
@@ -78,7 +79,7 @@ impl AuthorizationCode {
         };
         Ok(PendingLogin {
             client: self.clone(),
-            url: address::with_query(authorization, &query.encode()).into(),
+            url: secure_url::with_query(authorization, &query.encode()).into(),
             redirect_uri,
             state,
             payload: login.payload,

@@ -60,11 +60,7 @@
 //! # Ok(()) }
 //! ```
 
-mod clock;
 mod mock_idp;
 
-pub(crate) use self::clock::ManualSleep;
-pub use self::{
-    clock::ManualClock,
-    mock_idp::{Answer, Dialect, Hold, MockIdp, MockIdpBuilder, Recorded, RefreshTokens},
-};
+pub use self::mock_idp::{Answer, Dialect, Hold, MockIdp, MockIdpBuilder, Recorded, RefreshTokens};
+pub use crate::clock::ManualClock;

@@ -25,9 +25,9 @@ use tokio::task::id;
 
 mod rules;
 
-use self::rules::{A_BIT, Rules};
+use super::sequences::rules::{A_BIT, Rules};
 use super::*;
-use crate::Event;
+use crate::event::Event;
 
 /// What the source does when it is asked.
 #[derive(Clone, Debug)]

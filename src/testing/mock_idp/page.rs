@@ -6,7 +6,7 @@ use http::{
 };
 
 use super::answer::Reply;
-use crate::html::content_policy;
+use crate::content_policy::content_policy;
 
 /// The page that asks for a name. Its form goes to the URL that it came from.
 pub(super) fn sign_in(client: &str, scope: Option<&str>, hint: &str) -> Reply {

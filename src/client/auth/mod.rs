@@ -1,0 +1,539 @@
+//! How a client proves itself to the token endpoint (RFC 6749 §2.3).
+//!
+//! One method for each request, never two, and none is tried after another has failed: a failed
+//! attempt can lock an account.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
+use secrecy::{ExposeSecret, SecretString};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+#[cfg(feature = "jwt")]
+pub use self::key::{SigningAlgorithm, SigningKey};
+use super::form::Form;
+use crate::error::ConfigError;
+#[cfg(feature = "jwt")]
+use {
+    self::assertion::{Signer, Statement},
+    crate::clock::Clock,
+    std::time::Duration,
+};
+
+#[cfg(feature = "jwt")]
+pub(crate) mod assertion;
+#[cfg(feature = "jwt")]
+mod jwk;
+#[cfg(feature = "jwt")]
+pub(crate) mod key;
+
+/// How a client proves itself to the token endpoint (RFC 6749 §2.3).
+///
+/// ```
+/// use bearer_auth::{ClientAuth, ClientCredentials};
+///
+/// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "secret")
+///     .client_auth(ClientAuth::post())
+///     .build()?;
+/// # Ok::<(), bearer_auth::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct ClientAuth {
+    method: Method,
+    /// The spelling of `Basic`.
+    scheme: Option<Cow<'static, str>>,
+    #[cfg(feature = "jwt")]
+    assertion: assertion::Settings,
+}
+
+#[derive(Clone, Debug)]
+enum Method {
+    Basic,
+    BasicRaw,
+    Post,
+    None,
+    Tls,
+    #[cfg(feature = "jwt")]
+    SecretJwt,
+    #[cfg(feature = "jwt")]
+    KeyJwt(SigningKey),
+}
+
+impl ClientAuth {
+    /// `client_secret_basic`, the default: id and secret in an `Authorization: Basic` header, each
+    /// form-encoded first (RFC 6749 §2.3.1), with a space as `%20`.
+    pub fn basic() -> Self {
+        Self::new(Method::Basic)
+    }
+
+    /// As [`basic`](Self::basic), without the form-encoding: for servers that skip the decoding, so
+    /// that special characters in the secret fail. The id may not have a `:` in it.
+    pub fn basic_raw() -> Self {
+        Self::new(Method::BasicRaw)
+    }
+
+    /// `client_secret_post`: `client_id` and `client_secret` in the request body (RFC 6749 §2.3.1).
+    pub fn post() -> Self {
+        Self::new(Method::Post)
+    }
+
+    /// A public client: `client_id` in the body, and no proof. Not for client credentials (RFC 6749
+    /// §4.4).
+    pub fn none() -> Self {
+        Self::new(Method::None)
+    }
+
+    /// Mutual TLS (RFC 8705 §2): the certificate of the HTTP client is the proof, and the body has
+    /// the `client_id`. Both of the server's methods, `tls_client_auth` and
+    /// `self_signed_tls_client_auth`, are this one for the client. The client secret, if there is
+    /// one, is not used.
+    ///
+    /// The certificate is [`ReqwestClient::identity_pem`](crate::endpoint::ReqwestClient), or that
+    /// of the connector in your own [`HttpClient`](crate::endpoint::HttpClient). A server that binds
+    /// its tokens to the certificate (§3) wants to see the same one at the API:
+    ///
+    /// ```
+    /// # #[cfg(feature = "reqwest")]
+    /// # fn client(pem: String) -> Result<(), Box<dyn std::error::Error>> {
+    /// use bearer_auth::{BearerAuthLayer, ClientAuth, ClientCredentials, endpoint::ReqwestClient};
+    /// use tower_layer::Layer as _;
+    ///
+    /// let identity = reqwest::Identity::from_pem(pem.as_bytes())?;
+    /// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "")
+    ///     .client_auth(ClientAuth::tls())
+    ///     .http_client(ReqwestClient::new().identity_pem(pem)?)
+    ///     .build()?;
+    /// let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
+    /// let to_the_api = reqwest::Client::builder()
+    ///     .identity(identity)
+    ///     .redirect(auth.redirect_policy())
+    ///     .build()?;
+    /// let client = auth.layer(to_the_api);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// For another certificate, make all of that again: tokens that are bound to the old one stay
+    /// behind with the old layer, and so do connections. Where it changes below them, in a connector
+    /// or a proxy, [`TokenCache::refresh`](crate::TokenCache::refresh) brings a token that is bound
+    /// to the new one; without that, the API's 401 does, for one request more.
+    ///
+    /// Tokens of clients that have no proof of their own ([`none`](Self::none)) can be bound as well
+    /// (§4): give those the same `http_client`. Their refresh tokens are then, too, so that people
+    /// sign in again after a change.
+    pub fn tls() -> Self {
+        Self::new(Method::Tls)
+    }
+
+    /// Another spelling of the scheme `Basic`, for servers that compare it to the letter although
+    /// it is case-insensitive (RFC 9110 §11.1).
+    pub fn scheme(mut self, spelling: impl Into<Cow<'static, str>>) -> Self {
+        self.scheme = Some(spelling.into());
+        self
+    }
+
+    /// `private_key_jwt`: a JWT that the client signs with its private key, of which the server has
+    /// the public one (RFC 7523 §2.2, OpenID Connect Core §9). The client secret, if there is one,
+    /// is not used.
+    ///
+    /// Each request has a JWT of its own: `iss` and `sub` are the client's id, `aud` the server's
+    /// [issuer](Self::assertion_audience), `jti` is 128 random bits, and `exp` is a
+    /// [minute](Self::assertion_lifetime) after `iat`.
+    ///
+    /// ```
+    /// use bearer_auth::{ClientAuth, ClientCredentials, ConfigError, SigningKey};
+    ///
+    /// # fn source(pem: String) -> Result<ClientCredentials, ConfigError> {
+    /// let key = SigningKey::from_pem(pem)?.key_id("2026-11");
+    /// let auth = ClientAuth::private_key_jwt(key).assertion_audience("https://idp.example");
+    /// ClientCredentials::builder("https://idp.example/token", "client-id", "")
+    ///     .client_auth(auth)
+    ///     .build()
+    /// # }
+    /// ```
+    #[cfg(feature = "jwt")]
+    pub fn private_key_jwt(key: SigningKey) -> Self {
+        Self::new(Method::KeyJwt(key))
+    }
+
+    /// `client_secret_jwt`: as [`private_key_jwt`](Self::private_key_jwt), signed with the client
+    /// secret (HS256), which has to be of 32 bytes or more (RFC 7518 §3.2). The secret is not sent,
+    /// but the server has to know it: a private key is better where the server takes one.
+    #[cfg(feature = "jwt")]
+    pub fn client_secret_jwt() -> Self {
+        Self::new(Method::SecretJwt)
+    }
+
+    /// To whom the assertion is addressed (`aud`, RFC 7523 §3), to the letter: as a rule the
+    /// server's issuer (draft-ietf-oauth-rfc7523bis), for some servers their token endpoint's URL.
+    /// Default: the issuer where the source knows it, such as by
+    /// [`AuthorizationCodeBuilder::issuer`](crate::AuthorizationCodeBuilder::issuer), and the token
+    /// endpoint's URL otherwise.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
+        self.assertion.audience = Some(audience.into());
+        self
+    }
+
+    /// How long an assertion is good (`exp`, RFC 7523 §3), in whole seconds, from 1 s to 5 min.
+    /// Default: 60 s.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_lifetime(mut self, lifetime: Duration) -> Self {
+        self.assertion.lifetime = Some(lifetime);
+        self
+    }
+
+    /// Says from when on an assertion is good (`nbf`, RFC 7523 §3): from when it is made. Default:
+    /// it does not, since a server whose clock is behind would refuse it.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_not_before(mut self) -> Self {
+        self.assertion.not_before = true;
+        self
+    }
+
+    /// The `typ` in the assertion's header (RFC 7519 §5.1): `client-authentication+jwt` for servers
+    /// that go by draft-ietf-oauth-rfc7523bis, or `""` for none at all. Default: `JWT`, since some
+    /// servers take nothing else.
+    #[cfg(feature = "jwt")]
+    pub fn assertion_type(mut self, typ: impl Into<String>) -> Self {
+        self.assertion.typ = Some(typ.into());
+        self
+    }
+
+    fn new(method: Method) -> Self {
+        Self {
+            method,
+            scheme: None,
+            #[cfg(feature = "jwt")]
+            assertion: assertion::Settings::default(),
+        }
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self.method, Method::None)
+    }
+
+    /// Whether the certificate of the HTTP client is the proof.
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.method, Method::Tls)
+    }
+
+    /// Whether the proof goes into the parameters.
+    pub(crate) fn is_in_body(&self) -> bool {
+        !matches!(self.method, Method::Basic | Method::BasicRaw | Method::Tls)
+    }
+
+    /// Whether the proof is an assertion.
+    pub(crate) fn is_assertion(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        return matches!(self.method, Method::SecretJwt | Method::KeyJwt(_));
+        #[cfg(not(feature = "jwt"))]
+        false
+    }
+
+    /// Whether it proves something without a secret.
+    pub(crate) fn has_key(&self) -> bool {
+        #[cfg(feature = "jwt")]
+        return matches!(self.method, Method::Tls | Method::KeyJwt(_));
+        #[cfg(not(feature = "jwt"))]
+        self.is_tls()
+    }
+
+    pub(crate) fn check(&self, client_id: &str, secret: &SecretString) -> Result<(), ConfigError> {
+        if client_id.is_empty() {
+            return Err(ConfigError::new(
+                "client_id",
+                "empty; give the id that the client is registered with",
+            ));
+        }
+        if client_id.chars().any(char::is_control) {
+            return Err(ConfigError::new(
+                "client_id",
+                "has a control character in it: a stray line break?",
+            ));
+        }
+        if secret.expose_secret().chars().any(char::is_control) {
+            return Err(ConfigError::new(
+                "client_secret",
+                "has a control character in it: a stray line break at the end of a file?",
+            ));
+        }
+        if matches!(self.method, Method::BasicRaw) && client_id.contains(':') {
+            return Err(ConfigError::new(
+                "client_id",
+                "a `:` cannot be told from the separator in raw Basic; use `ClientAuth::basic()`",
+            ));
+        }
+        if let Some(scheme) = &self.scheme {
+            if !matches!(self.method, Method::Basic | Method::BasicRaw) {
+                return Err(ConfigError::new(
+                    "client_auth",
+                    "a scheme is spelled in an Authorization header, which this method has not",
+                ));
+            }
+            if !scheme.eq_ignore_ascii_case("basic") {
+                return Err(ConfigError::new(
+                    "client_auth",
+                    "another spelling of `Basic` differs in its case alone",
+                ));
+            }
+        }
+        #[cfg(feature = "jwt")]
+        self.check_assertion(secret)?;
+        Ok(())
+    }
+
+    #[cfg(feature = "jwt")]
+    fn check_assertion(&self, secret: &SecretString) -> Result<(), ConfigError> {
+        match &self.method {
+            Method::SecretJwt => assertion::check_secret(secret)?,
+            Method::KeyJwt(key) => key.check()?,
+            _ if self.assertion != assertion::Settings::default() => {
+                return Err(ConfigError::new(
+                    "client_auth",
+                    "an assertion is described, which this method has not; \
+                     use `private_key_jwt` or `client_secret_jwt`",
+                ));
+            }
+            _ => {}
+        }
+        let names = ["assertion_audience", "assertion_lifetime"];
+        self.assertion.check(names, assertion::LONGEST)
+    }
+
+    /// Adds the proof to a request. `server` names who is asked: its issuer, or its token endpoint.
+    ///
+    /// # Errors
+    ///
+    /// When an assertion cannot be signed.
+    pub(crate) fn apply(
+        &self,
+        client_id: &str,
+        secret: &SecretString,
+        #[cfg_attr(not(feature = "jwt"), expect(unused_variables))] server: &str,
+        headers: &mut HeaderMap,
+        form: &mut Form,
+    ) -> Result<(), ConfigError> {
+        match &self.method {
+            Method::Basic | Method::BasicRaw => {
+                let scheme = self.scheme.as_deref().unwrap_or("Basic");
+                let raw = matches!(self.method, Method::BasicRaw);
+                if let Some(value) = basic(scheme, raw, client_id, secret.expose_secret()) {
+                    headers.insert(AUTHORIZATION, value);
+                }
+            }
+            Method::Post => {
+                form.push_missing("client_id", client_id);
+                form.push("client_secret", secret.expose_secret());
+            }
+            Method::None | Method::Tls => form.push_missing("client_id", client_id),
+            #[cfg(feature = "jwt")]
+            Method::SecretJwt => {
+                self.assert(Signer::Secret(secret), client_id, server, form)?;
+            }
+            #[cfg(feature = "jwt")]
+            Method::KeyJwt(key) => self.assert(Signer::Key(key), client_id, server, form)?,
+        }
+        Ok(())
+    }
+
+    #[cfg(feature = "jwt")]
+    fn assert(
+        &self,
+        signer: Signer<'_>,
+        client_id: &str,
+        server: &str,
+        form: &mut Form,
+    ) -> Result<(), ConfigError> {
+        let now = Clock::default().system_time();
+        let statement = Statement {
+            issuer: client_id,
+            subject: Some(client_id),
+            audience: server,
+            claims: &[],
+        };
+        let assertion = assertion::assertion(signer, &self.assertion, statement, now)?;
+        form.push_missing("client_id", client_id);
+        form.push("client_assertion_type", assertion::TYPE);
+        form.push("client_assertion", &assertion);
+        Ok(())
+    }
+}
+
+impl Default for ClientAuth {
+    fn default() -> Self {
+        Self::basic()
+    }
+}
+
+/// `None` never happens: Base64 and a checked scheme are valid in a header.
+fn basic(scheme: &str, raw: bool, client_id: &str, secret: &str) -> Option<HeaderValue> {
+    // Each byte becomes three at most; never growing, no copy is left behind.
+    let longest = 3 * (client_id.len() + secret.len()) + 1;
+    let mut pair = Zeroizing::new(String::with_capacity(longest));
+    if raw {
+        let _ = write!(pair, "{client_id}:{secret}");
+    } else {
+        form_encode_with_percent(client_id, &mut pair);
+        pair.push(':');
+        form_encode_with_percent(secret, &mut pair);
+    }
+    let encoded = base64::encoded_len(pair.len(), true)?;
+    let mut value = Zeroizing::new(vec![0; scheme.len() + 1 + encoded]);
+    let (prefix, rest) = value.split_at_mut(scheme.len() + 1);
+    prefix[..scheme.len()].copy_from_slice(scheme.as_bytes());
+    prefix[scheme.len()] = b' ';
+    STANDARD.encode_slice(pair.as_bytes(), rest).ok()?;
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Form encoding (RFC 6749 Appendix B), with `%20` for a space: every form decoder reads it, and
+/// servers that decode only `%XX` do so as well.
+fn form_encode_with_percent(text: &str, to: &mut String) {
+    for piece in form_urlencoded::byte_serialize(text.as_bytes()) {
+        to.push_str(if piece == "+" { "%20" } else { piece });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(auth: ClientAuth, id: &str, secret: &str) -> String {
+        let secret = SecretString::from(secret);
+        auth.check(id, &secret).unwrap();
+        let (mut headers, mut form) = (HeaderMap::new(), Form::default());
+        auth.apply(id, &secret, "", &mut headers, &mut form)
+            .unwrap();
+        assert!(headers[AUTHORIZATION].is_sensitive());
+        assert_eq!(form.encode().as_str(), "", "one method only");
+        headers[AUTHORIZATION].to_str().unwrap().to_owned()
+    }
+
+    fn decoded(auth: ClientAuth, id: &str, secret: &str) -> String {
+        let header = header(auth, id, secret);
+        let pair = STANDARD.decode(&header["Basic ".len()..]).unwrap();
+        String::from_utf8(pair).unwrap()
+    }
+
+    #[test]
+    fn p8_basic_form_encodes_both_parts() {
+        assert_eq!(
+            header(
+                ClientAuth::basic(),
+                "1PpG/Q 1",
+                "z/tZ9VwFZqApmIQ+ZH1I5pLk/uB4ud:X2/8bL+wfFTt1rFw="
+            ),
+            // The well-known vector, but for the space: `%20` instead of `+`.
+            format!(
+                "Basic {}",
+                STANDARD.encode(
+                    "1PpG%2FQ%201:z%2FtZ9VwFZqApmIQ%2BZH1I5pLk%2FuB4ud%3AX2%2F8bL%2BwfFTt1rFw%3D"
+                )
+            )
+        );
+    }
+
+    #[test]
+    fn p9_s4_7_c8_unreserved_credentials_are_unchanged() {
+        let basic = |id, secret| header(ClientAuth::basic(), id, secret);
+        assert_eq!(
+            basic("s6BhdRkqt3", "7Fjfp0ZBr1KtDRbnfVdmIw"),
+            "Basic czZCaGRSa3F0Mzo3RmpmcDBaQnIxS3REUmJuZlZkbUl3"
+        );
+        assert_eq!(basic("client", "secret"), "Basic Y2xpZW50OnNlY3JldA==");
+        assert_eq!(
+            basic("s6BhdRkqt3", "gX1fBat3bV"),
+            "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"
+        );
+        assert_eq!(decoded(ClientAuth::basic(), "id", ""), "id:");
+    }
+
+    #[test]
+    fn c7_question_marks() {
+        assert_eq!(
+            header(ClientAuth::basic(), "CLIENT_ID??", "CLIENT_SECRET??"),
+            "Basic Q0xJRU5UX0lEJTNGJTNGOkNMSUVOVF9TRUNSRVQlM0YlM0Y="
+        );
+    }
+
+    #[test]
+    fn p10_a_colon_cannot_shift_the_boundary() {
+        assert_eq!(
+            header(ClientAuth::basic(), "a:b", "p+q r"),
+            "Basic YSUzQWI6cCUyQnElMjBy"
+        );
+    }
+
+    #[test]
+    fn p11_utf8_then_form_escapes_in_upper_case() {
+        assert_eq!(
+            decoded(ClientAuth::basic(), "ünï", " %&+£€"),
+            "%C3%BCn%C3%AF:%20%25%26%2B%C2%A3%E2%82%AC"
+        );
+    }
+
+    #[test]
+    fn p12_exactly_the_unreserved_stay() {
+        let plain = "ABCXYZabcxyz019*-._";
+        assert_eq!(
+            decoded(ClientAuth::basic(), plain, "0jQKm_heHj4Ba7-IP~"),
+            format!("{plain}:0jQKm_heHj4Ba7-IP%7E")
+        );
+    }
+
+    #[test]
+    fn p13_s0_6_s4_8_raw_basic_skips_the_encoding() {
+        let raw = ClientAuth::basic_raw;
+        assert_eq!(decoded(ClientAuth::basic(), "id", "p%5^g"), "id:p%255%5Eg");
+        assert_eq!(decoded(raw(), "id", "p%5^g"), "id:p%5^g");
+        assert_eq!(decoded(ClientAuth::basic(), "id", "p+q"), "id:p%2Bq");
+        assert_eq!(decoded(raw(), "id", "p+q"), "id:p+q");
+        assert_eq!(decoded(raw(), "id", "pä€"), "id:pä€");
+        let error = raw().check("a:b", &"s".into()).unwrap_err();
+        assert_eq!(error.field(), "client_id");
+    }
+
+    #[test]
+    fn s0_5_the_scheme_can_be_spelled_otherwise() {
+        let lower = ClientAuth::basic().scheme("basic");
+        assert_eq!(
+            header(lower, "client", "secret"),
+            "basic Y2xpZW50OnNlY3JldA=="
+        );
+        for wrong in [
+            ClientAuth::basic().scheme("Bearer"),
+            ClientAuth::post().scheme("basic"),
+        ] {
+            let error = wrong.check("id", &"s".into()).unwrap_err();
+            assert_eq!(error.field(), "client_auth");
+        }
+    }
+
+    #[test]
+    fn p16_an_empty_secret_is_left_out_of_the_body() {
+        let (mut headers, mut form) = (HeaderMap::new(), Form::default());
+        ClientAuth::post()
+            .apply("id", &"".into(), "", &mut headers, &mut form)
+            .unwrap();
+        assert_eq!(form.encode().as_str(), "client_id=id");
+        assert!(headers.is_empty());
+    }
+
+    #[test]
+    fn bad_credentials_are_named_and_not_shown() {
+        for (id, secret, field) in [
+            ("", "s", "client_id"),
+            ("i\nd", "s", "client_id"),
+            ("id", "canary\n", "client_secret"),
+        ] {
+            let error = ClientAuth::basic().check(id, &secret.into()).unwrap_err();
+            assert_eq!(error.field(), field);
+            assert!(!error.to_string().contains("canary"));
+        }
+    }
+}

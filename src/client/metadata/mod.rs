@@ -1,0 +1,6 @@
+//! An authorization server by its name, and the metadata that say the rest (RFC 8414).
+
+pub(crate) mod document;
+pub(crate) mod issuer;
+
+pub use self::issuer::Issuer;

@@ -1,0 +1,305 @@
+//! The only file that reads time and sleeps.
+//!
+//! A [`Moment`] is read on two clocks at once, and what has elapsed between two moments is the
+//! *larger* of the two differences. The monotonic clock stands still while a laptop sleeps, so it
+//! alone would take a dead token for fresh; the wall clock can be set back, so it alone would
+//! prolong one. Elapsed time is therefore never under-estimated; a wall clock set forward costs an
+//! early refresh and nothing else.
+//!
+//! On Linux both are the kernel's coarse clocks (a few milliseconds behind, a fifth of the price),
+//! and the second is read only when the first has moved: every request reads the time, and a
+//! token's lifetime is counted in seconds.
+
+#[cfg(feature = "testing")]
+mod manual;
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use tokio::runtime::Handle;
+
+#[cfg(feature = "testing")]
+pub use self::manual::ManualClock;
+
+/// Where a [`TokenCache`](crate::TokenCache) reads the time: the system's clocks, or a
+/// `testing::ManualClock`.
+///
+/// `Clock::default()` is the system's.
+#[derive(Clone, Default)]
+pub struct Clock(Source);
+
+#[derive(Clone, Default)]
+enum Source {
+    #[default]
+    System,
+    #[cfg(feature = "testing")]
+    Manual(manual::ManualClock),
+}
+
+impl Clock {
+    /// Now, on both clocks.
+    #[inline]
+    pub(crate) fn now(&self) -> Moment {
+        match &self.0 {
+            Source::System => system_now(),
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => clock.moment(),
+        }
+    }
+
+    /// Now, on the wall clock.
+    pub(crate) fn system_time(&self) -> SystemTime {
+        let now = self.now().system_time();
+        now.unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+
+    /// A future that ends `duration` from now, whoever polls it; a system timer is `runtime`'s.
+    pub(crate) fn sleep(&self, duration: Duration, runtime: &Handle) -> Sleep {
+        match &self.0 {
+            Source::System => {
+                // A timer belongs to the runtime that is entered when it is made.
+                let _entered = runtime.enter();
+                #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+                let sleep = tokio::time::sleep(duration);
+                Sleep::System {
+                    sleep: Box::pin(sleep),
+                }
+            }
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => Sleep::Manual {
+                sleep: clock.timer(duration),
+            },
+        }
+    }
+
+    /// `future`, or `None` when `duration` is over first.
+    pub(crate) async fn timeout<F: Future>(
+        &self,
+        duration: Duration,
+        runtime: &Handle,
+        future: F,
+    ) -> Option<F::Output> {
+        let mut future = std::pin::pin!(future);
+        let mut sleep = self.sleep(duration, runtime);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            Pin::new(&mut sleep).poll(cx).map(|()| None)
+        })
+        .await
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Source::System => "Clock::System",
+            #[cfg(feature = "testing")]
+            Source::Manual(_) => "Clock::Manual",
+        })
+    }
+}
+
+#[cfg(feature = "testing")]
+impl From<manual::ManualClock> for Clock {
+    fn from(clock: manual::ManualClock) -> Self {
+        Self(Source::Manual(clock))
+    }
+}
+
+/// A point in time on both clocks, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Since some fixed point of this boot or process.
+    pub(crate) monotonic: u64,
+    /// Since the Unix epoch.
+    pub(crate) wall: u64,
+}
+
+impl Moment {
+    /// Later than any.
+    pub(crate) const NEVER: Self = Self {
+        monotonic: u64::MAX,
+        wall: u64::MAX,
+    };
+
+    /// How much time has passed since `earlier`: the larger of the two clocks' answers.
+    #[inline]
+    pub(crate) fn since(self, earlier: Moment) -> Duration {
+        let monotonic = self.monotonic.saturating_sub(earlier.monotonic);
+        let wall = self.wall.saturating_sub(earlier.wall);
+        Duration::from_nanos(monotonic.max(wall))
+    }
+
+    /// This moment, `duration` later.
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        let nanos = nanos(duration);
+        Self {
+            monotonic: self.monotonic.saturating_add(nanos),
+            wall: self.wall.saturating_add(nanos),
+        }
+    }
+
+    /// This moment, `duration` earlier.
+    pub(crate) fn before(self, duration: Duration) -> Self {
+        let nanos = nanos(duration);
+        Self {
+            monotonic: self.monotonic.saturating_sub(nanos),
+            wall: self.wall.saturating_sub(nanos),
+        }
+    }
+
+    /// The later of both, on each clock.
+    pub(crate) fn max(self, other: Moment) -> Self {
+        Self {
+            monotonic: self.monotonic.max(other.monotonic),
+            wall: self.wall.max(other.wall),
+        }
+    }
+
+    /// How long from now until `later`: zero as soon as *one* of the clocks has reached it.
+    pub(crate) fn until(self, later: Moment) -> Duration {
+        let monotonic = later.monotonic.saturating_sub(self.monotonic);
+        let wall = later.wall.saturating_sub(self.wall);
+        Duration::from_nanos(monotonic.min(wall))
+    }
+
+    /// Whether this moment is at or past `deadline` on one of the clocks.
+    #[inline]
+    pub(crate) fn reached(self, deadline: Moment) -> bool {
+        self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
+    }
+
+    /// The wall clock's part.
+    pub(crate) fn system_time(self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.wall))
+    }
+}
+
+/// See [`Clock::sleep`].
+pub(crate) enum Sleep {
+    System {
+        sleep: Pin<Box<tokio::time::Sleep>>,
+    },
+    #[cfg(feature = "testing")]
+    Manual {
+        sleep: manual::ManualSleep,
+    },
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self {
+            Sleep::System { sleep } => sleep.as_mut().poll(cx),
+            #[cfg(feature = "testing")]
+            Sleep::Manual { sleep } => Pin::new(sleep).poll(cx),
+        }
+    }
+}
+
+/// Where the monotonic clock begins: a century from zero, so that a token can be older than the
+/// process, or the boot.
+pub(crate) const ORIGIN: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000_000;
+
+/// Durations past 584 years count as that long.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[inline]
+fn system_now() -> Moment {
+    use std::cell::Cell;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    thread_local! {
+        static LAST: Cell<Moment> = const { Cell::new(Moment { monotonic: 0, wall: 0 }) };
+    }
+
+    let read = |clock| {
+        let time = clock_gettime(clock);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+        seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
+    };
+    let monotonic = ORIGIN.wrapping_add(read(ClockId::MonotonicCoarse));
+    let last = LAST.get();
+    // The kernel moves both on in the same tick: within one, the other clock has nothing to add.
+    if monotonic == last.monotonic {
+        return last;
+    }
+    let wall = read(ClockId::RealtimeCoarse);
+    let now = Moment { monotonic, wall };
+    LAST.set(now);
+    now
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[expect(clippy::disallowed_methods, reason = "this is the one place")]
+fn system_now() -> Moment {
+    use std::{sync::OnceLock, time::Instant};
+
+    static START: OnceLock<Instant> = OnceLock::new();
+    let start = *START.get_or_init(Instant::now);
+    Moment {
+        monotonic: ORIGIN + nanos(start.elapsed()),
+        wall: nanos(
+            SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default(),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(monotonic: u64, wall: u64) -> Moment {
+        Moment { monotonic, wall }
+    }
+
+    #[test]
+    fn elapsed_is_the_larger_of_both_clocks() {
+        let start = at(1_000, 50_000);
+        assert_eq!(at(1_500, 50_500).since(start), Duration::from_nanos(500));
+        // Suspended: the monotonic clock stood still.
+        assert_eq!(at(1_000, 59_000).since(start), Duration::from_nanos(9_000));
+        // The wall clock was set back.
+        assert_eq!(at(1_700, 10_000).since(start), Duration::from_nanos(700));
+        // Never negative.
+        assert_eq!(at(900, 49_000).since(start), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_deadline_is_reached_when_one_clock_says_so() {
+        let deadline = at(1_000, 50_000).after(Duration::from_nanos(100));
+        assert!(!at(1_099, 50_099).reached(deadline));
+        assert!(at(1_100, 50_000).reached(deadline));
+        assert!(at(1_000, 50_100).reached(deadline));
+        assert_eq!(
+            at(1_040, 50_010).until(deadline),
+            Duration::from_nanos(60),
+            "the nearer of the two"
+        );
+        assert_eq!(at(1_200, 50_000).until(deadline), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_system_clock_moves_forward() {
+        let clock = Clock::default();
+        let first = clock.now();
+        assert!(first.wall > 1_600_000_000_000_000_000);
+        assert!(clock.now().monotonic >= first.monotonic);
+        assert_eq!(format!("{clock:?}"), "Clock::System");
+    }
+}

@@ -1,0 +1,318 @@
+//! What is done to a request, and what an answer means: pure, and shared by the service and the
+//! adapters.
+
+use std::{fmt, sync::Arc};
+
+use http::{HeaderMap, HeaderName, StatusCode, header::AUTHORIZATION};
+
+use super::{
+    http_types::sealed,
+    target::{Admission, Apis},
+};
+use crate::{
+    error::{Error, ErrorKind, Retry},
+    token::{AccessToken, challenges},
+};
+
+/// How requests are authorized and answers judged: the configuration of a layer.
+#[derive(Clone)]
+pub(crate) struct Rules {
+    pub(crate) apis: Apis,
+    /// In place of the judgement of 401 answers.
+    pub(crate) renew_on: Option<Arc<RenewOn>>,
+}
+
+pub(crate) type RenewOn = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
+
+/// What an answer says about the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    Pass,
+    /// The token is not good any more.
+    Renew,
+}
+
+impl Rules {
+    #[inline]
+    pub(crate) fn admit(&self, request: &impl sealed::Request) -> Admission {
+        self.apis.admit_request(request)
+    }
+
+    /// What `response` says about the token that its request carried: `token`, or another one
+    /// with the same scheme.
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        response: &impl sealed::Response,
+        token: impl FnOnce() -> Option<AccessToken>,
+    ) -> Judgement {
+        let renew = match &self.renew_on {
+            Some(renew_on) => renew_on(response.status(), response.headers()),
+            None => {
+                response.status() == StatusCode::UNAUTHORIZED
+                    && renewal_helps(response.headers(), token().as_ref())
+            }
+        };
+        if renew && self.is_from_api(response) {
+            Judgement::Renew
+        } else {
+            Judgement::Pass
+        }
+    }
+
+    /// A client below us may have followed a redirect: another host's word says nothing about our
+    /// token, which it has not seen.
+    fn is_from_api(&self, response: &impl sealed::Response) -> bool {
+        match response.answered_by() {
+            Some(target) => matches!(self.apis.admit(target), Admission::Allowed),
+            None => true,
+        }
+    }
+}
+
+impl fmt::Debug for Rules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rules")
+            .field("apis", &self.apis)
+            .field("renew_on", &self.renew_on.as_ref().map(|_| "…"))
+            .finish()
+    }
+}
+
+/// Puts the token on a request. `false`: the caller has set that header, which is respected.
+#[inline(always)]
+pub(crate) fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
+    // One search in place of two: whether the header was there shows when it is put.
+    let name = token.header_name();
+    let value = token.header_value().clone();
+    // A constant costs fewer instructions than a name, and nearly all tokens have this one.
+    let put = if name == AUTHORIZATION {
+        headers.try_append(AUTHORIZATION, value)
+    } else {
+        headers.try_append(name, value)
+    };
+    match put {
+        Ok(false) => Ok(true),
+        Ok(true) => {
+            take_back(headers, token.header_name());
+            Ok(false)
+        }
+        Err(_) => Err(too_many_headers()),
+    }
+}
+
+/// Takes the last value of a header away again.
+#[cold]
+fn take_back(headers: &mut HeaderMap, name: &HeaderName) {
+    let mut values: Vec<_> = headers.get_all(name).iter().cloned().collect();
+    values.pop();
+    let mut values = values.into_iter();
+    if let Some(first) = values.next() {
+        // Where it was: the order stays, and the other values go.
+        headers.insert(name, first);
+    }
+    for value in values {
+        headers.append(name, value);
+    }
+}
+
+#[cold]
+fn too_many_headers() -> Error {
+    let message = "the request has so many headers that no token fits in";
+    Error::build(ErrorKind::Target, Retry::Never, message).done()
+}
+
+/// Whether a new token of the same kind can help against a 401 (RFC 9110 §15.5.2).
+///
+/// Yes without any challenge (many servers send none) and with one for our scheme, unless its
+/// error says that the token is not what is wrong. No if all challenges are for other schemes.
+#[cold]
+fn renewal_helps(headers: &HeaderMap, token: Option<&AccessToken>) -> bool {
+    /// Errors (RFC 6750 §3.1, RFC 9470 §3, Entra ID) that a token of the same kind meets again.
+    const HOPELESS: [&str; 4] = [
+        "insufficient_claims",
+        "insufficient_scope",
+        "insufficient_user_authentication",
+        "invalid_request",
+    ];
+
+    let scheme = token.map_or("", AccessToken::scheme);
+    let (mut ours, mut others) = (false, false);
+    for challenge in challenges(headers) {
+        if !challenge.is(scheme) && !challenge.is("Bearer") {
+            others = true;
+            continue;
+        }
+        ours = true;
+        if let Some(error) = challenge.param("error")
+            && HOPELESS.contains(&error)
+        {
+            return false;
+        }
+    }
+    ours || !others
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, Response, header::WWW_AUTHENTICATE};
+
+    use super::*;
+    use crate::token::access_token::Header;
+
+    fn token(name: HeaderName, scheme: &str) -> AccessToken {
+        let header = Header::new(name, scheme, "a-token").unwrap();
+        AccessToken::new(header, None, None)
+    }
+
+    fn bearer() -> AccessToken {
+        token(AUTHORIZATION, "Bearer")
+    }
+
+    fn judge(status: u16, challenges: &[&str]) -> Judgement {
+        let rules = Rules {
+            apis: Apis::any(),
+            renew_on: None,
+        };
+        let mut response = Response::builder().status(status);
+        for challenge in challenges {
+            response = response.header(WWW_AUTHENTICATE, *challenge);
+        }
+        rules.judge(&response.body(()).unwrap(), || Some(bearer()))
+    }
+
+    #[test]
+    fn p65_p69_c25_a_401_renews_with_our_challenge_or_none() {
+        for challenges in [
+            &[][..],
+            &["Bearer"],
+            &[r#"Bearer realm="api", error="invalid_token""#],
+            &[r#"BEARER ERROR=invalid_token"#],
+            &["Negotiate", r#"Bearer error="invalid_token""#],
+            &[r#"Basic realm="x", Bearer error="expired_token""#],
+            &["error=invalid_request,error_description=nonsense"],
+        ] {
+            assert_eq!(judge(401, challenges), Judgement::Renew, "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn p231_a_401_for_another_scheme_passes() {
+        for challenges in [
+            &[r#"Basic realm="x""#][..],
+            &["Negotiate", "NTLM"],
+            &[r#"DPoP algs="ES256""#],
+        ] {
+            assert_eq!(judge(401, challenges), Judgement::Pass, "{challenges:?}");
+        }
+    }
+
+    #[test]
+    fn p249_a_401_that_no_new_token_mends_passes() {
+        for error in [
+            "insufficient_user_authentication",
+            "insufficient_claims",
+            "insufficient_scope",
+            "invalid_request",
+        ] {
+            let challenge = format!(r#"Bearer error="{error}", claims="eyJ9""#);
+            assert_eq!(judge(401, &[&challenge]), Judgement::Pass, "{error}");
+        }
+    }
+
+    #[test]
+    fn p67_p68_p233_p234_p235_other_statuses_pass_whatever_they_say() {
+        let challenge = r#"Bearer error="invalid_token""#;
+        for status in [200, 400, 403, 407, 419, 500, 503] {
+            assert_eq!(judge(status, &[challenge]), Judgement::Pass, "{status}");
+        }
+        let insufficient = r#"Bearer error="insufficient_scope", scope="w""#;
+        assert_eq!(judge(403, &[insufficient]), Judgement::Pass);
+    }
+
+    #[test]
+    fn the_trigger_can_be_replaced() {
+        let rules = Rules {
+            apis: Apis::any(),
+            renew_on: Some(Arc::new(|status, _| status == 419)),
+        };
+        let judge = |status: u16| {
+            let response = Response::builder().status(status).body(()).unwrap();
+            rules.judge(&response, || Some(bearer()))
+        };
+        assert_eq!(judge(419), Judgement::Renew);
+        assert_eq!(judge(401), Judgement::Pass);
+    }
+
+    #[test]
+    fn p58_p59_one_header_and_the_caller_s_wins() {
+        let mut headers = HeaderMap::new();
+        assert!(authorize(&mut headers, &bearer()).unwrap());
+        assert_eq!(headers[AUTHORIZATION], "Bearer a-token");
+        assert!(headers[AUTHORIZATION].is_sensitive());
+
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("Basic own"));
+        assert!(!authorize(&mut headers, &bearer()).unwrap());
+        assert_eq!(headers.get_all(AUTHORIZATION).iter().count(), 1);
+        assert_eq!(headers[AUTHORIZATION], "Basic own");
+    }
+
+    #[test]
+    fn p59_all_values_of_the_caller_s_header_stay_as_they_were() {
+        let mut headers = HeaderMap::new();
+        headers.insert("before", HeaderValue::from_static("1"));
+        for value in ["Basic own", "Digest own", "Negotiate own"] {
+            headers.append(AUTHORIZATION, HeaderValue::from_static(value));
+        }
+        headers.insert("behind", HeaderValue::from_static("2"));
+        let before: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
+        assert!(!authorize(&mut headers, &bearer()).unwrap());
+        let after: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| (n.clone(), v.clone()))
+            .collect();
+        assert_eq!(after, before, "and in the same order");
+    }
+
+    #[test]
+    fn a_request_that_is_full_of_headers_is_an_error() {
+        let mut headers = HeaderMap::new();
+        let full = (0..).find(|n| {
+            let name = HeaderName::try_from(format!("x-{n}")).unwrap();
+            headers
+                .try_insert(name, HeaderValue::from_static(""))
+                .is_err()
+        });
+        assert!(full.is_some());
+        let error = authorize(&mut headers, &bearer()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Target);
+    }
+
+    #[test]
+    fn another_header_and_no_scheme() {
+        let name = HeaderName::from_static("x-amz-access-token");
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, HeaderValue::from_static("AWS4 own"));
+        let token = token(name.clone(), "");
+        assert!(authorize(&mut headers, &token).unwrap());
+        assert_eq!(headers[name], "a-token");
+    }
+
+    #[test]
+    fn a_full_header_map_is_an_error_not_a_panic() {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_static("v");
+        for n in 0.. {
+            let name = HeaderName::try_from(format!("x-{n}")).unwrap();
+            if headers.try_insert(name, value.clone()).is_err() {
+                break;
+            }
+        }
+        let error = authorize(&mut headers, &bearer()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Target);
+    }
+}

@@ -1,0 +1,17 @@
+//! The layer: from a request to its token and back.
+
+mod adapter;
+mod decide;
+mod http_types;
+mod layer;
+pub mod resend;
+mod service;
+mod service_error;
+mod target;
+
+pub use self::{
+    http_types::{HttpRequest, HttpResponse},
+    layer::BearerAuthLayer,
+    service::{BearerAuth, ResponseFuture},
+    service_error::ServiceError,
+};

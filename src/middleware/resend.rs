@@ -1,0 +1,431 @@
+//! Which requests can be sent a second time, after the API has refused the token.
+//!
+//! A 401 means that the request was not carried out (RFC 9110 §15.5.2), so any method may be sent
+//! again; the question is only whether its body is still there. [`InMemory`] finds out without
+//! asking anything of the body's type: known in-memory types are recognised, all others stream.
+
+use std::{
+    any::Any,
+    convert::Infallible,
+    fmt,
+    future::{Future, Pending},
+    pin::Pin,
+    task::{self, Context, Poll},
+};
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Request, header::CONTENT_LENGTH, request::Parts};
+use http_body::Body;
+use http_body_util::{
+    BodyExt as _, Collected, Empty, Full, LengthLimitError, Limited, combinators::Collect,
+};
+use pin_project_lite::pin_project;
+
+use super::resend::sealed::{Kept, Policy, Prepared};
+use crate::error::{BoxError, Error, ErrorBuilder, ErrorKind, Retry};
+
+/// A policy: which requests of type `R` are sent again after the API has refused the token.
+///
+/// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`].
+pub trait Replay<R>: Clone + sealed::Policy<R> {}
+
+impl<R, P: Clone + sealed::Policy<R>> Replay<R> for P {}
+
+pub(crate) mod sealed {
+    use super::{Error, Future};
+
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Policy<R> {
+        /// What is kept of a request: [`Infallible`](std::convert::Infallible) where no request is
+        /// sent again, so that no future has room for it.
+        type Copy;
+
+        /// That a body has to be read: `Infallible` where none ever is.
+        type Later;
+
+        /// Reads the body of a request.
+        type Read: Future<Output = Result<Prepared<R, Self::Copy>, Error>>;
+
+        /// Keeps a copy of a request, if it can.
+        fn keep(&self, request: &R) -> Kept<Self::Copy, Self::Later>;
+
+        /// Reads the body, and keeps a copy then.
+        fn read(&self, request: R, later: Self::Later) -> Self::Read;
+
+        /// The request to be sent again.
+        fn restore(copy: Self::Copy) -> R;
+    }
+
+    /// What there is to be sent if the API refuses the token.
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
+    #[allow(clippy::exhaustive_enums, reason = "part of a sealed trait")]
+    #[derive(Debug)]
+    pub enum Kept<C, L> {
+        /// A copy.
+        Copy(C),
+        /// Nothing: the request is sent once.
+        Nothing,
+        /// A copy, when the body has been read.
+        Later(L),
+    }
+
+    /// A request whose body has been read, and its copy if there can be one.
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
+    #[allow(clippy::exhaustive_structs, reason = "part of a sealed trait")]
+    #[derive(Debug)]
+    pub struct Prepared<R, C> {
+        /// What is sent now.
+        pub request: R,
+        /// What is sent if the API refuses the token.
+        pub again: Option<C>,
+    }
+}
+
+/// The default: requests without a body, and those whose body is in memory.
+///
+/// Of `http::Request<B>` that is `B` = `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
+/// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, `Option<Full<Bytes>>`, and a
+/// `reqwest::Body` made of bytes (which are copied); any other body, however short, streams. Of
+/// `reqwest::Request` it is what its `try_clone` can clone.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "a name for a policy, to be written as a value"
+)]
+pub struct InMemory;
+
+/// No request is sent again. The token is renewed all the same, for the requests to come.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(
+    clippy::exhaustive_structs,
+    reason = "a name for a policy, to be written as a value"
+)]
+pub struct Off;
+
+/// Reads bodies into memory before they are sent, up to a limit: see [`Buffered::new`].
+#[derive(Clone)]
+pub struct Buffered<F> {
+    limit: usize,
+    rebuild: F,
+}
+
+impl<F> Buffered<F> {
+    /// Reads bodies of up to `limit` bytes into memory, so that they can be sent again; `rebuild`
+    /// makes a body of the bytes.
+    ///
+    /// A body that says beforehand (`Content-Length`, `size_hint`) that it is longer streams, and
+    /// is not sent again. One that does not say, and turns out to be longer, fails the request
+    /// with [`ErrorKind::RequestBody`]: what was read of it is gone. Trailers are not kept.
+    ///
+    /// ```
+    /// use bearer_auth::resend::Buffered;
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    ///
+    /// let policy = Buffered::new(64 * 1024, Full::<Bytes>::new);
+    /// ```
+    pub fn new<B>(limit: usize, rebuild: F) -> Self
+    where
+        F: Fn(Bytes) -> B,
+    {
+        Self { limit, rebuild }
+    }
+}
+
+impl<F> fmt::Debug for Buffered<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffered")
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The `Read` of policies that read nothing.
+type Never<R, C> = Pending<Result<Prepared<R, C>, Error>>;
+
+impl<R> Policy<R> for Off {
+    type Copy = Infallible;
+    type Later = Infallible;
+    type Read = Never<R, Infallible>;
+
+    #[inline]
+    fn keep(&self, _: &R) -> Kept<Infallible, Infallible> {
+        Kept::Nothing
+    }
+
+    fn read(&self, _: R, never: Infallible) -> Self::Read {
+        match never {}
+    }
+
+    fn restore(copy: Infallible) -> R {
+        match copy {}
+    }
+}
+
+impl<B: 'static> Policy<Request<B>> for InMemory {
+    type Copy = Request<B>;
+    type Later = Infallible;
+    type Read = Never<Request<B>, Request<B>>;
+
+    #[inline]
+    fn keep(&self, request: &Request<B>) -> Kept<Request<B>, Infallible> {
+        match clone_in_memory(request.body()) {
+            Some(body) => Kept::Copy(copy(request, body)),
+            None => Kept::Nothing,
+        }
+    }
+
+    fn read(&self, _: Request<B>, never: Infallible) -> Self::Read {
+        match never {}
+    }
+
+    fn restore(copy: Request<B>) -> Request<B> {
+        copy
+    }
+}
+
+impl<B, F> Policy<Request<B>> for Buffered<F>
+where
+    B: Body + 'static,
+    B::Error: Into<BoxError>,
+    F: Fn(Bytes) -> B + Clone,
+{
+    type Copy = Request<B>;
+    type Later = ();
+    type Read = Buffering<B, F>;
+
+    fn keep(&self, request: &Request<B>) -> Kept<Request<B>, ()> {
+        match InMemory.keep(request) {
+            Kept::Copy(again) => Kept::Copy(again),
+            _ if declared_length(request.headers(), request.body()) > self.limit as u64 => {
+                Kept::Nothing
+            }
+            _ => Kept::Later(()),
+        }
+    }
+
+    fn read(&self, request: Request<B>, (): ()) -> Self::Read {
+        let (parts, body) = request.into_parts();
+        Buffering {
+            body: Limited::new(body, self.limit).collect(),
+            rest: Some((parts, self.rebuild.clone())),
+        }
+    }
+
+    fn restore(copy: Request<B>) -> Request<B> {
+        copy
+    }
+}
+
+pin_project! {
+    /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
+    #[allow(unnameable_types, reason = "part of a sealed trait")]
+    pub struct Buffering<B, F>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+    {
+        #[pin]
+        body: Collect<Limited<B>>,
+        // The request without its body, until it has one again.
+        rest: Option<(Parts, F)>,
+    }
+}
+
+impl<B, F> Future for Buffering<B, F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+    F: Fn(Bytes) -> B,
+{
+    type Output = Result<Prepared<Request<B>, Request<B>>, Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let bytes = collected(task::ready!(this.body.poll(cx)))?;
+        let Some((parts, rebuild)) = this.rest.take() else {
+            return Poll::Ready(Err(unreadable().done()));
+        };
+        let request = Request::from_parts(parts, rebuild(bytes.clone()));
+        let again = copy(&request, rebuild(bytes));
+        Poll::Ready(Ok(Prepared {
+            request,
+            again: Some(again),
+        }))
+    }
+}
+
+impl<B, F> fmt::Debug for Buffering<B, F>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Buffering")
+    }
+}
+
+#[cfg(feature = "reqwest")]
+mod of_reqwest {
+    use reqwest::{Body, Request};
+
+    use super::*;
+
+    impl Policy<Request> for InMemory {
+        type Copy = Request;
+        type Later = Infallible;
+        type Read = Never<Request, Request>;
+
+        #[inline]
+        fn keep(&self, request: &Request) -> Kept<Request, Infallible> {
+            request.try_clone().map_or(Kept::Nothing, Kept::Copy)
+        }
+
+        fn read(&self, _: Request, never: Infallible) -> Self::Read {
+            match never {}
+        }
+
+        fn restore(copy: Request) -> Request {
+            copy
+        }
+    }
+
+    impl<F> Policy<Request> for Buffered<F>
+    where
+        F: Fn(Bytes) -> Body + Clone + Send + 'static,
+    {
+        type Copy = Request;
+        type Later = ();
+        type Read = Pin<Box<dyn Future<Output = Result<Prepared<Request, Request>, Error>> + Send>>;
+
+        fn keep(&self, request: &Request) -> Kept<Request, ()> {
+            let longer = |body| declared_length(request.headers(), body) > self.limit as u64;
+            match InMemory.keep(request) {
+                Kept::Copy(again) => Kept::Copy(again),
+                _ if request.body().is_none_or(longer) => Kept::Nothing,
+                _ => Kept::Later(()),
+            }
+        }
+
+        fn read(&self, mut request: Request, (): ()) -> Self::Read {
+            let Self { limit, rebuild } = self.clone();
+            Box::pin(async move {
+                if let Some(body) = request.body_mut().take() {
+                    let bytes = collected(Limited::new(body, limit).collect().await)?;
+                    *request.body_mut() = Some(rebuild(bytes));
+                }
+                let again = request.try_clone();
+                Ok(Prepared { request, again })
+            })
+        }
+
+        fn restore(copy: Request) -> Request {
+            copy
+        }
+    }
+}
+
+/// Everything of a request but its body.
+fn copy<B>(request: &Request<B>, body: B) -> Request<B> {
+    let mut copy = Request::new(body);
+    copy.method_mut().clone_from(request.method());
+    copy.uri_mut().clone_from(request.uri());
+    *copy.version_mut() = request.version();
+    copy.headers_mut().clone_from(request.headers());
+    copy.extensions_mut().clone_from(request.extensions());
+    copy
+}
+
+/// A copy of a body of a known in-memory type. Which type it is, the compiler knows: nothing of
+/// this is left at run time.
+#[inline]
+fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
+    /// `body`, if its type is `B` after all.
+    fn cast<T: 'static, B: 'static>(body: T) -> Option<B> {
+        let mut body = Some(body);
+        let body = (&mut body as &mut dyn Any).downcast_mut::<Option<B>>();
+        body.and_then(Option::take)
+    }
+
+    macro_rules! known {
+        ($($body:ty),* $(,)?) => {$(
+            if let Some(body) = (body as &dyn Any).downcast_ref::<$body>() {
+                return cast(body.clone());
+            }
+        )*};
+    }
+    known!(
+        (),
+        Empty<Bytes>,
+        Full<Bytes>,
+        Bytes,
+        Vec<u8>,
+        String,
+        &'static str,
+        &'static [u8],
+        Full<&'static [u8]>,
+        Option<Full<Bytes>>,
+    );
+    #[cfg(feature = "reqwest")]
+    if let Some(body) = (body as &dyn Any).downcast_ref::<reqwest::Body>() {
+        let bytes = Bytes::copy_from_slice(body.as_bytes()?);
+        return cast(reqwest::Body::from(bytes));
+    }
+    None
+}
+
+/// How long the body is at least, by its own word or the headers'.
+fn declared_length(headers: &HeaderMap, body: &impl Body) -> u64 {
+    let header = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
+    body.size_hint().lower().max(header.unwrap_or(0))
+}
+
+fn collected<D: Buf>(body: Result<Collected<D>, BoxError>) -> Result<Bytes, Error> {
+    match body {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let message = "the request's body is longer than the buffer's limit";
+            Err(Error::build(ErrorKind::RequestBody, Retry::Never, message).done())
+        }
+        Err(error) => Err(unreadable().caused_by(error).done()),
+    }
+}
+
+fn unreadable() -> ErrorBuilder {
+    let message = "the request's body could not be read";
+    Error::build(ErrorKind::RequestBody, Retry::Never, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_in_memory_are_told_from_those_that_stream() {
+        fn known<B: 'static>(body: B) -> bool {
+            clone_in_memory(&body).is_some()
+        }
+        assert!(known(()));
+        assert!(known(Empty::<Bytes>::new()));
+        assert!(known(Full::<Bytes>::from("x")));
+        assert!(known(Bytes::from_static(b"x")));
+        assert!(known(vec![1u8]));
+        assert!(known("x".to_owned()));
+        assert!(known("x"));
+        assert!(known(Some(Full::<Bytes>::from("x"))));
+        // Opaque, even when empty.
+        assert!(!known(Empty::<Bytes>::new().boxed()));
+        assert!(!known(Some(1u8)));
+    }
+
+    #[cfg(feature = "reqwest")]
+    #[test]
+    fn a_body_of_reqwest_is_in_memory_if_it_is_bytes() {
+        let copy = clone_in_memory(&reqwest::Body::from("hello")).unwrap();
+        assert_eq!(copy.as_bytes(), Some(&b"hello"[..]));
+        let streaming = reqwest::Body::wrap(Empty::<Bytes>::new().boxed());
+        assert!(clone_in_memory(&streaming).is_none());
+    }
+}

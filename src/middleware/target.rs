@@ -1,0 +1,445 @@
+//! Who may receive the token.
+//!
+//! A token goes to the configured APIs and nowhere else (RFC 9700 §4.9.1): scheme, host and port
+//! are those of a base URL, and the base URL's path is a segment-wise prefix of the request's.
+//! `Host` headers are never looked at. A request to anybody else is passed on untouched; one whose
+//! target cannot be told, or that would carry the token in clear text, is refused.
+
+use super::http_types::{Target, sealed};
+use crate::{
+    error::{ConfigError, Error, ErrorKind, Retry},
+    secure_url,
+};
+
+/// The APIs that get the token.
+#[derive(Clone, Debug)]
+pub(crate) struct Apis {
+    /// `None`: any.
+    only: Option<Vec<Base>>,
+    /// What requests without a host are relative to.
+    relative_to: Option<Base>,
+    /// Under any: plain http too.
+    plaintext: bool,
+}
+
+/// Whether a request gets the token.
+#[derive(Debug)]
+pub(crate) enum Admission {
+    Allowed,
+    /// Not ours: passed on untouched.
+    Elsewhere,
+    Refused(Error),
+}
+
+#[derive(Clone, Debug)]
+struct Base {
+    scheme: Scheme,
+    host: Box<str>,
+    port: u16,
+    /// As it is usually written: the host, and the port if it is not the scheme's own.
+    authority: Box<str>,
+    /// Without a slash at the end: empty for a whole origin.
+    path: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
+impl Apis {
+    pub(crate) fn any() -> Self {
+        Self {
+            only: None,
+            relative_to: None,
+            plaintext: false,
+        }
+    }
+
+    pub(crate) fn none() -> Self {
+        Self {
+            only: Some(Vec::new()),
+            ..Self::any()
+        }
+    }
+
+    /// Under any, this changes nothing but the check of the URL.
+    pub(crate) fn allow(&mut self, base: &str, plaintext: bool) -> Result<(), ConfigError> {
+        let base = Base::parse(base, plaintext)?;
+        if let Some(only) = &mut self.only {
+            only.push(base);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn relative_to(&mut self, base: &str) -> Result<(), ConfigError> {
+        self.relative_to = Some(Base::parse(base, true)?);
+        Ok(())
+    }
+
+    pub(crate) fn allow_plaintext(&mut self) {
+        self.plaintext = true;
+    }
+
+    /// [`admit`](Self::admit), without taking the URI apart where it begins with a base URL as that
+    /// is written in full: how nearly all do.
+    #[inline]
+    pub(crate) fn admit_request(&self, request: &impl sealed::Request) -> Admission {
+        let (scheme, authority, path) = request.spelled();
+        let is_base = |base: &Base| {
+            base.scheme.is(scheme) && *base.authority == *authority && base.contains(path)
+        };
+        let allowed = match &self.only {
+            Some(only) => only.iter().any(is_base),
+            None => Scheme::Https.is(scheme) && !authority.is_empty(),
+        };
+        if allowed {
+            Admission::Allowed
+        } else {
+            self.admit(request.target())
+        }
+    }
+
+    #[inline(never)]
+    pub(crate) fn admit(&self, target: Target<'_>) -> Admission {
+        let (scheme, host, port) = match (target.host, &self.relative_to) {
+            (Some(host), _) => {
+                let Some(scheme) = target.scheme.and_then(Scheme::parse) else {
+                    return self.other_scheme();
+                };
+                (scheme, host, target.port.unwrap_or(scheme.port()))
+            }
+            (None, Some(base)) => (base.scheme, &*base.host, base.port),
+            (None, None) => return Admission::Refused(no_host()),
+        };
+        match &self.only {
+            Some(only) => {
+                let allowed = only.iter().any(|base| {
+                    base.scheme == scheme
+                        && base.port == port
+                        && base.host.eq_ignore_ascii_case(host)
+                        && base.contains(target.path)
+                });
+                if allowed {
+                    Admission::Allowed
+                } else {
+                    Admission::Elsewhere
+                }
+            }
+            None if scheme == Scheme::Https
+                || self.plaintext
+                || secure_url::is_loopback_host(host) =>
+            {
+                Admission::Allowed
+            }
+            None => Admission::Refused(plaintext()),
+        }
+    }
+
+    /// Whether a client below may follow a redirect that began with a request to `from`: one with
+    /// the token stays where the token may go. Under any API, that is the origin it was sent to.
+    #[cfg(feature = "reqwest")]
+    pub(crate) fn may_follow(&self, from: Target<'_>, to: Target<'_>) -> bool {
+        let gets_the_token = |target| matches!(self.admit(target), Admission::Allowed);
+        if !gets_the_token(from) {
+            return true;
+        }
+        let same_origin = (from.scheme, from.host, from.port) == (to.scheme, to.host, to.port);
+        gets_the_token(to) && (self.only.is_some() || same_origin)
+    }
+
+    fn other_scheme(&self) -> Admission {
+        match self.only {
+            Some(_) => Admission::Elsewhere,
+            None => Admission::Refused(plaintext()),
+        }
+    }
+}
+
+impl Base {
+    fn parse(base: &str, plaintext: bool) -> Result<Self, ConfigError> {
+        const FIELD: &str = "base_url";
+        let url = if plaintext {
+            secure_url::parse_plaintext(FIELD, base)?
+        } else {
+            secure_url::parse(FIELD, base)?
+        };
+        if url.query().is_some() {
+            let problem = "a base URL has no query; take it out";
+            return Err(ConfigError::new(FIELD, problem));
+        }
+        let path = url.path().trim_end_matches('/');
+        if is_evasive(path) {
+            let problem = "an encoded `/` or `.`, or a backslash, in a base path never matches";
+            return Err(ConfigError::new(FIELD, problem));
+        }
+        match (
+            Scheme::parse(url.scheme()),
+            url.host_str(),
+            url.port_or_known_default(),
+        ) {
+            (Some(scheme), Some(host), Some(port)) => Ok(Self {
+                scheme,
+                host: host.into(),
+                port,
+                authority: url.authority().into(),
+                path: path.into(),
+            }),
+            _ => Err(ConfigError::new(FIELD, "names no host")),
+        }
+    }
+
+    /// Whether `path` is this base's or below it, however a server may read it.
+    #[inline]
+    fn contains(&self, path: &str) -> bool {
+        if self.path.is_empty() {
+            return true;
+        }
+        match path.strip_prefix(&*self.path) {
+            // The base itself is not evasive, and what it is joined to begins with a slash.
+            Some(rest) => rest.is_empty() || rest.starts_with('/') && !is_evasive(rest),
+            None => false,
+        }
+    }
+}
+
+/// Whether servers may disagree on where a path leads: a `..` segment (with path parameters or
+/// without), an encoded `/`, `\` or `.` (encoded once, twice, or in overlong UTF-8), a backslash, an
+/// encoded control character, or a `%` that encodes nothing.
+#[inline]
+fn is_evasive(path: &str) -> bool {
+    /// The bytes that it takes.
+    const SUSPICIOUS: [bool; 256] = {
+        let mut bytes = [false; 256];
+        bytes[b'\\' as usize] = true;
+        bytes[b'%' as usize] = true;
+        bytes[b'.' as usize] = true;
+        bytes
+    };
+    path.bytes().any(|byte| SUSPICIOUS[usize::from(byte)]) && leads_elsewhere(path.as_bytes())
+}
+
+fn leads_elsewhere(bytes: &[u8]) -> bool {
+    bytes.iter().enumerate().any(|(at, byte)| match byte {
+        b'\\' => true,
+        b'%' => match bytes.get(at + 1..at + 3) {
+            // `%25` before what a second decoder takes for `%2e`, `%2f` or `%5c`, or for its parts.
+            Some(b"25") => matches!(bytes.get(at + 3), Some(b'2' | b'5' | b'%')),
+            Some([b'2', b'e' | b'E' | b'f' | b'F'] | [b'5', b'c' | b'C']) => true,
+            Some([b'0' | b'1', _] | [b'c' | b'C', b'0' | b'1']) => true,
+            Some([high, low]) => !(high.is_ascii_hexdigit() && low.is_ascii_hexdigit()),
+            _ => true,
+        },
+        b'.' => {
+            bytes.get(at + 1) == Some(&b'.')
+                && matches!(at.checked_sub(1).map(|at| bytes[at]), None | Some(b'/'))
+                && matches!(bytes.get(at + 2), None | Some(b'/' | b';' | b'%'))
+        }
+        _ => false,
+    })
+}
+
+impl Scheme {
+    #[inline]
+    fn parse(scheme: &str) -> Option<Self> {
+        if scheme.eq_ignore_ascii_case("https") {
+            Some(Self::Https)
+        } else if scheme.eq_ignore_ascii_case("http") {
+            Some(Self::Http)
+        } else {
+            None
+        }
+    }
+
+    /// In lower case, as it usually is.
+    #[inline]
+    fn is(self, scheme: &str) -> bool {
+        match self {
+            Self::Http => scheme == "http",
+            Self::Https => scheme == "https",
+        }
+    }
+
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+#[cold]
+fn no_host() -> Error {
+    let message = "the request's URI names no host, so whether the token may go there cannot be \
+                   told: say what it is relative to with `BearerAuthLayer::relative_to(base_url)`";
+    Error::build(ErrorKind::Target, Retry::Never, message).done()
+}
+
+#[cold]
+fn plaintext() -> Error {
+    let message =
+        "the token is not sent over plain http; use https, or a method named `insecure_…`";
+    Error::build(ErrorKind::Target, Retry::Never, message).done()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::middleware::http_types::sealed::Request as _;
+
+    fn admit(apis: &Apis, uri: &str) -> Option<bool> {
+        let request = http::Request::builder().uri(uri).body(()).unwrap();
+        match apis.admit(request.target()) {
+            Admission::Allowed => Some(true),
+            Admission::Elsewhere => Some(false),
+            Admission::Refused(error) => {
+                assert_eq!(error.kind(), ErrorKind::Target);
+                None
+            }
+        }
+    }
+
+    fn only(base: &str) -> Apis {
+        let mut apis = Apis::none();
+        apis.allow(base, false).unwrap();
+        apis
+    }
+
+    #[test]
+    fn p207_same_scheme_host_and_port() {
+        let apis = only("https://api.example.com/");
+        for good in [
+            "https://api.example.com/",
+            "https://api.example.com/a/b?c=d",
+            "https://api.example.com:443/x",
+            "HTTPS://API.Example.COM/x",
+            "https://user@api.example.com/x",
+            // A whole origin: no path leads out of it.
+            "https://api.example.com/a%2Fb/../c",
+        ] {
+            assert_eq!(admit(&apis, good), Some(true), "{good}");
+        }
+        for elsewhere in [
+            "http://api.example.com/",
+            "https://api.example.com:8443/",
+            "https://api.example.com./",
+            "https://evil.example/api.example.com/",
+            "https://api.example.com@evil.example/",
+            "https://api.example.com.evil.example/",
+            "https://xn--api-example-com/",
+            "ftp://api.example.com/",
+        ] {
+            assert_eq!(admit(&apis, elsewhere), Some(false), "{elsewhere}");
+        }
+    }
+
+    #[test]
+    fn s4_17_the_path_is_a_prefix_by_segments() {
+        for base in ["https://h:8000/ADOXX/rest", "https://h:8000/ADOXX/rest/"] {
+            let apis = only(base);
+            for good in [
+                "https://h:8000/ADOXX/rest",
+                "https://h:8000/ADOXX/rest/",
+                "https://h:8000/ADOXX/rest/myEndpoint?x=%2F..",
+                "https://h:8000/ADOXX/rest/a.b/..c/d..",
+                "https://h:8000/ADOXX/rest/a%20b%25c",
+            ] {
+                assert_eq!(admit(&apis, good), Some(true), "{good}");
+            }
+            for bad in [
+                "https://h:8000/ADOXX/oauth2/token",
+                "https://h:8000/ADOXX/restful",
+                "https://h:8000/adoxx/rest/",
+                "https://h:8000/",
+                "https://h:8000/ADOXX/rest/../oauth2/token",
+                "https://h:8000/ADOXX/rest/..",
+                "https://h:8000/ADOXX/rest/..;/oauth2/token",
+                "https://h:8000/ADOXX/rest/%2e%2e/oauth2/token",
+                "https://h:8000/ADOXX/rest/.%2E/oauth2/token",
+                "https://h:8000/ADOXX/rest%2F..%2Foauth2/token",
+                "https://h:8000/ADOXX/rest/x%5c..%5Coauth2",
+                "https://h:8000/ADOXX/rest/..%3b/oauth2/token",
+                "https://h:8000/ADOXX/rest/%252e%252e/oauth2/token",
+                "https://h:8000/ADOXX/rest/..%252Foauth2/token",
+                "https://h:8000/ADOXX/rest/%252%65%252%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25%32%65%25%32%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25%32e%25%32e/oauth2/token",
+                "https://h:8000/ADOXX/rest/%%32%65%%32%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%2%65%2%65/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25252e%25252e/oauth2/token",
+                "https://h:8000/ADOXX/rest/%u002e%u002e/oauth2/token",
+                "https://h:8000/ADOXX/rest/%c0%ae%C0%AE/oauth2/token",
+                "https://h:8000/ADOXX/rest/.%09./oauth2/token",
+                "https://h:8000/ADOXX/rest/x%",
+            ] {
+                assert_eq!(admit(&apis, bad), Some(false), "{bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn several_apis_and_ip_addresses() {
+        let mut apis = only("https://a.example/v1");
+        apis.allow("http://[::1]:8080/", false).unwrap();
+        apis.allow("http://127.0.0.1:9/x", false).unwrap();
+        assert_eq!(admit(&apis, "https://a.example/v1/x"), Some(true));
+        assert_eq!(admit(&apis, "http://[::1]:8080/x"), Some(true));
+        assert_eq!(admit(&apis, "http://127.0.0.1:9/x/y"), Some(true));
+        assert_eq!(admit(&apis, "http://[::1]/x"), Some(false));
+    }
+
+    #[test]
+    fn p70_any_api_refuses_plain_http_except_to_loopback() {
+        let mut apis = Apis::any();
+        assert_eq!(admit(&apis, "https://anything.example/"), Some(true));
+        assert_eq!(admit(&apis, "http://127.0.0.1:1/"), Some(true));
+        assert_eq!(admit(&apis, "http://localhost/"), Some(true));
+        assert_eq!(admit(&apis, "http://anything.example/"), None);
+        assert_eq!(admit(&apis, "ws://anything.example/"), None);
+        apis.allow_plaintext();
+        assert_eq!(admit(&apis, "http://anything.example/"), Some(true));
+    }
+
+    #[test]
+    fn a_uri_without_a_host_is_refused_unless_told_what_it_is_relative_to() {
+        for mut apis in [only("https://h/svc"), Apis::any()] {
+            assert_eq!(admit(&apis, "/svc/method"), None);
+            apis.relative_to("https://h").unwrap();
+            assert_eq!(admit(&apis, "/svc/method"), Some(true));
+        }
+        // Plain http inside a mesh, in whatever order it is said.
+        let mut apis = Apis::none();
+        apis.allow("http://mesh.internal/svc", true).unwrap();
+        apis.relative_to("http://mesh.internal").unwrap();
+        assert_eq!(admit(&apis, "/svc/method"), Some(true));
+        let mut apis = Apis::any();
+        apis.relative_to("http://mesh.internal").unwrap();
+        assert_eq!(admit(&apis, "/svc/method"), None);
+        apis.allow_plaintext();
+        assert_eq!(admit(&apis, "/svc/method"), Some(true));
+
+        let mut apis = only("https://h/svc");
+        apis.relative_to("https://other").unwrap();
+        assert_eq!(admit(&apis, "/svc/method"), Some(false));
+        apis.relative_to("https://h").unwrap();
+        assert_eq!(admit(&apis, "/elsewhere"), Some(false));
+    }
+
+    #[test]
+    fn bad_base_urls_are_configuration_errors() {
+        for bad in [
+            "http://api.example.com/",
+            "api.example.com",
+            "https://api.example.com/?x",
+            "https://api.example.com/#f",
+            "https://u:p@api.example.com/",
+            "https://api.example.com/a%2Fb",
+            "",
+        ] {
+            let error = Apis::none().allow(bad, false).unwrap_err();
+            assert_eq!(error.field(), "base_url", "{bad}");
+        }
+        assert!(Apis::none().allow("http://mesh.internal/", true).is_ok());
+    }
+}

@@ -1,0 +1,173 @@
+//! What holds of a callback, whoever wrote it: it is the answer to a login exactly if [`answer`]
+//! says so, which goes by rules, and has a decoder, of its own.
+
+use super::*;
+use crate::{fuzzing::keeps_quiet, work_counter::counted};
+
+/// How often a byte of the callback is looked at, at most, besides once for each parameter of the
+/// redirect URI's own.
+const LOOKS: usize = 4;
+
+const STATE: &str = "a b&c=d+e%";
+const ISSUER: &str = "https://idp.example";
+
+/// A login: its redirect URI, what may stand in front of the query of a callback to it, and what
+/// its own query has.
+struct To {
+    redirect_uri: &'static str,
+    addresses: &'static [&'static str],
+    own: &'static [(&'static str, &'static str)],
+}
+
+const LOGINS: [To; 4] = [
+    To {
+        redirect_uri: "https://app.example/cb/",
+        addresses: &["https://app.example/cb/", "/cb/"],
+        own: &[],
+    },
+    To {
+        redirect_uri: "https://app.example?tenant=a+b&x",
+        addresses: &["https://app.example", "https://app.example/", "/"],
+        own: &[("tenant", "a b"), ("x", "")],
+    },
+    To {
+        redirect_uri: "com.example.app:/cb",
+        addresses: &["com.example.app:/cb", "/cb"],
+        own: &[],
+    },
+    // None was registered: it came to wherever it came.
+    To {
+        redirect_uri: "",
+        addresses: &[],
+        own: &[],
+    },
+];
+
+/// Of any text.
+pub(crate) fn of_any_callback(callback: &[u8]) {
+    let Ok(callback) = std::str::from_utf8(callback) else {
+        return;
+    };
+    let state = SecretString::from(STATE);
+    for to in &LOGINS {
+        for (issuer, issuer_is_sent) in [(None, false), (Some(ISSUER), false), (Some(ISSUER), true)]
+        {
+            let expected = Expected {
+                redirect_uri: to.redirect_uri,
+                state: &state,
+                issuer,
+                issuer_is_sent,
+            };
+            let (read, looks) = counted(|| code(callback, &expected));
+            let most = (LOOKS + to.own.len()) * callback.len() + to.redirect_uri.len();
+            assert!(looks <= most, "{looks}: {callback}");
+            let read = match read {
+                Ok(code) => Some(code.expose_secret().to_owned()),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::SignIn);
+                    keeps_quiet(&error);
+                    None
+                }
+            };
+            let answer = answer(callback, to, &expected);
+            assert_eq!(read, answer, "{callback:?} to {}", to.redirect_uri);
+            if let Some(code) = read {
+                comes_back(&code, to, &expected);
+            }
+        }
+    }
+}
+
+/// What is printed as a server prints it, is read as the same.
+fn comes_back(code_: &str, to: &To, expected: &Expected<'_>) {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(to.own);
+    query.append_pair("code", code_).append_pair("state", STATE);
+    query.append_pair("iss", ISSUER);
+    let query = query.finish();
+    #[cfg(feature = "login")]
+    assert!(has_state(&query, expected.state));
+    for address in to.addresses {
+        let read = code(&format!("{address}?{query}"), expected);
+        assert_eq!(
+            read.ok().as_ref().map(ExposeSecret::expose_secret),
+            Some(code_)
+        );
+    }
+    let read = code(&query, expected);
+    assert_eq!(
+        read.ok().as_ref().map(ExposeSecret::expose_secret),
+        Some(code_)
+    );
+}
+
+/// The code of an answer to this login.
+fn answer(callback: &str, to: &To, expected: &Expected<'_>) -> Option<String> {
+    let (callback, fragment) = cut(callback, '#');
+    if callback.len() + fragment.len() > LONGEST || fragment.contains("access_token") {
+        return None;
+    }
+    let scheme = cut(callback, ':').0;
+    let scheme = callback.len() > scheme.len()
+        && !scheme.is_empty()
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
+    let query = if scheme || callback.starts_with('/') {
+        let (address, query) = cut(callback, '?');
+        if !to.addresses.is_empty() && !to.addresses.contains(&address) {
+            return None;
+        }
+        query
+    } else {
+        callback.strip_prefix('?').unwrap_or(callback)
+    };
+    let pairs: Vec<_> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| cut(pair, '='))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect();
+    let all = |wanted: &str| {
+        let values = pairs.iter().filter(|(name, _)| name == wanted);
+        values.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
+    };
+    let own = |(name, value): &(&str, &str)| all(name).contains(value);
+    if !to.own.iter().all(own) || OF_ANSWERS.iter().any(|name| all(name).len() > 1) {
+        return None;
+    }
+    let from = match (&all("iss")[..], expected.issuer) {
+        ([iss], Some(issuer)) => *iss == issuer,
+        ([], Some(_)) => !expected.issuer_is_sent,
+        _ => true,
+    };
+    match &all("code")[..] {
+        [code] if from && all("state") == [STATE] && all("error").is_empty() => {
+            Some((*code).to_owned()).filter(|code| !code.is_empty())
+        }
+        _ => None,
+    }
+}
+
+fn cut(text: &str, at: char) -> (&str, &str) {
+    text.split_once(at).unwrap_or((text, ""))
+}
+
+/// `application/x-www-form-urlencoded` (WHATWG URL §5.1), of one name or value.
+fn decoded(text: &str) -> String {
+    let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::new();
+    while let [first, behind @ ..] = rest {
+        rest = behind;
+        bytes.push(match (first, digit(behind.first()), digit(behind.get(1))) {
+            (b'+', ..) => b' ',
+            (b'%', Some(high), Some(low)) => {
+                rest = &behind[2..];
+                u8::try_from(16 * high + low).unwrap_or_default()
+            }
+            _ => *first,
+        });
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

@@ -1,0 +1,251 @@
+//! [`AccessToken`]: a token, ready to be put on a request.
+//!
+//! The header value is built when the token arrives, once for each thread that may clone it at the
+//! same time ([`Spread`]), over memory that is wiped when the last clone is gone; `expose_secret`
+//! is a slice of it, so there is no further copy to forget.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use zeroize::Zeroizing;
+
+use crate::{
+    clock::Moment,
+    per_core::{Alone, Spread},
+};
+
+/// An access token (RFC 6749 §1.4) and the header that carries it.
+///
+/// Cheap to clone. `Debug` shows no secret.
+#[derive(Clone)]
+pub struct AccessToken {
+    id: TokenId,
+    inner: Arc<Inner>,
+}
+
+/// Tells tokens apart that a process has had: cheaper to keep than a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TokenId(u64);
+
+struct Inner {
+    header_name: HeaderName,
+    header_value: Spread<HeaderValue>,
+    /// Where in the header value the token starts: behind the scheme and one space.
+    secret_at: usize,
+    expires_at: Option<Moment>,
+    scope: Option<Box<str>>,
+}
+
+impl AccessToken {
+    pub(crate) fn new(header: Header, scope: Option<Box<str>>, expires_at: Option<Moment>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self {
+            id: TokenId(NEXT.fetch_add(1, Ordering::Relaxed)),
+            inner: Arc::new(Inner {
+                header_name: header.name,
+                header_value: Spread::new(header.value, another),
+                secret_at: header.secret_at,
+                expires_at,
+                scope,
+            }),
+        }
+    }
+
+    /// The value of the request header, `Bearer …` as a rule (RFC 6750 §2.1), marked sensitive.
+    #[inline]
+    pub fn header_value(&self) -> &HeaderValue {
+        self.inner.header_value.mine()
+    }
+
+    /// The name of the request header: `authorization` as a rule.
+    #[inline]
+    pub fn header_name(&self) -> &HeaderName {
+        &self.inner.header_name
+    }
+
+    #[inline]
+    pub(crate) fn id(&self) -> TokenId {
+        self.id
+    }
+
+    /// The same token as `known`, handed out a second time.
+    pub(crate) fn known_as(self, known: &Self) -> Self {
+        Self {
+            id: known.id,
+            ..self
+        }
+    }
+
+    /// The token itself, without its scheme.
+    pub fn expose_secret(&self) -> &str {
+        let value = self.inner.header_value.first().as_bytes();
+        // Built from a `str`, behind an ASCII scheme.
+        value
+            .get(self.inner.secret_at..)
+            .and_then(|secret| std::str::from_utf8(secret).ok())
+            .unwrap_or_default()
+    }
+
+    /// When the token ends, by the server's word; `None` if it did not say.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.inner.expires_at.and_then(Moment::system_time)
+    }
+
+    /// The scope that was granted, if the server said so: it may be narrower than what was asked
+    /// for (RFC 6749 §3.3).
+    pub fn scope(&self) -> Option<&str> {
+        self.inner.scope.as_deref()
+    }
+
+    /// The scheme in front of the token; empty if there is none.
+    pub(crate) fn scheme(&self) -> &str {
+        let value = self.inner.header_value.first().as_bytes();
+        let end = self.inner.secret_at.saturating_sub(1);
+        let scheme = value.get(..end).unwrap_or_default();
+        std::str::from_utf8(scheme).unwrap_or_default()
+    }
+
+    pub(crate) fn is_over(&self, now: Moment) -> bool {
+        self.inner.expires_at.is_some_and(|end| now.reached(end))
+    }
+
+    /// Whether both carry the same token on the wire.
+    pub(crate) fn same_value(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+            || (self.inner.header_value.first() == other.inner.header_value.first()
+                && self.inner.header_name == other.inner.header_name)
+    }
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("header_name", &self.inner.header_name)
+            .field("expires_at", &self.expires_at())
+            .field("scope", &self.inner.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A header that carries a token.
+#[derive(Clone)]
+pub(crate) struct Header {
+    name: HeaderName,
+    value: HeaderValue,
+    secret_at: usize,
+}
+
+impl Header {
+    #[cfg(feature = "redis")]
+    pub(crate) fn name(&self) -> &HeaderName {
+        &self.name
+    }
+
+    /// The scheme and the token.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        let value = std::str::from_utf8(self.value.as_bytes()).unwrap_or_default();
+        let scheme = value.get(..self.secret_at.saturating_sub(1));
+        let token = value.get(self.secret_at..);
+        (scheme.unwrap_or_default(), token.unwrap_or_default())
+    }
+
+    /// `None` if the token, or the scheme, cannot stand in a header (RFC 9110 §5.5): control
+    /// characters, or anything that is not ASCII. An empty `scheme` leaves the token bare.
+    pub(crate) fn new(name: HeaderName, scheme: &str, token: &str) -> Option<Self> {
+        let visible = |text: &str| text.bytes().all(|b| matches!(b, 0x21..=0x7e));
+        if token.is_empty() || !visible(token) || !visible(scheme) {
+            return None;
+        }
+        let secret_at = if scheme.is_empty() {
+            0
+        } else {
+            scheme.len() + 1
+        };
+        // Exactly as large as needed: growing would leave a copy behind that nobody wipes.
+        let mut value = Zeroizing::new(Vec::with_capacity(secret_at + token.len()));
+        if !scheme.is_empty() {
+            value.extend_from_slice(scheme.as_bytes());
+            value.push(b' ');
+        }
+        value.extend_from_slice(token.as_bytes());
+        Some(Self {
+            name,
+            value: sensitive(value)?,
+            secret_at,
+        })
+    }
+}
+
+/// A header value over memory that is wiped, with a reference count that has its cache line for
+/// itself.
+fn sensitive(value: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
+    let bytes = Bytes::from_owner(Alone(value));
+    let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The same value, in memory of its own.
+fn another(value: &HeaderValue) -> HeaderValue {
+    let copy = Zeroizing::new(value.as_bytes().to_vec());
+    sensitive(copy).unwrap_or_else(|| value.clone())
+}
+
+impl AsRef<[u8]> for Alone<Zeroizing<Vec<u8>>> {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::AUTHORIZATION;
+
+    fn token(scheme: &str, secret: &str) -> AccessToken {
+        let header = Header::new(AUTHORIZATION, scheme, secret).unwrap();
+        AccessToken::new(header, Some("a b".into()), None)
+    }
+
+    #[test]
+    fn the_header_is_scheme_space_token_and_sensitive() {
+        let token = token("Bearer", "mF_9.B5f-4.1JqM");
+        assert_eq!(token.header_value(), "Bearer mF_9.B5f-4.1JqM");
+        assert!(token.header_value().is_sensitive());
+        assert_eq!(token.expose_secret(), "mF_9.B5f-4.1JqM");
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let token = token("Bearer", "s3cr3t-canary");
+        assert!(!format!("{token:?}").contains("s3cr3t"));
+        assert!(!format!("{:?}", token.header_value()).contains("s3cr3t"));
+    }
+
+    #[test]
+    fn what_cannot_stand_in_a_header_is_refused() {
+        for bad in ["", "a b", "a\r\nb", "a\0b", "é", "\u{7f}"] {
+            assert!(
+                Header::new(AUTHORIZATION, "Bearer", bad).is_none(),
+                "{bad:?}"
+            );
+        }
+        let long = "x".repeat(16 * 1024);
+        assert_eq!(token("Bearer", &long).expose_secret(), long);
+        assert_eq!(token("Bearer", "a|b").header_value(), "Bearer a|b");
+    }
+
+    #[test]
+    fn tokens_compare_by_value() {
+        assert!(token("Bearer", "a").same_value(&token("Bearer", "a")));
+        assert!(!token("Bearer", "a").same_value(&token("Bearer", "b")));
+    }
+}
