@@ -18,8 +18,8 @@ pub mod program {}
 
 /// Processes share tokens and sessions in Redis.
 #[cfg(feature = "redis")]
-#[doc = include_str!("../docs/fleet.md")]
-pub mod fleet {}
+#[doc = include_str!("../docs/redis.md")]
+pub mod redis {}
 
 /// What operators see: events, logs and metrics.
 #[doc = include_str!("../docs/observability.md")]

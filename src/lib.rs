@@ -110,6 +110,7 @@ mod client;
 mod clock;
 #[cfg(any(feature = "login", feature = "testing"))]
 mod content_policy;
+mod detached;
 #[cfg(any(doc, doctest))]
 pub mod docs;
 mod error;
@@ -120,6 +121,7 @@ mod fuzzing;
 #[doc(hidden)]
 pub mod fuzzing;
 mod grant;
+mod json;
 mod middleware;
 mod per_core;
 pub mod provider;
@@ -139,20 +141,21 @@ mod token;
 mod work_counter;
 
 pub use self::{
-    cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus, WeakTokenCache},
+    cache::{KeepFresh, TokenCache, TokenCacheBuilder, TokenStatus},
     client::{ClientAuth, Issuer},
     clock::Clock,
     error::{BoxError, ConfigError, Error, ErrorKind, OAuthError, OAuthErrorCode},
     event::Event,
     grant::{ClientCredentials, ClientCredentialsBuilder, SourceFn, StaticToken, source_fn},
     middleware::{
-        BearerAuth, BearerAuthLayer, HttpRequest, HttpResponse, ResponseFuture, ServiceError,
-        resend,
+        BearerAuth, BearerAuthLayer, BearerAuthLayerBuilder, HttpRequest, HttpResponse,
+        ResponseFuture, ServiceError, resend,
     },
-    session::{RefreshToken, StoreError, StoreOperation, store},
+    session::{Session, store},
     sign_in::{AuthorizationCode, AuthorizationCodeBuilder, Login, PendingLogin},
     token::{
         AccessToken, FetchReason, TokenRequest, TokenResponse, TokenResponseBuilder, TokenSource,
+        WeakTokenCache,
     },
 };
 #[cfg(feature = "jwt")]
@@ -164,8 +167,8 @@ pub use self::{
 /// The token endpoint's HTTP clients.
 pub mod endpoint {
     #[cfg(feature = "reqwest")]
-    pub use crate::client::http::ReqwestClient;
-    pub use crate::client::http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
+    pub use crate::client::ReqwestClient;
+    pub use crate::client::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
 }
 
 /// Opens a URL in the browser that the person at this machine uses, for

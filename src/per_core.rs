@@ -1,4 +1,4 @@
-//! [`Spread`]: copies of a value, of which each thread uses one.
+//! [`PerCore`]: copies of a value, of which each thread uses one.
 //!
 //! A reference count that two threads change is a cache line that travels between their cores on
 //! every request, and the one thing that keeps a service from scaling. So what a request clones
@@ -22,12 +22,12 @@ const MOST_COPIES: usize = 16;
 
 /// Copies of a value.
 #[derive(Debug)]
-pub(crate) struct Spread<T> {
+pub(crate) struct PerCore<T> {
     first: T,
     more: Box<[T]>,
 }
 
-impl<T> Spread<T> {
+impl<T> PerCore<T> {
     /// As many as are of use on this machine: `first`, and copies that `copy` makes of it.
     pub(crate) fn new(first: T, copy: impl Fn(&T) -> T) -> Self {
         let more = (1..copies()).map(|_| copy(&first)).collect();
@@ -51,7 +51,7 @@ impl<T> Spread<T> {
 /// A value whose address has a pair of cache lines for itself: processors fetch them in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Alone<T>(pub(crate) T);
+pub(crate) struct CacheAligned<T>(pub(crate) T);
 
 fn copies() -> usize {
     static COPIES: OnceLock<usize> = OnceLock::new();
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_its_copy_and_the_next_thread_has_the_next() {
-        let spread = Spread::new(0, |_| 1);
+        let spread = PerCore::new(0, |_| 1);
         let mine = || std::ptr::from_ref(spread.mine()) as usize;
         assert_eq!(mine(), mine());
         let of_threads = std::thread::scope(|scope| {
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn every_number_has_a_copy() {
         for copies in [1usize, 2, 4, 8, 16] {
-            let spread = Spread {
+            let spread = PerCore {
                 first: 0,
                 more: (1..copies).collect(),
             };

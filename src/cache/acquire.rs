@@ -1,233 +1,179 @@
-//! The way of a request through the cache, and of a refusal: everything that starts a flight or
-//! waits for one.
+//! The request path through the cache: from a request to its token, and from a rejection to the next
+//! token. Everything that starts a flight or waits for one is here.
+//!
+//! A request reads one [`Snapshot`] and lets [`classify`] decide. Only when that asks for a flight is
+//! the lock taken, and the decision made again under it, since another caller may have been faster.
 
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, header::AUTHORIZATION};
 
 use super::{
-    Settings, TokenCache,
-    flight::{Departure, Flight, WaitEnd},
-    interrupted,
+    fetch::interrupted,
+    flight::{Flight, WaitEnd},
     lifecycle::{Verdict, classify},
-    overdue,
-    state::{Control, Rejection, Snapshot},
+    shared::{Settings, TokenCache},
+    state::{Rejection, Snapshot},
 };
 use crate::{
     clock::Moment,
-    error::Error,
+    error::{Error, ErrorKind, Retry},
     event::Event,
-    sync::Handle,
     token::{AccessToken, FetchReason, TokenId},
 };
 
 /// How a request gets its token.
 pub(crate) enum Acquire {
     Now(AccessToken),
-    Wait(Waiting),
+    Wait(Pending),
     Fail(Error),
 }
 
 /// A flight to wait for.
-pub(crate) struct Waiting {
+pub(crate) struct Pending {
     flight: Arc<Flight>,
     /// There is a valid token: wait this long at most.
     fallback: Option<Duration>,
 }
 
+/// Why a rejected token is not replaced by a new flight.
+enum NotRenewed {
+    /// The cache has a newer token.
+    Superseded,
+    /// No token request may start yet: the token stays in use.
+    TooSoon,
+}
+
 impl TokenCache {
-    /// Whether the caller has put a token of its own on a request. What header ours goes in is
-    /// known when there is one: until then, it is `Authorization`.
+    /// Returns the token, and waits for one if necessary.
+    ///
+    /// A valid token is returned at once. Waits only when there is none, or briefly when the cached
+    /// one expires within the safety margin. Dropping the future cancels nothing.
+    ///
+    /// # Errors
+    ///
+    /// There is no valid token, and the server gave none. All callers that waited for the same token
+    /// request get the same error. So do, at once, callers that come before the next attempt is due
+    /// ([`Error::retry_after`]). [`ErrorKind::NoRuntime`] outside a tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// On a tokio runtime that was built without its timer (`enable_time`).
+    pub async fn token(&self) -> Result<AccessToken, Error> {
+        self.token_for(false).await
+    }
+
+    /// Returns the cached token if it is valid, without waiting. Starts a token request in the
+    /// background when one is due.
+    pub fn try_token(&self) -> Option<AccessToken> {
+        match self.acquire_for(false, false) {
+            Acquire::Now(token) => Some(token),
+            Acquire::Wait(_) | Acquire::Fail(_) => self.cached(),
+        }
+    }
+
+    /// Starts a token request if one is due, and returns at once: for start-up, so that the first
+    /// request need not wait. Does nothing outside a tokio runtime.
+    pub fn prefetch(&self) {
+        let _ = self.acquire_for(true, false);
+    }
+
+    /// Requests a new token, whatever the state of the cached one and whatever the backoff says.
+    /// Joins a token request in flight.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`token`](Self::token), but of this token request: the cached token stays as it is.
+    pub async fn refresh(&self) -> Result<AccessToken, Error> {
+        let runtime = self.0.runtime();
+        let (flight, departure) = self.0.transition(|state, now| {
+            if let Some(flight) = state.flight() {
+                flight.hurry();
+                return Ok::<_, Error>((Arc::clone(flight), None));
+            }
+            let runtime = runtime.ok_or_else(Error::no_runtime)?;
+            let departure = self.0.depart(state, FetchReason::Manual, now, now, runtime);
+            departure.flight.expect_waiter();
+            Ok((Arc::clone(&departure.flight), Some(departure)))
+        })?;
+        self.0.take_off(departure);
+        match self.wait_for(&flight, None).await {
+            WaitEnd::Outcome(outcome) => outcome.map(|fetched| fetched.token),
+            WaitEnd::Interrupted => Err(interrupted()),
+            WaitEnd::TimeUp => {
+                self.supersede(&flight);
+                Err(overdue())
+            }
+        }
+    }
+
+    /// Reports that the API rejected this token: it is replaced, unless the cache already has a newer
+    /// one.
+    ///
+    /// Compares by value, so that a late 401 about an old token leaves the new one alone. The next
+    /// token is requested in the background. If that fails, or is not allowed yet because tokens were
+    /// rejected again and again, the rejected token stays in use: one route may be at fault.
+    pub fn reject(&self, token: &AccessToken) {
+        let _ = self.rejected(token, false);
+    }
+
+    /// Whether the caller has put a token of its own on a request. The cached token says which header
+    /// carries it; until there is one, that is `Authorization`.
     pub(crate) fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let in_authorization = |token: &AccessToken| token.header_name() == AUTHORIZATION;
         headers.contains_key(AUTHORIZATION) && self.present().as_ref().is_none_or(in_authorization)
     }
 
-    /// The way of a request, up to where it has to wait. `can_resend`: see [`classify`].
+    /// Returns the token for a request, and waits for one if necessary. `can_resend`: see [`classify`].
+    pub(crate) async fn token_for(&self, can_resend: bool) -> Result<AccessToken, Error> {
+        match self.acquire(can_resend) {
+            Acquire::Now(token) => Ok(token),
+            Acquire::Wait(pending) => self.wait(pending, can_resend).await,
+            Acquire::Fail(error) => Err(error),
+        }
+    }
+
+    /// The request path, up to where it has to wait. `can_resend`: see [`classify`].
     #[inline]
     pub(crate) fn acquire(&self, can_resend: bool) -> Acquire {
         self.acquire_for(can_resend, true)
     }
 
-    /// `waits`: the caller is going to wait if it is told to.
+    /// `waits`: the caller is going to wait if it has to.
     #[inline]
-    pub(super) fn acquire_for(&self, can_resend: bool, waits: bool) -> Acquire {
+    fn acquire_for(&self, can_resend: bool, waits: bool) -> Acquire {
         let now = self.0.settings.clock.now();
         let settled = self.0.snapshot.load().settled(now, can_resend);
         settled.unwrap_or_else(|| self.start_flight(can_resend, waits))
     }
 
-    /// Lends the token to `put`, if there is one that is good and leaves nothing to do: the way of
-    /// nearly all requests. No reference count is touched.
+    /// Lends the token to `use_it`, if it is valid and there is nothing to do: what nearly all
+    /// requests do. No reference count is touched.
     #[inline]
-    pub(crate) fn with_fresh<T>(&self, put: impl FnOnce(&AccessToken) -> T) -> Option<T> {
+    pub(crate) fn with_fresh<T>(&self, use_it: impl FnOnce(&AccessToken) -> T) -> Option<T> {
         let now = self.0.settings.clock.now();
         let snapshot = self.0.snapshot.load();
         match &snapshot.token {
-            Some(token) if !now.reached(snapshot.fresh_until) => Some(put(token)),
+            Some(token) if !now.reached(snapshot.fresh_until) => Some(use_it(token)),
             _ => None,
         }
     }
 
-    /// The token that was sent as `id`, unless there is a newer one.
+    /// Returns the token that was sent as `id`, unless there is a newer one.
     pub(crate) fn recall(&self, id: TokenId) -> Option<AccessToken> {
         self.present().filter(|token| token.id() == id)
     }
 
-    /// The token that there is, good or not.
+    /// Returns the cached token, valid or not.
     pub(crate) fn present(&self) -> Option<AccessToken> {
         self.0.snapshot.load().token.clone()
     }
 
-    /// A flight has to start, unless somebody has been faster.
-    #[cold]
-    fn start_flight(&self, can_resend: bool, waits: bool) -> Acquire {
-        let runtime = self.runtime();
-        let (answer, departure) = self.transition(|control, now| {
-            if let Some(settled) = control.snapshot().settled(now, can_resend) {
-                return (settled, None);
-            }
-            let token = control.token().cloned();
-            match (classify(&control.state(), now, can_resend), runtime, token) {
-                (Verdict::Ageing, runtime, Some(token)) => {
-                    let departure = runtime.map(|runtime| {
-                        self.depart(control, FetchReason::Ageing, now, now, runtime)
-                    });
-                    (Acquire::Now(token), departure)
-                }
-                (Verdict::Due { fallback }, Some(runtime), _) => {
-                    let blocked = control.not_before().filter(|until| !now.reached(*until));
-                    let starts_at = blocked.unwrap_or(now);
-                    let departure =
-                        self.depart(control, FetchReason::Expired, now, starts_at, runtime);
-                    let flight = Arc::clone(&departure.flight);
-                    if waits {
-                        flight.expect_waiter();
-                    }
-                    let waiting = Waiting { flight, fallback };
-                    (Acquire::Wait(waiting), Some(departure))
-                }
-                (Verdict::Due { fallback: Some(_) }, None, Some(token)) => {
-                    (Acquire::Now(token), None)
-                }
-                _ => (Acquire::Fail(Error::no_runtime()), None),
-            }
-        });
-        self.take_off(departure);
-        answer
-    }
-
-    /// Waits, and classifies again.
-    pub(crate) async fn wait(
-        &self,
-        mut waiting: Waiting,
-        can_resend: bool,
-    ) -> Result<AccessToken, Error> {
-        /// A token may be over again when its waiter wakes: how often to start anew.
-        const ROUNDS: usize = 3;
-
-        for _ in 0..ROUNDS {
-            let Waiting { flight, fallback } = waiting;
-            let end = self.wait_for(&flight, fallback).await;
-            if let Some(token) = self.in_hand() {
-                return Ok(token);
-            }
-            match end {
-                WaitEnd::Outcome(Ok(landed)) if landed.over_on_arrival => return Ok(landed.token),
-                WaitEnd::Outcome(Ok(_)) => {}
-                WaitEnd::Outcome(Err(error)) => return Err(error),
-                // Somebody gave it up, and another is under way.
-                WaitEnd::Interrupted if self.0.snapshot.load().flight.is_some() => {}
-                WaitEnd::Interrupted => return Err(interrupted()),
-                WaitEnd::TimeUp if fallback.is_none() => self.supersede(&flight),
-                WaitEnd::TimeUp => {}
-            }
-            waiting = match self.acquire(can_resend) {
-                Acquire::Now(token) => return Ok(token),
-                Acquire::Fail(error) => return Err(error),
-                Acquire::Wait(waiting) => waiting,
-            };
-        }
-        Err(overdue())
-    }
-
-    pub(super) async fn wait_for(&self, flight: &Flight, longest: Option<Duration>) -> WaitEnd {
-        let Settings { clock, events, .. } = &self.0.settings;
-        let began = clock.now();
-        let end = flight.wait(clock, longest).await;
-        let took = clock.now().since(began);
-        events.tell(&Event::Waited { took });
-        end
-    }
-
-    /// A request that was refused has gone through with another token.
-    pub(crate) fn healed(&self) {
-        self.0.settings.events.tell(&Event::Healed {});
-    }
-
-    /// The API refused `rejected`: another token, if there is or will be one.
-    pub(crate) async fn renew(&self, rejected: &AccessToken) -> Option<AccessToken> {
-        let other = |token: &AccessToken| !token.same_value(rejected);
-        let flight = match self.rejected(rejected, true) {
-            Rejected::Superseded => return self.token().await.ok().filter(other),
-            Rejected::TooSoon => return None,
-            Rejected::Flight(flight) => flight,
-        };
-        let landed = match self.wait_for(&flight, None).await {
-            WaitEnd::Outcome(outcome) => outcome.ok().map(|landed| landed.token),
-            WaitEnd::Interrupted => None,
-            WaitEnd::TimeUp => {
-                self.supersede(&flight);
-                None
-            }
-        };
-        self.in_hand().filter(other).or(landed.filter(other))
-    }
-
-    pub(super) fn rejected(&self, rejected: &AccessToken, waits: bool) -> Rejected {
-        let runtime = self.runtime();
-        let (answer, departure) =
-            self.transition(
-                |control, now| match (control.reject(rejected, now), runtime) {
-                    (Rejection::Superseded, _) => (Rejected::Superseded, None),
-                    (Rejection::Join(flight), _) => (Rejected::Flight(flight), None),
-                    (Rejection::Hurry(flight), _) => {
-                        flight.hurry();
-                        control.rejection_flight(now);
-                        (Rejected::Flight(flight), None)
-                    }
-                    (Rejection::TooSoon, _) | (Rejection::Start, None) => (Rejected::TooSoon, None),
-                    (Rejection::Start, Some(runtime)) => {
-                        let departure =
-                            self.depart(control, FetchReason::Rejected, now, now, runtime);
-                        control.rejection_flight(now);
-                        if waits {
-                            departure.flight.expect_waiter();
-                        }
-                        (
-                            Rejected::Flight(Arc::clone(&departure.flight)),
-                            Some(departure),
-                        )
-                    }
-                },
-            );
-        if !matches!(answer, Rejected::Superseded) {
-            self.0.settings.events.tell(&Event::Rejected {});
-        }
-        self.take_off(departure);
-        answer
-    }
-
-    /// Whether `token` has ended by now.
-    pub(crate) fn is_over(&self, token: &AccessToken) -> bool {
-        token.is_over(self.0.settings.clock.now())
-    }
-
-    /// The token in hand, if it has not ended.
-    pub(crate) fn in_hand(&self) -> Option<AccessToken> {
+    /// Returns the cached token, if it has not expired.
+    pub(crate) fn cached(&self) -> Option<AccessToken> {
         let now = self.0.settings.clock.now();
         let snapshot = self.0.snapshot.load();
-        match classify(&snapshot.state, now, true) {
+        match classify(&snapshot.inputs, now, true) {
             Verdict::Due { fallback: None }
             | Verdict::BackingOff {
                 fallback: false, ..
@@ -236,51 +182,156 @@ impl TokenCache {
         }
     }
 
-    /// A flight for `reason`, put in its place; it has yet to take off.
-    pub(super) fn depart(
+    /// Whether `token` has expired by now.
+    pub(crate) fn is_expired(&self, token: &AccessToken) -> bool {
+        token.is_expired(self.0.settings.clock.now())
+    }
+
+    /// Starts a flight, unless another caller has been faster.
+    #[cold]
+    fn start_flight(&self, can_resend: bool, waits: bool) -> Acquire {
+        let runtime = self.0.runtime();
+        let (answer, departure) = self.0.transition(|state, now| {
+            if let Some(settled) = state.snapshot().settled(now, can_resend) {
+                return (settled, None);
+            }
+            let token = state.token().cloned();
+            match (classify(&state.inputs(), now, can_resend), runtime, token) {
+                (Verdict::RefreshAhead, runtime, Some(token)) => {
+                    let reason = FetchReason::ExpiresSoon;
+                    let departure =
+                        runtime.map(|runtime| self.0.depart(state, reason, now, now, runtime));
+                    (Acquire::Now(token), departure)
+                }
+                (Verdict::Due { fallback }, Some(runtime), _) => {
+                    let blocked = state.not_before().filter(|until| !now.reached(*until));
+                    let starts_at = blocked.unwrap_or(now);
+                    let reason = FetchReason::Expired;
+                    let departure = self.0.depart(state, reason, now, starts_at, runtime);
+                    let flight = Arc::clone(&departure.flight);
+                    if waits {
+                        flight.expect_waiter();
+                    }
+                    let pending = Pending { flight, fallback };
+                    (Acquire::Wait(pending), Some(departure))
+                }
+                (Verdict::Due { fallback: Some(_) }, None, Some(token)) => {
+                    (Acquire::Now(token), None)
+                }
+                _ => (Acquire::Fail(Error::no_runtime()), None),
+            }
+        });
+        self.0.take_off(departure);
+        answer
+    }
+
+    /// Waits for a flight, and decides again.
+    pub(crate) async fn wait(
         &self,
-        control: &mut Control,
-        reason: FetchReason,
-        now: Moment,
-        starts_at: Moment,
-        runtime: Handle,
-    ) -> Departure {
-        let request = control.request(reason);
-        let id = control.next_flight();
-        let delay = now.until(starts_at);
-        let limit = self.0.settings.fetch_timeout;
-        let departure = Flight::prepare(id, starts_at, delay, limit, runtime, request);
-        control.begin(&departure.flight);
-        departure
-    }
+        mut pending: Pending,
+        can_resend: bool,
+    ) -> Result<AccessToken, Error> {
+        /// A token may have expired again when its waiter wakes: how often to start again.
+        const ROUNDS: usize = 3;
 
-    pub(super) fn take_off(&self, departure: Option<Departure>) {
-        if let Some(departure) = departure {
-            departure.take_off(Arc::clone(&self.0));
-            self.ensure_keeper();
+        for _ in 0..ROUNDS {
+            let Pending { flight, fallback } = pending;
+            let end = self.wait_for(&flight, fallback).await;
+            if let Some(token) = self.cached() {
+                return Ok(token);
+            }
+            match end {
+                WaitEnd::Outcome(Ok(fetched)) if fetched.expired_on_arrival => {
+                    return Ok(fetched.token);
+                }
+                WaitEnd::Outcome(Ok(_)) => {}
+                WaitEnd::Outcome(Err(error)) => return Err(error),
+                // Another caller gave the flight up, and started a new one.
+                WaitEnd::Interrupted if self.0.snapshot.load().flight.is_some() => {}
+                WaitEnd::Interrupted => return Err(interrupted()),
+                WaitEnd::TimeUp if fallback.is_none() => self.supersede(&flight),
+                WaitEnd::TimeUp => {}
+            }
+            pending = match self.acquire(can_resend) {
+                Acquire::Now(token) => return Ok(token),
+                Acquire::Fail(error) => return Err(error),
+                Acquire::Wait(pending) => pending,
+            };
         }
+        Err(overdue())
     }
 
-    /// The flight is overdue: its runtime stands still. Another may start.
+    async fn wait_for(&self, flight: &Flight, longest: Option<Duration>) -> WaitEnd {
+        let Settings { clock, events, .. } = &self.0.settings;
+        let began = clock.now();
+        let end = flight.wait(clock, longest).await;
+        let took = clock.now().since(began);
+        events.emit(&Event::Waited { took });
+        end
+    }
+
+    /// Reports that a rejected request has succeeded with another token.
+    pub(crate) fn recovered(&self) {
+        self.0.settings.events.emit(&Event::Recovered {});
+    }
+
+    /// The API rejected `rejected`: returns another token, if there is or will be one.
+    pub(crate) async fn renew(&self, rejected: &AccessToken) -> Option<AccessToken> {
+        let other = |token: &AccessToken| !token.same_value(rejected);
+        let flight = match self.rejected(rejected, true) {
+            Ok(flight) => flight,
+            Err(NotRenewed::Superseded) => return self.token().await.ok().filter(other),
+            Err(NotRenewed::TooSoon) => return None,
+        };
+        let fetched = match self.wait_for(&flight, None).await {
+            WaitEnd::Outcome(outcome) => outcome.ok().map(|fetched| fetched.token),
+            WaitEnd::Interrupted => None,
+            WaitEnd::TimeUp => {
+                self.supersede(&flight);
+                None
+            }
+        };
+        self.cached().filter(other).or(fetched.filter(other))
+    }
+
+    fn rejected(&self, rejected: &AccessToken, waits: bool) -> Result<Arc<Flight>, NotRenewed> {
+        let runtime = self.0.runtime();
+        let (answer, departure) =
+            self.0
+                .transition(|state, now| match (state.reject(rejected, now), runtime) {
+                    (Rejection::Superseded, _) => (Err(NotRenewed::Superseded), None),
+                    (Rejection::InFlight(flight), _) => (Ok(flight), None),
+                    (Rejection::TooSoon, _) | (Rejection::MayStart, None) => {
+                        (Err(NotRenewed::TooSoon), None)
+                    }
+                    (Rejection::MayStart, Some(runtime)) => {
+                        let reason = FetchReason::Rejected;
+                        let departure = self.0.depart(state, reason, now, now, runtime);
+                        state.rejection_flight(now);
+                        if waits {
+                            departure.flight.expect_waiter();
+                        }
+                        (Ok(Arc::clone(&departure.flight)), Some(departure))
+                    }
+                });
+        if !matches!(answer, Err(NotRenewed::Superseded)) {
+            self.0.settings.events.emit(&Event::Rejected {});
+        }
+        self.0.take_off(departure);
+        answer
+    }
+
+    /// Gives up an overdue flight, whose runtime nothing drives. Another may start.
     pub(super) fn supersede(&self, flight: &Flight) {
-        self.transition(|control, _| control.clear(flight));
-    }
-
-    pub(super) fn transition<T>(&self, change: impl FnOnce(&mut Control, Moment) -> T) -> T {
-        self.0.transition(change)
-    }
-
-    pub(super) fn runtime(&self) -> Option<Handle> {
-        let own = self.0.settings.runtime.clone();
-        own.or_else(|| Handle::try_current().ok())
+        self.0.transition(|state, _| state.clear(flight));
     }
 }
 
 impl Snapshot {
-    /// What becomes of a request when there is nothing to do about it: a token in hand, a flight
-    /// under way, or a failure that has to be told. `None`: a flight has to start.
+    /// Returns what becomes of a request when there is nothing to start: a cached token, a flight to
+    /// wait for, or a failure to report. `None`: a flight has to start.
     fn settled(&self, now: Moment, can_resend: bool) -> Option<Acquire> {
-        match (classify(&self.state, now, can_resend), &self.token) {
+        match (classify(&self.inputs, now, can_resend), &self.token) {
             (Verdict::Fresh | Verdict::BackingOff { fallback: true, .. }, Some(token)) => {
                 Some(Acquire::Now(token.clone()))
             }
@@ -291,16 +342,15 @@ impl Snapshot {
             }
             (Verdict::Due { fallback }, _) => {
                 let flight = Arc::clone(self.flight.as_ref()?);
-                Some(Acquire::Wait(Waiting { flight, fallback }))
+                Some(Acquire::Wait(Pending { flight, fallback }))
             }
-            (Verdict::Ageing | Verdict::Fresh, _) => None,
+            (Verdict::RefreshAhead | Verdict::Fresh, _) => None,
         }
     }
 }
 
-/// See [`TokenCache::rejected`].
-pub(super) enum Rejected {
-    Superseded,
-    Flight(Arc<Flight>),
-    TooSoon,
+fn overdue() -> Error {
+    let message = "no token in time: nothing drives the runtime of the token request, \
+                   or tokens expire before they can be used";
+    Error::build(ErrorKind::Timeout, Retry::Later, message).done()
 }

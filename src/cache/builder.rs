@@ -2,15 +2,36 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use super::{Settings, Shared, TokenCache, WeakTokenCache, lifecycle};
+use super::{
+    lifecycle,
+    shared::{Settings, Shared, TokenCache},
+};
 use crate::{
     clock::Clock,
     event::{Event, Events},
     sync::{ArcSwap, Handle, Mutex},
-    token::{ErasedSource, TokenSource},
+    token::{ErasedSource, Forget, TokenSource, WeakTokenCache},
 };
 
-/// See [`TokenCache::builder`].
+impl TokenCache {
+    /// Returns a cache with the default settings.
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::builder(source).build()
+    }
+
+    /// Returns a builder for a cache with other settings.
+    pub fn builder(source: impl TokenSource) -> TokenCacheBuilder {
+        TokenCacheBuilder::new(source)
+    }
+}
+
+impl<T: TokenSource> From<T> for TokenCache {
+    fn from(source: T) -> Self {
+        Self::new(source)
+    }
+}
+
+/// The settings of a [`TokenCache`]: see [`TokenCache::builder`].
 #[derive(Debug)]
 #[must_use]
 pub struct TokenCacheBuilder {
@@ -19,7 +40,7 @@ pub struct TokenCacheBuilder {
 }
 
 impl TokenCacheBuilder {
-    pub(super) fn new(source: impl TokenSource) -> Self {
+    fn new(source: impl TokenSource) -> Self {
         Self {
             source: Arc::new(source),
             settings: Settings {
@@ -38,51 +59,52 @@ impl TokenCacheBuilder {
     /// The default of [`fetch_timeout`](Self::fetch_timeout).
     pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// The runtime that token requests run on, with its timer enabled (tokio panics without). It
-    /// has to be driven while callers wait. Default: the runtime of the caller that needs the
-    /// token.
+    /// Sets the runtime that token requests run on. Its timer must be enabled (tokio panics without
+    /// it), and it must be driven while callers wait. Defaults to the runtime of the caller that
+    /// needs the token.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self
     }
 
-    /// Where the time is read. Default: the system's clocks.
+    /// Sets the clock. Defaults to the system's.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.settings.clock = clock.into();
         self
     }
 
-    /// The lifetime of tokens whose server does not say (no `expires_in`, RFC 6749 §5.1). Default:
-    /// they are used until the API refuses them.
+    /// Sets the lifetime of tokens without `expires_in` (RFC 6749 §5.1). By default such a token is
+    /// used until the API rejects it.
     pub fn default_lifetime(mut self, lifetime: Duration) -> Self {
         self.settings.default_lifetime = Some(lifetime);
         self
     }
 
-    /// From this long before a token's end, callers wait for a new one (briefly: the old one still
-    /// serves). At most a tenth of the lifetime. Default: [`SAFETY_MARGIN`](Self::SAFETY_MARGIN).
+    /// Sets how long before a token's expiry callers begin to wait for a new one (briefly: the cached
+    /// one still serves). At most a tenth of the lifetime counts. Defaults to
+    /// [`SAFETY_MARGIN`](Self::SAFETY_MARGIN).
     pub fn safety_margin(mut self, margin: Duration) -> Self {
         self.settings.safety_margin = margin;
         self
     }
 
-    /// How long a token request may take, all its attempts together. Default:
+    /// Sets how long a token request may take, all its attempts together. Defaults to
     /// [`FETCH_TIMEOUT`](Self::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.settings.fetch_timeout = timeout;
         self
     }
 
-    /// What events call this cache, in logs and metrics: of several, each wants a name of its own.
-    /// Default: empty.
+    /// Sets the cache's name in logs and metrics. Give each of several caches its own. Empty by
+    /// default.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.settings.events.name = name.into();
         self
     }
 
-    /// Called with each [`Event`], by the task or the caller that it happens to: it has to be quick.
-    /// If it panics, that event is lost to it, and nothing else is. The last call counts. Default:
-    /// nobody is told, but for `tracing` and `metrics` with the features of these names.
+    /// Sets a callback for each [`Event`]. The task or caller that caused the event calls it, so it
+    /// must be quick. A panic in it loses that event only. The last call counts. Without a callback,
+    /// events reach `tracing` and `metrics` if the features of these names are enabled.
     ///
     /// ```
     /// use bearer_auth::{Event, StaticToken, TokenCache};
@@ -100,17 +122,19 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// The cache. Does no I/O.
+    /// Builds the cache. Does no I/O.
     pub fn build(self) -> TokenCache {
         let shared = Arc::new(Shared {
             snapshot: ArcSwap::default(),
-            control: Mutex::default(),
+            state: Mutex::default(),
             keeper: Mutex::default(),
             source: self.source,
             settings: self.settings,
         });
-        let weak = WeakTokenCache(Arc::downgrade(&shared));
-        shared.source.attach(weak);
+        let forget: Arc<dyn Forget> = shared.clone();
+        shared
+            .source
+            .attach(WeakTokenCache::new(Arc::downgrade(&forget)));
         TokenCache(shared)
     }
 }

@@ -1,52 +1,40 @@
-//! [`KeepFresh`]: renewal with nobody calling.
-//!
-//! One task for all guards of a cache. It needs a runtime: if there is none when the guard is
-//! made, or its runtime is gone, the next flight (which has one) starts it.
+//! [`KeepFresh`]: refreshes a token that no request asks for. One task serves all guards of a cache.
 
-use std::{fmt, sync::PoisonError, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use super::{TokenCache, lifecycle::Held};
+use super::{
+    keeper::Keeper,
+    lifecycle::TokenLifetime,
+    shared::{Shared, TokenCache},
+};
 use crate::{
     clock::Moment,
-    sync::{AbortHandle, Handle, MutexGuard},
+    sync::{AbortHandle, Handle},
 };
 
-/// The keeper looks at the clock this often at least: a suspend stops its timer, not the token's
-/// life.
-const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// The task looks at the clock this often at least: a suspend stops its timer, not the token's
+/// lifetime.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
 
-/// Keeps a token fresh for as long as it lives: see [`TokenCache::keep_fresh`].
-#[must_use = "renewal stops when the guard is dropped"]
+/// A guard that keeps a token fresh for as long as it lives: see [`TokenCache::keep_fresh`].
+#[must_use = "refreshing stops when the guard is dropped"]
 pub struct KeepFresh(TokenCache);
 
-#[derive(Default)]
-pub(super) struct Keeper {
-    guards: usize,
-    task: Option<AbortHandle>,
-}
-
-impl KeepFresh {
-    pub(super) fn new(cache: TokenCache) -> Self {
-        lock(&cache).guards += 1;
-        cache.ensure_keeper();
-        Self(cache)
+impl TokenCache {
+    /// Refreshes the token ahead of expiry without any traffic, for as long as the returned guard
+    /// lives. Without a guard, an idle cache sends no token requests.
+    ///
+    /// Outside a tokio runtime it starts with the first token request.
+    pub fn keep_fresh(&self) -> KeepFresh {
+        Keeper::add(&self.0.keeper, spawn);
+        self.0.ensure_keeper();
+        KeepFresh(self.clone())
     }
 }
 
 impl Drop for KeepFresh {
     fn drop(&mut self) {
-        let task = {
-            let mut keeper = lock(&self.0);
-            keeper.guards = keeper.guards.saturating_sub(1);
-            if keeper.guards == 0 {
-                keeper.task.take()
-            } else {
-                None
-            }
-        };
-        if let Some(task) = task {
-            task.abort();
-        }
+        Keeper::remove(&self.0.0.keeper);
     }
 }
 
@@ -56,34 +44,9 @@ impl fmt::Debug for KeepFresh {
     }
 }
 
-impl TokenCache {
-    /// Starts the keeper's task if somebody wants it, it does not run, and there is a runtime.
-    pub(super) fn ensure_keeper(&self) {
-        let mut keeper = lock(self);
-        let runs = keeper.task.as_ref().is_some_and(|task| !task.is_finished());
-        if keeper.guards == 0 || runs {
-            return;
-        }
-        if let Some(runtime) = self.runtime() {
-            let task = keep(self.clone(), runtime.clone());
-            keeper.task = Some(runtime.spawn(task).abort_handle());
-        }
-    }
-
-    /// When the keeper has to look again.
-    fn next_look(&self, now: Moment) -> Duration {
-        let snapshot = self.0.snapshot.load();
-        let state = &snapshot.state;
-        let due = match &state.token {
-            Held::Nothing => Duration::ZERO,
-            Held::Lasting => LONGEST_SLEEP,
-            Held::Until(schedule) => now.until(schedule.ageing_at()),
-        };
-        let blocked = state.not_before.map_or(Duration::ZERO, |t| now.until(t));
-        // A millisecond at least: coarse clocks lag behind timers.
-        due.max(blocked)
-            .clamp(Duration::from_millis(1), LONGEST_SLEEP)
-    }
+fn spawn(shared: &Arc<Shared>, runtime: Handle) -> AbortHandle {
+    let task = keep(TokenCache(Arc::clone(shared)), runtime.clone());
+    runtime.spawn(task).abort_handle()
 }
 
 async fn keep(cache: TokenCache, runtime: Handle) {
@@ -96,19 +59,28 @@ async fn keep(cache: TokenCache, runtime: Handle) {
                 let patience = flight.patience(clock.now());
                 let done = clock.timeout(patience, &runtime, flight.done()).await;
                 if done.is_none() {
-                    // Its runtime stands still.
+                    // Nothing drives its runtime.
                     cache.supersede(&flight);
                 }
             }
             None => {
-                let pause = cache.next_look(clock.now());
+                let pause = next_look(&cache, clock.now());
                 clock.sleep(pause, &runtime).await;
             }
         }
     }
 }
 
-fn lock(cache: &TokenCache) -> MutexGuard<'_, Keeper> {
-    let keeper = &cache.0.keeper;
-    keeper.lock().unwrap_or_else(PoisonError::into_inner)
+/// When the task has to look again.
+fn next_look(cache: &TokenCache, now: Moment) -> Duration {
+    let snapshot = cache.0.snapshot.load();
+    let inputs = &snapshot.inputs;
+    let due = match &inputs.token {
+        TokenLifetime::NoToken => Duration::ZERO,
+        TokenLifetime::Unlimited => MAX_SLEEP,
+        TokenLifetime::Until(schedule) => now.until(schedule.refresh_at()),
+    };
+    let blocked = inputs.not_before.map_or(Duration::ZERO, |t| now.until(t));
+    // At least a millisecond: coarse clocks lag behind timers.
+    due.max(blocked).clamp(Duration::from_millis(1), MAX_SLEEP)
 }

@@ -1,42 +1,43 @@
-//! The cache's state and its transitions: what lies under the lock.
+//! The cache's state and its transitions: what the lock protects.
 //!
-//! [`Control`] is the truth; after each transition it is published as a [`Snapshot`], which is all
-//! that the way of a request reads. Time and chance come in as arguments.
+//! [`State`] is the truth; after each transition it is published as a [`Snapshot`], which is all
+//! that the request path reads. Time and chance come in as arguments.
 //!
-//! Invariants: at most one flight at a time; a flight that was superseded changes nothing when it
-//! lands; neither a failure nor a dead token displaces a good one; a rejection names the token it
-//! means.
+//! Invariants: at most one flight at a time; a superseded flight changes nothing when it ends;
+//! neither a failure nor an expired token displaces a valid one; a rejection names the token that it
+//! is about.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     backoff,
-    flight::{Flight, Landed, Outcome},
-    lifecycle::{Held, SPACING, Schedule, State},
+    flight::{Fetched, Flight, Outcome},
+    lifecycle::{Inputs, SPACING, Schedule, TokenLifetime},
 };
 use crate::{
     clock::Moment,
     error::Error,
-    token::{AccessToken, Arrived, FetchReason, TokenRequest},
+    token::{AccessToken, FetchReason, TokenRequest},
 };
 
-/// After this long without a rejection, the next is the first again.
+/// After this long without a rejection, the next one counts as the first again.
 const QUIET: Duration = Duration::from_secs(5 * 60);
 
 #[derive(Default)]
-pub(super) struct Control {
-    token: Option<Current>,
+pub(super) struct State {
+    token: Option<CachedToken>,
     flight: Option<Arc<Flight>>,
     flights: u64,
     last_start: Option<Moment>,
     failure: Option<Failure>,
-    /// The last flight brought nothing better than the token in hand: the same again, or a dead one.
-    in_vain_until: Option<Moment>,
+    /// Earliest time of the next refresh after the server returned the cached token again, or an
+    /// expired one.
+    no_improvement_until: Option<Moment>,
     rejections: Rejections,
-    resting: bool,
+    suspect: bool,
 }
 
-struct Current {
+struct CachedToken {
     token: AccessToken,
     schedule: Option<Schedule>,
 }
@@ -55,54 +56,52 @@ struct Rejections {
     not_before: Option<Moment>,
 }
 
-/// What the way of a request reads, without a lock.
+/// What the request path reads, without a lock.
 #[derive(Default)]
 pub(super) struct Snapshot {
     /// Until then there is nothing to decide.
     pub(super) fresh_until: Moment,
-    pub(super) state: State,
+    pub(super) inputs: Inputs,
     pub(super) token: Option<AccessToken>,
     pub(super) flight: Option<Arc<Flight>>,
     pub(super) error: Option<Error>,
 }
 
-/// What becomes of a rejected token.
+/// What a rejection of a token leads to.
 pub(super) enum Rejection {
-    /// It is not the one that the cache has: there is a newer one.
+    /// The cache has a newer token.
     Superseded,
-    /// A flight is under way.
-    Join(Arc<Flight>),
-    /// A flight waits for its spacing, and may start.
-    Hurry(Arc<Flight>),
-    /// A flight may start.
-    Start,
-    /// No flight may start yet: the token stays in use.
+    /// A token request is in flight; its result is the next token.
+    InFlight(Arc<Flight>),
+    /// A token request may start.
+    MayStart,
+    /// No token request may start yet: the token stays in use.
     TooSoon,
 }
 
-impl Control {
-    pub(super) fn state(&self) -> State {
-        State {
+impl State {
+    pub(super) fn inputs(&self) -> Inputs {
+        Inputs {
             token: match &self.token {
-                None => Held::Nothing,
-                Some(Current { schedule: None, .. }) => Held::Lasting,
-                Some(Current {
+                None => TokenLifetime::NoToken,
+                Some(CachedToken { schedule: None, .. }) => TokenLifetime::Unlimited,
+                Some(CachedToken {
                     schedule: Some(schedule),
                     ..
-                }) => Held::Until(*schedule),
+                }) => TokenLifetime::Until(*schedule),
             },
-            resting: self.resting,
-            flying_since: self.flight.as_ref().map(|flight| flight.started_at()),
+            suspect: self.suspect,
+            in_flight_since: self.flight.as_ref().map(|flight| flight.started_at()),
             not_before: self.not_before(),
             failed: self.failure.is_some(),
         }
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        let state = self.state();
+        let inputs = self.inputs();
         Snapshot {
-            fresh_until: state.fresh_until(),
-            state,
+            fresh_until: inputs.fresh_until(),
+            inputs,
             token: self.token().cloned(),
             flight: self.flight.clone(),
             error: self.failure.as_ref().map(|failure| failure.error.clone()),
@@ -117,12 +116,12 @@ impl Control {
         self.flight.as_ref()
     }
 
-    /// When the next flight that nobody forces may start.
+    /// When the next flight may start, unless a caller forces one.
     pub(super) fn not_before(&self) -> Option<Moment> {
         [
             self.last_start.map(|start| start.after(SPACING)),
             self.failure.as_ref().map(|failure| failure.retry_at),
-            self.in_vain_until,
+            self.no_improvement_until,
         ]
         .into_iter()
         .flatten()
@@ -135,21 +134,21 @@ impl Control {
         self.flights
     }
 
-    /// Puts a flight in its place. There must be none under way.
+    /// Makes a flight the current one. There must be none in flight.
     pub(super) fn begin(&mut self, flight: &Arc<Flight>) {
         self.last_start = Some(flight.started_at());
         self.flight = Some(Arc::clone(flight));
     }
 
-    /// A flight that waited for its time starts: earlier than it was to, if somebody was in a hurry,
-    /// or later, if the machine slept.
+    /// Notes that a flight that waited for its spacing starts: earlier than planned if a caller
+    /// forced it, later if the machine was suspended.
     pub(super) fn started(&mut self, flight: &Flight, now: Moment) {
         if self.is_current(flight) {
             self.last_start = Some(now);
         }
     }
 
-    /// What the source is asked in a flight that starts for `reason`.
+    /// Returns the request to the source of a flight that starts for `reason`.
     pub(super) fn request(&self, reason: FetchReason) -> TokenRequest {
         let mut request = TokenRequest::because(match reason {
             FetchReason::Expired if self.token.is_none() => FetchReason::First,
@@ -162,12 +161,12 @@ impl Control {
         request
     }
 
-    /// A flight has its result. `None`: it had been superseded, and changes nothing.
+    /// Stores the result of a flight. `None`: the flight was superseded, and changes nothing.
     pub(super) fn land(
         &mut self,
         flight: &Flight,
         now: Moment,
-        result: Result<Arrived, Error>,
+        result: Result<AccessToken, Error>,
         margin: Duration,
         jitter: f64,
     ) -> Option<Outcome> {
@@ -175,17 +174,17 @@ impl Control {
             return None;
         }
         Some(match result {
-            Ok(arrived) => Ok(self.store(now, arrived, margin, jitter)),
+            Ok(token) => Ok(self.store(now, token, margin, jitter)),
             Err(error) => Err(self.fail(now, error, jitter)),
         })
     }
 
-    /// The flight is over, or given up. `false` if it no longer was the one under way.
+    /// Removes a flight that has ended or was given up. `false` if it was not the current one.
     pub(super) fn clear(&mut self, flight: &Flight) -> bool {
         let current = self.is_current(flight);
         if current {
             self.flight = None;
-            self.resting = false;
+            self.suspect = false;
         }
         current
     }
@@ -195,17 +194,17 @@ impl Control {
         current.is_some_and(|current| current.id() == flight.id())
     }
 
-    fn store(&mut self, now: Moment, arrived: Arrived, margin: Duration, jitter: f64) -> Landed {
-        let Arrived { token, lifetime } = arrived;
-        let is_over = |schedule: Option<Schedule>| {
+    fn store(&mut self, now: Moment, token: AccessToken, margin: Duration, jitter: f64) -> Fetched {
+        let is_expired = |schedule: Option<Schedule>| {
             schedule.is_some_and(|schedule| now.reached(schedule.expires_at()))
         };
-        let fresh = lifetime.map(|(anchor, life)| Schedule::new(anchor, life, margin, jitter));
+        let fresh = token
+            .lifetime()
+            .map(|(anchor, lifetime)| Schedule::new(anchor, lifetime, margin, jitter));
         self.failure = None;
-        self.in_vain_until = None;
-        let (kept, over_on_arrival) = match self.token.take() {
-            // The same token again. Its end is taken from the newer answer; an answer that names
-            // none takes none away.
+        self.no_improvement_until = None;
+        let (kept, expired_on_arrival) = match self.token.take() {
+            // The same token again. The newer answer decides when it expires, if it says so.
             Some(old) if old.token.same_value(&token) => {
                 let schedule = match (old.schedule, fresh) {
                     (Some(old), Some(new)) => Some(old.renewed(new.expires_at())),
@@ -213,33 +212,33 @@ impl Control {
                 };
                 self.pause_for_a_quarter_of(schedule, now);
                 let token = token.clone().known_as(&old.token);
-                (Current { token, schedule }, is_over(schedule))
+                (CachedToken { token, schedule }, is_expired(schedule))
             }
-            // A dead one does not displace one that is good.
-            Some(old) if is_over(fresh) && !is_over(old.schedule) => {
+            // An expired token does not displace a valid one.
+            Some(old) if is_expired(fresh) && !is_expired(old.schedule) => {
                 self.pause_for_a_quarter_of(old.schedule, now);
                 (old, true)
             }
             _ => {
                 let token = token.clone();
                 let schedule = fresh;
-                (Current { token, schedule }, is_over(schedule))
+                (CachedToken { token, schedule }, is_expired(schedule))
             }
         };
         self.token = Some(kept);
-        Landed {
+        Fetched {
             token,
-            over_on_arrival,
+            expired_on_arrival,
         }
     }
 
-    /// Asking again brought nothing better than a token that ends by `schedule`.
+    /// The server has nothing better than the token that expires by `schedule`.
     fn pause_for_a_quarter_of(&mut self, schedule: Option<Schedule>, now: Moment) {
         let rest = schedule.map_or(Duration::ZERO, |s| now.until(s.expires_at()));
-        self.in_vain_until = Some(now.after(SPACING.max(rest / 4)));
+        self.no_improvement_until = Some(now.after(SPACING.max(rest / 4)));
     }
 
-    /// As it was in the beginning. A flight that is under way changes nothing when it lands.
+    /// Resets the state. A flight that is under way changes nothing when it ends.
     pub(super) fn forget(&mut self) {
         *self = Self {
             flights: self.flights,
@@ -251,17 +250,18 @@ impl Control {
     pub(super) fn fail(&mut self, now: Moment, error: Error, jitter: f64) -> Error {
         let in_a_row = self.failure.as_ref().map_or(0, |f| f.in_a_row) + 1;
         let pause = backoff::after_failure(&error, in_a_row, jitter);
-        let told = error.with_retry_after(pause);
+        let reported = error.with_retry_after(pause);
         self.failure = Some(Failure {
             error,
             retry_at: now.after(pause),
             in_a_row,
         });
-        told
+        reported
     }
 
-    /// The API refused `rejected`. When this says [`Rejection::Start`] or [`Rejection::Hurry`] and
-    /// a flight does start, [`rejection_flight`](Self::rejection_flight) must be told.
+    /// Notes that the API rejected `rejected`, and says what that leads to. If a token request is
+    /// started because of [`Rejection::MayStart`], call
+    /// [`rejection_flight`](Self::rejection_flight).
     pub(super) fn reject(&mut self, rejected: &AccessToken, now: Moment) -> Rejection {
         if !self.token().is_some_and(|t| t.same_value(rejected)) {
             return Rejection::Superseded;
@@ -283,27 +283,27 @@ impl Control {
             .not_before
             .is_none_or(|until| now.reached(until));
         let allowed = spaced && !backing_off;
-        if let Some(flight) = &self.flight {
-            self.resting |= first;
-            let flight = Arc::clone(flight);
+        if let Some(flight) = self.flight.clone() {
+            self.suspect |= first;
+            // The flight waits for its spacing, which rejections do not need.
             if allowed && !now.reached(flight.started_at()) {
-                Rejection::Hurry(flight)
-            } else {
-                Rejection::Join(flight)
+                flight.hurry();
+                self.rejection_flight(now);
             }
+            Rejection::InFlight(flight)
         } else if allowed {
-            Rejection::Start
+            Rejection::MayStart
         } else {
             Rejection::TooSoon
         }
     }
 
-    /// A flight has been started because of a rejection.
+    /// Notes that a rejection has started a token request.
     pub(super) fn rejection_flight(&mut self, now: Moment) {
         self.rejections.flights = self.rejections.flights.saturating_add(1);
         let pause = backoff::after_rejection(self.rejections.flights);
         self.rejections.not_before = Some(now.after(pause));
-        // A token that is refused again and again is good for other routes: it goes on serving.
-        self.resting = self.rejections.flights == 1;
+        // A token that is rejected again and again is valid for other routes: it stays in use.
+        self.suspect = self.rejections.flights == 1;
     }
 }

@@ -1,9 +1,13 @@
-//! [`TokenStatus`]: what a cache knows, for whoever asks.
+//! [`TokenStatus`]: a snapshot of a cache's state, for health checks.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use super::{
-    lifecycle::{Held, Verdict, classify},
+    lifecycle::{TokenLifetime, Verdict, classify},
+    shared::TokenCache,
     state::Snapshot,
 };
 use crate::{
@@ -11,54 +15,86 @@ use crate::{
     error::{Error, ErrorKind},
 };
 
-/// What a [`TokenCache`](crate::TokenCache) has: see [`TokenCache::status`](crate::TokenCache::status).
+/// A snapshot of the state of a [`TokenCache`]: see [`TokenCache::status`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TokenStatus {
-    /// There is a token, and it has not ended.
+    /// There is a token, and it has not expired.
     ///
-    /// `false` as well when nobody has asked for one yet, or the last one ended while nobody asked.
-    /// A service whose traffic depends on a probe that looks here holds
-    /// [`keep_fresh`](crate::TokenCache::keep_fresh): otherwise nobody asks because it is not
-    /// ready, and it is not ready because nobody asks.
+    /// Also `false` when no caller has asked for a token yet, or when the last one expired without
+    /// traffic. A service whose traffic depends on a probe that looks here keeps a
+    /// [`keep_fresh`](TokenCache::keep_fresh) guard: otherwise no traffic arrives because it is not
+    /// ready, and it is not ready because no traffic arrives.
     pub ready: bool,
-    /// When the token ends, if there is one and its end is known.
+    /// When the token expires, if there is one and its expiry is known.
     pub expires_at: Option<SystemTime>,
-    /// How much of the token's life is left, if there is one and its end is known.
+    /// How much of the token's lifetime is left, if there is one and its expiry is known.
     pub expires_in: Option<Duration>,
-    /// A token request is under way.
+    /// A token request is in flight.
     pub fetching: bool,
     /// Why the last token request failed, if it did.
     pub last_error: Option<Error>,
-    /// After a failure: how long until the server is asked again, if somebody wants a token then.
+    /// After a failure: how long until the next token request may start.
     pub retry_after: Option<Duration>,
 }
 
 impl TokenStatus {
-    /// Nothing but a person can change what it is: they have to sign in again. A token in hand may
-    /// still be good.
+    /// Whether the user has to sign in again: no retry can help. A cached token may still be valid.
     pub fn needs_sign_in(&self) -> bool {
         let error = self.last_error.as_ref();
         error.is_some_and(|error| error.kind() == ErrorKind::SignInRequired)
     }
 }
 
-pub(super) fn status(snapshot: &Snapshot, now: Moment) -> TokenStatus {
-    let over = matches!(
-        classify(&snapshot.state, now, true),
+impl TokenCache {
+    /// Returns a snapshot of the state, for readiness probes and status pages. No I/O, no waiting.
+    ///
+    /// ```
+    /// use bearer_auth::TokenCache;
+    ///
+    /// /// The answer of a readiness probe. The program keeps a `cache.keep_fresh()` guard.
+    /// fn ready(cache: &TokenCache) -> Result<(), String> {
+    ///     let status = cache.status();
+    ///     match status.last_error {
+    ///         _ if status.ready => Ok(()),
+    ///         Some(error) => Err(error.to_string()),
+    ///         None => Err("no token yet".to_owned()),
+    ///     }
+    /// }
+    /// ```
+    pub fn status(&self) -> TokenStatus {
+        status(&self.0.snapshot.load(), self.0.settings.clock.now())
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache")
+            .field("status", &self.status())
+            .field("settings", &self.0.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+fn status(snapshot: &Snapshot, now: Moment) -> TokenStatus {
+    let expired = matches!(
+        classify(&snapshot.inputs, now, true),
         Verdict::Due { fallback: None }
             | Verdict::BackingOff {
                 fallback: false,
                 ..
             }
     );
-    let blocked = snapshot.state.not_before.filter(|_| snapshot.state.failed);
-    let expires_at = match &snapshot.state.token {
-        Held::Until(schedule) => Some(schedule.expires_at()),
-        Held::Nothing | Held::Lasting => None,
+    let blocked = snapshot
+        .inputs
+        .not_before
+        .filter(|_| snapshot.inputs.failed);
+    let expires_at = match &snapshot.inputs.token {
+        TokenLifetime::Until(schedule) => Some(schedule.expires_at()),
+        TokenLifetime::NoToken | TokenLifetime::Unlimited => None,
     };
     TokenStatus {
-        ready: !over,
+        ready: !expired,
         expires_at: expires_at.and_then(Moment::system_time),
         expires_in: expires_at.map(|end| now.until(end)),
         fetching: snapshot.flight.is_some(),

@@ -8,12 +8,24 @@
     reason = "it is for tests"
 )]
 
-use std::{collections::VecDeque, pin::pin, task};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::{Arc, PoisonError, Weak},
+    task,
+    time::Duration,
+};
 
-use super::*;
+use super::{
+    shared::{JITTER, Shared},
+    state::Snapshot,
+    *,
+};
 use crate::{
-    clock::ManualClock,
-    token::{TokenRequest, TokenResponse},
+    clock::{ManualClock, Moment},
+    error::{Error, ErrorKind, Retry},
+    sync::{Mutex, MutexGuard},
+    token::{AccessToken, FetchReason, TokenRequest, TokenResponse, TokenSource},
 };
 
 mod sequences;

@@ -13,11 +13,9 @@ use url::Url;
 
 use super::{
     auth::ClientAuth,
-    endpoint::{Client, Kind, Parameters, TokenEndpoint},
-    metadata::{
-        document::Metadata,
-        issuer::{Discovery, Issuer},
-    },
+    endpoint::{Client, Kind, TokenEndpoint},
+    metadata::{Discovery, Issuer, Metadata},
+    params::{Params, Placement, RequestKind},
 };
 #[cfg(feature = "redis")]
 use crate::token::Digest;
@@ -48,12 +46,12 @@ pub(crate) enum Place {
 /// A server, and a client of it.
 pub(crate) struct Server {
     pub(crate) client: Arc<Client>,
-    told: Told,
+    configured: Configured,
     found: Found,
 }
 
 /// What a caller says, whatever the server says.
-struct Told {
+struct Configured {
     authorization: Option<Url>,
     revocation: Option<Url>,
     pushed_request: Option<Url>,
@@ -62,7 +60,7 @@ struct Told {
 }
 
 enum Found {
-    Told(Arc<Endpoints>),
+    Configured(Arc<Endpoints>),
     Discovered(Discovery),
 }
 
@@ -97,7 +95,7 @@ impl ServerSettings {
             Some(url) => secure_url::parse(field, &url).map(Some),
             None => Ok(None),
         };
-        let told = Told {
+        let configured = Configured {
             authorization: parse("authorization_url", self.authorization_url.transpose()?)?,
             revocation: parse("revocation_url", self.revocation_url)?,
             pushed_request: parse("pushed_request_url", self.pushed_request_url)?,
@@ -109,10 +107,18 @@ impl ServerSettings {
                 let url = secure_url::parse("token_url", &url?)?;
                 secure_url::uri("token_url", &url)?;
                 let auth = client.auth.clone();
-                Found::Told(Arc::new(told.endpoints(&client, url, self.issuer, auth)))
+                Found::Configured(Arc::new(configured.endpoints(
+                    &client,
+                    url,
+                    self.issuer,
+                    auth,
+                )))
             }
             Place::Of(issuer) => {
-                if self.issuer.is_some_and(|told| told != issuer.name()) {
+                if self
+                    .issuer
+                    .is_some_and(|configured| configured != issuer.name())
+                {
                     let problem = "another than the one whose metadata are asked for";
                     return Err(ConfigError::new("issuer", problem));
                 }
@@ -121,13 +127,13 @@ impl ServerSettings {
         };
         Ok(Server {
             client,
-            told,
+            configured,
             found,
         })
     }
 }
 
-impl Told {
+impl Configured {
     fn endpoints(
         &self,
         client: &Arc<Client>,
@@ -159,7 +165,7 @@ impl Server {
     /// Asks for the metadata if they are to be asked for.
     pub(crate) async fn endpoints(&self) -> Result<Arc<Endpoints>, Error> {
         match &self.found {
-            Found::Told(endpoints) => Ok(Arc::clone(endpoints)),
+            Found::Configured(endpoints) => Ok(Arc::clone(endpoints)),
             Found::Discovered(discovery) => {
                 let metadata = discovery.metadata(&*self.client.http).await?;
                 self.discovered(&metadata, discovery.audience())
@@ -174,29 +180,37 @@ impl Server {
         let alias = |url: &Option<Url>| url.clone().filter(|_| over_mtls);
         let aliases = &metadata.mtls;
         let token_url = alias(&aliases.token).unwrap_or_else(|| metadata.token.clone());
-        let told = (self.told).endpoints(&self.client, token_url, issuer.map(str::to_owned), auth);
-        let beside = |url: Option<Url>, kind| url.map(|url| told.token.beside(url, kind));
+        let configured =
+            self.configured
+                .endpoints(&self.client, token_url, issuer.map(str::to_owned), auth);
+        let beside = |url: Option<Url>, kind| url.map(|url| configured.token.beside(url, kind));
         let revocation = alias(&aliases.revocation).or_else(|| metadata.revocation.clone());
         let pushed = alias(&aliases.pushed_request).or_else(|| metadata.pushed_request.clone());
         let offered = beside(pushed, Kind::PushedRequest);
         Ok(Endpoints {
             pushes_only: metadata.demands_pushed_requests,
-            pushed: told.pushed.or(offered).filter(|_| !self.told.never_push),
-            authorization: told
+            pushed: configured
+                .pushed
+                .or(offered)
+                .filter(|_| !self.configured.never_push),
+            authorization: configured
                 .authorization
                 .or_else(|| metadata.authorization.clone()),
-            revocation: told
+            revocation: configured
                 .revocation
                 .or_else(|| beside(revocation, Kind::Revocation)),
-            issuer_is_sent: self.told.issuer_is_sent.unwrap_or(metadata.issuer_is_sent),
-            token: told.token,
+            issuer_is_sent: self
+                .configured
+                .issuer_is_sent
+                .unwrap_or(metadata.issuer_is_sent),
+            token: configured.token,
         })
     }
 
     /// As [`endpoints`](Self::endpoints), if they are known and nothing is to be asked for.
     pub(crate) fn endpoints_at_hand(&self) -> Option<Arc<Endpoints>> {
         match &self.found {
-            Found::Told(endpoints) => Some(Arc::clone(endpoints)),
+            Found::Configured(endpoints) => Some(Arc::clone(endpoints)),
             Found::Discovered(discovery) => {
                 let metadata = discovery.at_hand()?;
                 let found = self.discovered(&metadata, discovery.audience());
@@ -206,17 +220,30 @@ impl Server {
     }
 
     /// What is known before anything is asked.
-    pub(crate) fn told(&self) -> Option<&Endpoints> {
+    pub(crate) fn configured(&self) -> Option<&Endpoints> {
         match &self.found {
-            Found::Told(endpoints) => Some(endpoints),
+            Found::Configured(endpoints) => Some(endpoints),
             Found::Discovered(_) => None,
+        }
+    }
+
+    /// Checks the configured token endpoint's query: see [`Params::check_query`].
+    pub(crate) fn check_token_query(
+        &self,
+        params: &Params,
+        kind: RequestKind,
+        own: impl Fn(&str) -> bool,
+    ) -> Result<(), ConfigError> {
+        match self.configured() {
+            Some(endpoints) => params.check_query("token_url", &endpoints.token.url, kind, own),
+            None => Ok(()),
         }
     }
 
     /// What tells this server from others: its issuer, or its token endpoint's URL.
     pub(crate) fn name(&self) -> &str {
         match &self.found {
-            Found::Told(endpoints) => endpoints.token.url.as_str(),
+            Found::Configured(endpoints) => endpoints.token.url.as_str(),
             Found::Discovered(discovery) => discovery.name(),
         }
     }
@@ -224,14 +251,14 @@ impl Server {
     /// Its issuer, as far as answers are compared with it.
     pub(crate) fn issuer(&self) -> Option<&str> {
         match &self.found {
-            Found::Told(endpoints) => endpoints.token.issuer.as_deref(),
+            Found::Configured(endpoints) => endpoints.token.issuer.as_deref(),
             Found::Discovered(discovery) => discovery.issuer(),
         }
     }
 
     /// Whether answers to logins are known to say whose they are, before anything is asked.
     pub(crate) fn is_known_to_send_issuer(&self) -> bool {
-        self.issuer().is_some() && self.told.issuer_is_sent == Some(true)
+        self.issuer().is_some() && self.configured.issuer_is_sent == Some(true)
     }
 }
 
@@ -239,7 +266,7 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Server");
         match &self.found {
-            Found::Told(endpoints) => shown.field("token", &endpoints.token),
+            Found::Configured(endpoints) => shown.field("token", &endpoints.token),
             Found::Discovered(discovery) => shown
                 .field("issuer", &discovery.name())
                 .field("client_id", &self.client.id)
@@ -254,16 +281,20 @@ impl Server {
     #[cfg(feature = "redis")]
     pub(crate) fn digest(&self, kind: &str) -> Digest {
         let (what, place) = match &self.found {
-            Found::Told(endpoints) => ("token endpoint", endpoints.token.url.as_str()),
+            Found::Configured(endpoints) => ("token endpoint", endpoints.token.url.as_str()),
             Found::Discovered(discovery) => ("issuer", discovery.name()),
         };
         // One issuer may have several, as Azure AD B2C has one for each policy.
         let metadata = match &self.found {
-            Found::Told(_) => None,
+            Found::Configured(_) => None,
             Found::Discovered(discovery) => discovery.metadata_url(),
         };
         // It may have parameters: an audience, a policy.
-        let authorization = self.told.authorization.as_ref().map_or("", Url::as_str);
+        let authorization = self
+            .configured
+            .authorization
+            .as_ref()
+            .map_or("", Url::as_str);
         let headers = self.client.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
         Digest::new(kind)
@@ -272,7 +303,7 @@ impl Server {
             .with(metadata.unwrap_or_default())
             .with(authorization)
             // Shared with the token.
-            .with(self.client.reading.scheme.as_deref().unwrap_or_default())
+            .with(self.client.leniency.scheme.as_deref().unwrap_or_default())
             .with(&self.client.id)
             .with_pairs(headers)
     }
@@ -282,7 +313,8 @@ impl Client {
     /// How the client proves itself to a server that takes these methods (RFC 8414 §2); `None`: it
     /// does not say, which means Basic.
     fn auth_at(&self, taken: Option<&[String]>) -> Result<ClientAuth, Error> {
-        let (false, false, Some(taken)) = (self.auth_is_told, self.auth.is_none(), taken) else {
+        let (false, false, Some(taken)) = (self.auth_is_configured, self.auth.is_none(), taken)
+        else {
             return Ok(self.auth.clone());
         };
         let takes = |method: &str| taken.iter().any(|taken| taken == method);
@@ -290,7 +322,7 @@ impl Client {
             return Ok(ClientAuth::basic());
         }
         // Everything else is a parameter, and some clients put those into the URL.
-        let in_body = self.parameters == Parameters::Body;
+        let in_body = self.placement == Placement::Body;
         if in_body && takes("client_secret_post") {
             return Ok(ClientAuth::post());
         }

@@ -1,5 +1,6 @@
-//! What all grants of a client share: who it is, how it proves itself, and how its token endpoint is
-//! asked and understood.
+//! The settings that every client has, whatever its grant: who it is, how it authenticates, and how its
+//! token endpoint is asked and understood. They are declared here, once; [`client_setters`] gives each
+//! builder their setters.
 
 use std::sync::Arc;
 
@@ -10,8 +11,9 @@ use zeroize::Zeroizing;
 
 use super::{
     auth::ClientAuth,
-    endpoint::{Client, Parameters, default_client, response::Reading},
-    http::HttpClient,
+    endpoint::{Client, response::Leniency},
+    http::{HttpClient, default_client},
+    params::Placement,
     server::{Place, Server, ServerSettings},
 };
 use crate::error::ConfigError;
@@ -22,12 +24,12 @@ pub(crate) struct ClientSettings {
     pub(crate) client_id: String,
     pub(crate) client_secret: SecretString,
     pub(crate) auth: Vec<ClientAuth>,
-    pub(crate) parameters: Parameters,
+    pub(crate) placement: Placement,
     pub(crate) headers: Vec<(String, SecretString)>,
     pub(crate) http: Option<Arc<dyn HttpClient>>,
-    pub(crate) reading: Reading,
-    /// Nothing is said of the client at all, as some grants can do without.
-    pub(crate) unsaid: bool,
+    pub(crate) leniency: Leniency,
+    /// The request names no client, which some grants allow.
+    pub(crate) anonymous: bool,
 }
 
 impl ClientSettings {
@@ -37,22 +39,22 @@ impl ClientSettings {
             client_id,
             client_secret,
             auth: Vec::new(),
-            parameters: Parameters::default(),
+            placement: Placement::default(),
             headers: Vec::new(),
             http: None,
-            reading: Reading::default(),
-            unsaid: false,
+            leniency: Leniency::default(),
+            anonymous: false,
         }
     }
 
-    /// `usual`: how the client proves itself if nothing was said about it.
-    pub(crate) fn build(self, usual: ClientAuth) -> Result<Server, ConfigError> {
-        let auth_is_told = !self.auth.is_empty();
-        let auth = one_auth(self.auth, usual)?;
-        if !self.unsaid {
+    /// Checks the settings. `default`: how the client authenticates unless it is configured.
+    pub(crate) fn build(self, default: ClientAuth) -> Result<Server, ConfigError> {
+        let auth_is_configured = !self.auth.is_empty();
+        let auth = one_auth(self.auth, default)?;
+        if !self.anonymous {
             auth.check(&self.client_id, &self.client_secret)?;
         }
-        if self.parameters != Parameters::Body && auth.is_in_body() {
+        if self.placement != Placement::Body && auth.is_in_body() {
             return Err(ConfigError::new(
                 "client_auth",
                 "this method would put the secret or the assertion into the URL; \
@@ -66,30 +68,30 @@ impl ClientSettings {
                  such as `ReqwestClient::identity_pem`",
             ));
         }
-        if let Some(scheme) = &self.reading.scheme
+        if let Some(scheme) = &self.leniency.scheme
             && !is_token(scheme)
         {
             return Err(ConfigError::new("scheme", "not a scheme, such as `Bearer`"));
         }
         let client = Client {
-            headers: headers(self.headers, self.parameters)?,
+            headers: headers(self.headers, self.placement)?,
             id: self.client_id,
             secret: self.client_secret,
             auth,
-            auth_is_told,
-            parameters: self.parameters,
+            auth_is_configured,
+            placement: self.placement,
             http: match self.http {
                 Some(client) => client,
                 None => default_client()?,
             },
-            reading: self.reading,
+            leniency: self.leniency,
         };
         self.server.build(Arc::new(client))
     }
 }
 
-fn one_auth(mut methods: Vec<ClientAuth>, usual: ClientAuth) -> Result<ClientAuth, ConfigError> {
-    let auth = methods.pop().unwrap_or(usual);
+fn one_auth(mut methods: Vec<ClientAuth>, default: ClientAuth) -> Result<ClientAuth, ConfigError> {
+    let auth = methods.pop().unwrap_or(default);
     if methods.is_empty() {
         return Ok(auth);
     }
@@ -99,93 +101,6 @@ fn one_auth(mut methods: Vec<ClientAuth>, usual: ClientAuth) -> Result<ClientAut
     ))
 }
 
-/// The scopes of a list, separated by spaces (RFC 6749 §3.3).
-pub(crate) fn scopes(list: &str) -> impl Iterator<Item = String> {
-    let scopes = list.split(' ').filter(|scope| !scope.is_empty());
-    scopes.map(str::to_owned)
-}
-
-pub(crate) fn check_scopes(field: &'static str, scopes: &[String]) -> Result<(), ConfigError> {
-    if scopes.iter().all(|scope| is_scope_token(scope)) {
-        return Ok(());
-    }
-    Err(ConfigError::new(
-        field,
-        "has a character that no scope has (RFC 6749 §3.3): \
-         a quote, a backslash, a control character or one that is not ASCII",
-    ))
-}
-
-/// Parameters with a setter or a place of their own, whatever the grant.
-const RESERVED: [&str; 6] = [
-    "grant_type",
-    "scope",
-    "client_id",
-    "client_secret",
-    "client_assertion",
-    "client_assertion_type",
-];
-
-/// Parameters that are secrets, which do not go into a URL.
-const SECRET: [&str; 8] = [
-    "actor_token",
-    "assertion",
-    "code",
-    "code_verifier",
-    "device_code",
-    "password",
-    "refresh_token",
-    "subject_token",
-];
-
-/// The names of further parameters. `reserved`: those for which this grant has a setter.
-pub(crate) fn check_params<'a>(
-    params: &'a [(String, SecretString)],
-    place: Parameters,
-    reserved: &[&str],
-) -> Result<Vec<&'a str>, ConfigError> {
-    let mut names: Vec<&'a str> = Vec::new();
-    for (name, _) in params {
-        if name.is_empty() {
-            return Err(ConfigError::new("param", "a parameter without a name"));
-        }
-        if RESERVED.iter().chain(reserved).any(|known| known == name) {
-            let problem = format!("`{name}` has a setter of its own; use that");
-            return Err(ConfigError::new("param", problem));
-        }
-        if place != Parameters::Body && SECRET.contains(&name.as_str()) {
-            let problem = format!("`{name}` is a secret, which does not go into a URL");
-            return Err(ConfigError::new("param", problem));
-        }
-        // Several of these are several APIs (RFC 8707 §2).
-        if name != "resource" && names.contains(&name.as_str()) {
-            let problem = format!("`{name}` is there twice");
-            return Err(ConfigError::new("param", problem));
-        }
-        names.push(name);
-    }
-    Ok(names)
-}
-
-/// The same parameter in the URL's query and in ours would be sent twice. `sent`: whether this grant
-/// sends one of that name, beside those that every grant may.
-pub(crate) fn check_query(server: &Server, sent: impl Fn(&str) -> bool) -> Result<(), ConfigError> {
-    let sent = |name: &str| (name != "scope" && RESERVED.contains(&name)) || sent(name);
-    let url = server.told().map(|told| &told.token.url);
-    if url.is_some_and(|url| url.query_pairs().any(|(name, _)| sent(&name))) {
-        let problem = "its query has a parameter that is sent anyway; take it out";
-        return Err(ConfigError::new("token_url", problem));
-    }
-    Ok(())
-}
-
-/// RFC 6749 §3.3: `%x21 / %x23-5B / %x5D-7E`.
-fn is_scope_token(scope: &str) -> bool {
-    scope
-        .bytes()
-        .all(|b| matches!(b, 0x21 | 0x23..=0x5b | 0x5d..=0x7e))
-}
-
 /// RFC 9110 §5.6.2.
 fn is_token(text: &str) -> bool {
     HeaderName::from_bytes(text.as_bytes()).is_ok()
@@ -193,7 +108,7 @@ fn is_token(text: &str) -> bool {
 
 fn headers(
     given: Vec<(String, SecretString)>,
-    parameters: Parameters,
+    placement: Placement,
 ) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
@@ -209,7 +124,7 @@ fn headers(
         {
             return error("this header is the HTTP client's business");
         }
-        if name == http::header::CONTENT_TYPE && parameters == Parameters::Body {
+        if name == http::header::CONTENT_TYPE && placement == Placement::Body {
             return error("the body is a form (RFC 6749 §4.4.2), and its type is said already");
         }
         let bytes = Zeroizing::new(value.expose_secret().as_bytes().to_vec());
@@ -221,3 +136,64 @@ fn headers(
     }
     Ok(headers)
 }
+
+/// Adds the setters of the settings that every client has to a builder with a field
+/// `client: ClientSettings`.
+macro_rules! client_setters {
+    ($builder:ty) => {
+        /// Settings that every client has.
+        impl $builder {
+            /// Sets how the client authenticates. Defaults to
+            /// [`ClientAuth::basic`](crate::ClientAuth::basic); where the grant allows clients without
+            /// a secret, to [`ClientAuth::none`](crate::ClientAuth::none) for those. Setting two
+            /// methods is an error of [`build`](Self::build) (RFC 6749 §2.3).
+            pub fn client_auth(mut self, auth: crate::client::ClientAuth) -> Self {
+                self.client.auth.push(auth);
+                self
+            }
+
+            /// Sets what sends the token requests. Defaults to
+            /// [`ReqwestClient`](crate::endpoint::ReqwestClient) with the feature `reqwest`; without
+            /// that feature it is required.
+            pub fn http_client(mut self, client: impl crate::client::HttpClient) -> Self {
+                self.client.http = Some(std::sync::Arc::new(client));
+                self
+            }
+
+            /// Adds a header to the token requests. [`client_auth`](Self::client_auth) sets
+            /// `Authorization`, and the `Content-Type` of a body is that of a form.
+            pub fn header(
+                mut self,
+                name: impl Into<String>,
+                value: impl Into<secrecy::SecretString>,
+            ) -> Self {
+                self.client.headers.push((name.into(), value.into()));
+                self
+            }
+
+            /// Makes a response without `token_type` an error, as RFC 6749 §5.1 has it. By default it
+            /// counts as `Bearer`.
+            pub fn strict_token_type(mut self) -> Self {
+                self.client.leniency.strict_token_type = true;
+                self
+            }
+
+            /// Adds a value of `token_type` that means `Bearer`, in any case: `BearerToken` (Apigee),
+            /// `Application Access Token` (eBay). There are none by default, and a token of another
+            /// type is an error.
+            pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
+                self.client.leniency.bearer_aliases.push(token_type.into());
+                self
+            }
+
+            /// Sets the spelling of `Bearer` on requests to the API, for a server that compares it
+            /// verbatim although it is case-insensitive (RFC 9110 §11.1), or that has a scheme of its
+            /// own. Defaults to `Bearer`.
+            pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
+                self.client.leniency.scheme = Some(scheme.into());
+                self
+            }
+        }
+    };
+}
+pub(crate) use client_setters;

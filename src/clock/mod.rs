@@ -12,6 +12,7 @@
 
 #[cfg(feature = "testing")]
 mod manual;
+mod pauses;
 
 use std::{
     fmt,
@@ -25,6 +26,7 @@ use tokio::runtime::Handle;
 
 #[cfg(feature = "testing")]
 pub use self::manual::ManualClock;
+pub(crate) use self::pauses::Pauses;
 
 /// Where a [`TokenCache`](crate::TokenCache) reads the time: the system's clocks, or a
 /// `testing::ManualClock`.

@@ -17,7 +17,7 @@ pub(crate) fn span(cache: &str, reason: FetchReason) -> Span {
 
 pub(super) fn log(cache: &str, event: &Event<'_>) {
     match event {
-        Event::Asked { reason, attempt } => {
+        Event::Requested { reason, attempt } => {
             debug!(target: TARGET, cache, reason = word(*reason), attempt, "asking for a token");
         }
         Event::Obtained {
@@ -52,7 +52,7 @@ pub(super) fn log(cache: &str, event: &Event<'_>) {
         }
         Event::Waited { took } => trace!(target: TARGET, cache, ?took, "waited for a token"),
         Event::Rejected {} => info!(target: TARGET, cache, "the API refused the token"),
-        Event::Healed {} => {
+        Event::Recovered {} => {
             info!(target: TARGET, cache, "a refused request went through with another token")
         }
     }

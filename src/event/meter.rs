@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 pub(super) fn count(cache: &str, event: &Event<'_>) {
     let cache = || cache.to_owned();
     match event {
-        Event::Asked { .. } => {}
+        Event::Requested { .. } => {}
         Event::Obtained {
             reason,
             took,
@@ -52,8 +52,8 @@ pub(super) fn count(cache: &str, event: &Event<'_>) {
         Event::Rejected {} => {
             counter!("bearer_auth_tokens_rejected_total", "cache" => cache()).increment(1);
         }
-        Event::Healed {} => {
-            counter!("bearer_auth_requests_healed_total", "cache" => cache()).increment(1);
+        Event::Recovered {} => {
+            counter!("bearer_auth_requests_recovered_total", "cache" => cache()).increment(1);
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::{error::Error, token::FetchReason};
 pub enum Event<'a> {
     /// The source is asked for a token.
     #[non_exhaustive]
-    Asked {
+    Requested {
         /// Why.
         reason: FetchReason,
         /// The first, or one after a failure while callers wait.
@@ -72,7 +72,7 @@ pub enum Event<'a> {
     /// A request that the API had refused was sent again with another token, and was not refused
     /// then.
     #[non_exhaustive]
-    Healed {},
+    Recovered {},
 }
 
 type Listener = dyn Fn(&Event<'_>) + Send + Sync;
@@ -86,7 +86,7 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn tell(&self, event: &Event<'_>) {
+    pub(crate) fn emit(&self, event: &Event<'_>) {
         #[cfg(feature = "tracing")]
         log::log(&self.name, event);
         #[cfg(feature = "metrics")]
@@ -114,7 +114,7 @@ pub(crate) use log::span;
 fn word(reason: FetchReason) -> &'static str {
     match reason {
         FetchReason::First => "first",
-        FetchReason::Ageing => "ageing",
+        FetchReason::ExpiresSoon => "expires_soon",
         FetchReason::Expired => "expired",
         FetchReason::Rejected => "rejected",
         FetchReason::Manual => "manual",

@@ -6,14 +6,14 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 #[cfg(feature = "redis")]
-use crate::token::{TokenKey, secrets};
+use crate::token::TokenKey;
 use crate::{
-    client::{Client, ClientAuth, Form, HttpClient, Issuer, Parameters, Place, Server},
+    client::{
+        Client, ClientAuth, ClientSettings, Form, Issuer, Params, Place, Placement, RequestKind,
+        Server, check_scopes, client_setters, scopes,
+    },
     error::{ConfigError, Error},
     secure_url,
-};
-use crate::{
-    client::{ClientSettings, check_params, check_query, check_scopes, scopes},
     token::{TokenRequest, TokenResponse, TokenSource},
 };
 
@@ -31,9 +31,9 @@ use crate::{
 /// let auth = BearerAuthLayer::for_api("https://api.example.com/", source)?;
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ClientCredentials {
-    server: Server,
+    server: Arc<Server>,
     grant: Grant,
 }
 
@@ -43,7 +43,7 @@ struct Grant {
     scopes: Vec<String>,
     audience: Option<String>,
     resources: Vec<String>,
-    params: Vec<(String, SecretString)>,
+    params: Params,
 }
 
 impl ClientCredentials {
@@ -85,7 +85,7 @@ impl ClientCredentials {
 
 #[cfg(feature = "redis")]
 impl ClientCredentials {
-    /// Names its tokens among those of others: see [`SharedSource`](crate::fleet::SharedSource).
+    /// Names its tokens among those of others: see [`SharedSource`](crate::redis::SharedSource).
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn token_key(&self) -> TokenKey {
         let Grant {
@@ -101,7 +101,7 @@ impl ClientCredentials {
             .with_all(scopes)
             .with_all(audience)
             .with_all(resources)
-            .with_pairs(secrets(params))
+            .with_pairs(params.exposed())
             .done()
     }
 }
@@ -122,9 +122,7 @@ impl TokenSource for ClientCredentials {
         for resource in resources {
             form.push("resource", resource);
         }
-        for (name, value) in params {
-            form.push(name.clone(), value.expose_secret());
-        }
+        params.add_to(&mut form);
         self.server.endpoints().await?.token.ask(form).await
     }
 }
@@ -145,6 +143,8 @@ pub(crate) enum Required {
     Scope,
 }
 
+client_setters!(ClientCredentialsBuilder);
+
 impl ClientCredentialsBuilder {
     fn new(place: Place, client_id: String, client_secret: SecretString) -> Self {
         Self {
@@ -154,7 +154,7 @@ impl ClientCredentialsBuilder {
                 scopes: Vec::new(),
                 audience: None,
                 resources: Vec::new(),
-                params: Vec::new(),
+                params: Params::default(),
             },
             required: Vec::new(),
         }
@@ -200,21 +200,7 @@ impl ClientCredentialsBuilder {
     /// A further parameter of the token request. Those that have a setter of their own, and a name
     /// given twice, are an error of [`build`](Self::build).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.grant.params.push((name.into(), value.into()));
-        self
-    }
-
-    /// A further header of the token request. `Authorization` is the business of
-    /// [`client_auth`](Self::client_auth), and the `Content-Type` of the body is that of a form.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.client.headers.push((name.into(), value.into()));
-        self
-    }
-
-    /// How the client proves itself. Default: [`ClientAuth::basic`]. Giving two is an error of
-    /// [`build`](Self::build) (RFC 6749 §2.3).
-    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
-        self.client.auth.push(auth);
+        self.grant.params.push(name, value);
         self
     }
 
@@ -230,42 +216,14 @@ impl ClientCredentialsBuilder {
     /// Sends the parameters in the URL's query and an empty body, for servers that want it so. Not
     /// with a [`ClientAuth`] that sends the secret as a parameter.
     pub fn params_in_query(mut self) -> Self {
-        self.client.parameters = Parameters::Query;
+        self.client.placement = Placement::Query;
         self
     }
 
     /// Asks with GET, the parameters in the query: for servers that want it so. The standard says
     /// POST (RFC 6749 §3.2).
-    pub fn get(mut self) -> Self {
-        self.client.parameters = Parameters::Get;
-        self
-    }
-
-    /// An answer without `token_type` is an error, as it is by RFC 6749 §5.1. Default: it counts
-    /// as `Bearer`.
-    pub fn strict_token_type(mut self) -> Self {
-        self.client.reading.strict_token_type = true;
-        self
-    }
-
-    /// A further value of `token_type` that means `Bearer`, in any case: `BearerToken` (Apigee),
-    /// `Application Access Token` (eBay). Default: none, and such a token is an error.
-    pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
-        self.client.reading.bearer_aliases.push(token_type.into());
-        self
-    }
-
-    /// The spelling of `Bearer` on requests to the API, for a server that compares it to the
-    /// letter although it is case-insensitive (RFC 9110 §11.1), or that has a scheme of its own.
-    pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
-        self.client.reading.scheme = Some(scheme.into());
-        self
-    }
-
-    /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
-    /// with the feature `reqwest`; without it, one must be given.
-    pub fn http_client(mut self, client: impl HttpClient) -> Self {
-        self.client.http = Some(Arc::new(client));
+    pub fn use_get(mut self) -> Self {
+        self.client.placement = Placement::Get;
         self
     }
 
@@ -286,7 +244,7 @@ impl ClientCredentialsBuilder {
         check_required(&self.required, &server.client, &self.grant)?;
         check_grant(&self.grant, &server)?;
         Ok(ClientCredentials {
-            server,
+            server: Arc::new(server),
             grant: self.grant,
         })
     }
@@ -338,15 +296,13 @@ fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
             _ => return error("resource", "not an absolute URI without a `#fragment`"),
         }
     }
-    let names = check_params(
-        &grant.params,
-        server.client.parameters,
-        &["audience", "resource"],
-    )?;
-    check_query(server, |name| match name {
+    let own = ["audience", "resource"];
+    let placement = server.client.placement;
+    grant.params.check(RequestKind::Grant, placement, &own)?;
+    server.check_token_query(&grant.params, RequestKind::Grant, |name| match name {
         "scope" => !grant.scopes.is_empty(),
         "audience" => grant.audience.is_some(),
         "resource" => !grant.resources.is_empty(),
-        name => names.contains(&name),
+        _ => false,
     })
 }

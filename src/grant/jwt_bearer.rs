@@ -6,18 +6,16 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 #[cfg(feature = "redis")]
-use crate::token::{TokenKey, secrets};
+use crate::token::TokenKey;
 use crate::{
     client::{
-        ClientAuth, Form, HttpClient, Issuer, Parameters, Place, Server, SigningKey,
+        ClientAuth, ClientSettings, Form, Issuer, Params, Place, Placement, RequestKind, Server,
+        SigningKey,
         auth::assertion::{REGISTERED, Settings, Signer, Statement, assertion},
-        unbuildable,
+        check_scopes, client_setters, scopes, unbuildable,
     },
     clock::Clock,
     error::{ConfigError, Error},
-};
-use crate::{
-    client::{ClientSettings, check_params, check_query, check_scopes, scopes},
     token::{TokenRequest, TokenResponse, TokenSource},
 };
 
@@ -47,9 +45,10 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 ///
 /// A server that refuses the assertion answers `invalid_grant`, which stays until somebody changes
 /// something: the key that the server knows, what the assertion says, or this machine's clock.
+#[derive(Clone)]
 pub struct JwtBearer {
-    server: Server,
-    grant: Grant,
+    server: Arc<Server>,
+    grant: Arc<Grant>,
 }
 
 struct Grant {
@@ -59,7 +58,7 @@ struct Grant {
     claims: Vec<(String, Value)>,
     assertion: Settings,
     scopes: Vec<String>,
-    params: Vec<(String, SecretString)>,
+    params: Params,
 }
 
 impl JwtBearer {
@@ -90,7 +89,7 @@ impl JwtBearer {
 
 #[cfg(feature = "redis")]
 impl JwtBearer {
-    /// Names its tokens among those of others: see [`SharedSource`](crate::fleet::SharedSource).
+    /// Names its tokens among those of others: see [`SharedSource`](crate::redis::SharedSource).
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn token_key(&self) -> TokenKey {
         let Grant {
@@ -101,7 +100,7 @@ impl JwtBearer {
             scopes,
             params,
             key: _,
-        } = &self.grant;
+        } = &*self.grant;
         let claims: Vec<_> = claims
             .iter()
             .map(|(name, value)| (name.as_str(), value.to_string()))
@@ -114,7 +113,7 @@ impl JwtBearer {
             .with_all(&assertion.audience)
             .with_pairs(claims.map(|(name, value)| (*name, value.as_bytes())))
             .with_all(scopes)
-            .with_pairs(secrets(params))
+            .with_pairs(params.exposed())
             .done()
     }
 }
@@ -136,9 +135,7 @@ impl TokenSource for JwtBearer {
         form.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
         form.push("assertion", &assertion);
         form.push("scope", &grant.scopes.join(" "));
-        for (name, value) in &grant.params {
-            form.push(name.clone(), value.expose_secret());
-        }
+        grant.params.add_to(&mut form);
         endpoints.token.ask(form).await
     }
 }
@@ -163,6 +160,8 @@ pub struct JwtBearerBuilder {
     grant: Grant,
 }
 
+client_setters!(JwtBearerBuilder);
+
 impl JwtBearerBuilder {
     fn new(place: Place, key: SigningKey) -> Self {
         Self {
@@ -175,7 +174,7 @@ impl JwtBearerBuilder {
                 claims: Vec::new(),
                 assertion: Settings::default(),
                 scopes: Vec::new(),
-                params: Vec::new(),
+                params: Params::default(),
             },
         }
     }
@@ -236,7 +235,7 @@ impl JwtBearerBuilder {
     /// A further parameter of the token request. Those that have a setter of their own, and a name
     /// given twice, are an error of [`build`](Self::build).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.grant.params.push((name.into(), value.into()));
+        self.grant.params.push(name, value);
         self
     }
 
@@ -253,37 +252,22 @@ impl JwtBearerBuilder {
         self
     }
 
-    /// How the [`client`](Self::client) proves itself. Default: [`ClientAuth::basic`] with a
-    /// secret, and [`ClientAuth::none`] without. Giving two is an error of [`build`](Self::build)
-    /// (RFC 6749 §2.3).
-    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
-        self.client.auth.push(auth);
-        self
-    }
-
-    /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
-    /// with the feature `reqwest`; without it, one must be given.
-    pub fn http_client(mut self, client: impl HttpClient) -> Self {
-        self.client.http = Some(Arc::new(client));
-        self
-    }
-
     /// Checks everything. Does no I/O.
     ///
     /// # Errors
     ///
     /// The first setting that cannot work, by name, with the remedy.
     pub fn build(mut self) -> Result<JwtBearer, ConfigError> {
-        self.client.unsaid = !self.named && self.client.auth.is_empty();
-        let usual = match self.client.client_secret.expose_secret().is_empty() {
+        self.client.anonymous = !self.named && self.client.auth.is_empty();
+        let default = match self.client.client_secret.expose_secret().is_empty() {
             true => ClientAuth::none(),
             false => ClientAuth::basic(),
         };
-        let server = self.client.build(usual)?;
+        let server = self.client.build(default)?;
         check_grant(&self.grant, &server)?;
         Ok(JwtBearer {
-            server,
-            grant: self.grant,
+            server: Arc::new(server),
+            grant: Arc::new(self.grant),
         })
     }
 }
@@ -322,10 +306,13 @@ fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
         }
     }
     check_scopes("scope", &grant.scopes)?;
-    let names = check_params(&grant.params, Parameters::Body, &["assertion"])?;
-    check_query(server, |name| match name {
+    let own = ["assertion"];
+    grant
+        .params
+        .check(RequestKind::Grant, Placement::Body, &own)?;
+    server.check_token_query(&grant.params, RequestKind::Grant, |name| match name {
         "assertion" => true,
         "scope" => !grant.scopes.is_empty(),
-        name => names.contains(&name),
+        _ => false,
     })
 }

@@ -1,63 +1,56 @@
-//! What is done to a request, and what an answer means: pure, and shared by the service and the
-//! adapters.
+//! What is done to a request, and what a response means: the decisions of the request path.
+//!
+//! [`Core::prepare`] and [`Core::rejects`] decide; nothing here waits. The service and the
+//! reqwest-middleware adapter differ only in how they wait and send.
 
 use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, StatusCode, header::AUTHORIZATION};
 
 use super::{
-    http_types::sealed,
+    http_types::{HttpRequest, sealed},
+    resend::{Replay, sealed::Kept},
     target::{Admission, Apis},
 };
 use crate::{
+    cache::{Acquire, Pending, TokenCache},
     error::{Error, ErrorKind, Retry},
-    token::{AccessToken, challenges},
+    per_core::{CacheAligned, PerCore},
+    token::{AccessToken, TokenId, challenges},
 };
 
-/// How requests are authorized and answers judged: the configuration of a layer.
+/// Which requests get the token, and which responses reject it: the configuration of a layer.
 #[derive(Clone)]
 pub(crate) struct Rules {
     pub(crate) apis: Apis,
-    /// In place of the judgement of 401 answers.
+    /// Replaces the verdict on 401 responses.
     pub(crate) renew_on: Option<Arc<RenewOn>>,
 }
 
 pub(crate) type RenewOn = dyn Fn(StatusCode, &HeaderMap) -> bool + Send + Sync;
 
-/// What an answer says about the token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
-    Pass,
-    /// The token is not good any more.
-    Renew,
-}
-
 impl Rules {
     #[inline]
-    pub(crate) fn admit(&self, request: &impl sealed::Request) -> Admission {
+    fn admit(&self, request: &impl sealed::Request) -> Admission {
         self.apis.admit_request(request)
     }
 
-    /// What `response` says about the token that its request carried: `token`, or another one
-    /// with the same scheme.
+    /// Whether `response` rejects the token that its request carried: `token`, or another one with the
+    /// same scheme.
     #[inline]
-    pub(crate) fn judge(
+    fn rejects(
         &self,
         response: &impl sealed::Response,
         token: impl FnOnce() -> Option<AccessToken>,
-    ) -> Judgement {
-        let renew = match &self.renew_on {
+    ) -> bool {
+        let rejects = match &self.renew_on {
             Some(renew_on) => renew_on(response.status(), response.headers()),
             None => {
                 response.status() == StatusCode::UNAUTHORIZED
                     && renewal_helps(response.headers(), token().as_ref())
             }
         };
-        if renew && self.is_from_api(response) {
-            Judgement::Renew
-        } else {
-            Judgement::Pass
-        }
+        rejects && self.is_from_api(response)
     }
 
     /// A client below us may have followed a redirect: another host's word says nothing about our
@@ -79,9 +72,162 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// Puts the token on a request. `false`: the caller has set that header, which is respected.
+/// What a layer, its services and their requests in flight share.
+#[derive(Clone, Debug)]
+pub(super) struct Core {
+    pub(super) cache: TokenCache,
+    pub(super) rules: Rules,
+}
+
+/// [`Core`], once per processor core, so that threads do not share its reference count.
+pub(super) type SharedCore = Arc<PerCore<Arc<CacheAligned<Core>>>>;
+
+/// A request that was sent with our token. `K` is what is kept to send it again.
+pub(super) struct Sent<O, K> {
+    token: TokenId,
+    /// Where it was sent: only a response from there is about the token.
+    origin: O,
+    again: Option<K>,
+}
+
+/// What to do with a request.
+pub(super) enum Prepared<R: HttpRequest, P: Replay<R>> {
+    /// Send it as it is: it goes to another target, or the caller has set the header.
+    Pass,
+    /// Send it: it carries our token.
+    Send(Sent<R::Origin, P::Copy>),
+    /// Wait for the token request in flight, then [attach](Core::attach) its token.
+    Wait(Pending, Option<P::Copy>),
+    /// Read the body first, then acquire a token.
+    Read(P::Later),
+    /// Do not send it.
+    Refuse(Error),
+}
+
+impl Core {
+    pub(super) fn shared(self) -> SharedCore {
+        let core = Arc::new(CacheAligned(self));
+        let copy = |core: &Arc<CacheAligned<Self>>| Arc::new(CacheAligned(core.0.clone()));
+        Arc::new(PerCore::new(core, copy))
+    }
+
+    /// Decides what to do with a request, and writes the token's header if there is a valid token.
+    #[inline]
+    pub(super) fn prepare<R: HttpRequest, P: Replay<R>>(
+        &self,
+        resend: &P,
+        request: &mut R,
+    ) -> Prepared<R, P> {
+        match self.rules.admit(request) {
+            Admission::Allowed => {}
+            Admission::Elsewhere => return Prepared::Pass,
+            Admission::Refused(error) => return Prepared::Refuse(error),
+        }
+        let again = match resend.keep(request) {
+            Kept::Copy(again) => Some(again),
+            Kept::Nothing => None,
+            Kept::Later(_) if self.cache.is_authorized(request.headers()) => return Prepared::Pass,
+            Kept::Later(later) => return Prepared::Read(later),
+        };
+        let attached = match self.cache.with_fresh(|token| put(token, request)) {
+            Some(attached) => attached,
+            None if self.cache.is_authorized(request.headers()) => return Prepared::Pass,
+            None => match self.cache.acquire(again.is_some()) {
+                Acquire::Now(token) => put(&token, request),
+                Acquire::Wait(pending) => return Prepared::Wait(pending, again),
+                Acquire::Fail(error) => return Prepared::Refuse(error),
+            },
+        };
+        match attached {
+            Ok(Some(token)) => Prepared::Send(Sent::new(token, request, again)),
+            Ok(None) => Prepared::Pass,
+            Err(error) => Prepared::Refuse(error),
+        }
+    }
+
+    /// Writes the header of `token`. `None`: the caller has set that header.
+    pub(super) fn attach<R: HttpRequest, K>(
+        &self,
+        request: &mut R,
+        token: &AccessToken,
+        again: Option<K>,
+    ) -> Result<Option<Sent<R::Origin, K>>, Error> {
+        let token = put(token, request)?;
+        Ok(token.map(|token| Sent::new(token, request, again)))
+    }
+
+    /// Whether the response to a request rejects the token that it carried.
+    #[inline]
+    pub(super) fn rejects<O: sealed::Origin, K>(
+        &self,
+        sent: Option<&Sent<O, K>>,
+        response: &impl sealed::Response,
+    ) -> bool {
+        self.rules.rejects(response, || self.cache.present())
+            && sent.is_some_and(|sent| sent.origin.answered(response))
+    }
+
+    /// Handles the rejection of a token. Returns what is kept to send the request again, after
+    /// [`renewed`] has another token. `None`: the response is the caller's, and the token is replaced
+    /// in the background.
+    #[cold]
+    pub(super) fn reject<O, K>(&self, sent: Sent<O, K>) -> Option<(K, TokenId)> {
+        if sent.again.is_none()
+            && let Some(token) = self.cache.recall(sent.token)
+        {
+            self.cache.reject(&token);
+        }
+        sent.again.map(|again| (again, sent.token))
+    }
+
+    /// Judges the response to a request that was sent again. A second rejection is final.
+    pub(super) fn after_resend(&self, response: &impl sealed::Response) {
+        if !self.rules.rejects(response, || self.cache.present()) {
+            self.cache.recovered();
+        }
+    }
+}
+
+/// Returns the next token after the one sent as `id` was rejected, if there is or will be one.
+pub(super) async fn renewed(cache: TokenCache, id: TokenId) -> Option<AccessToken> {
+    match cache.recall(id) {
+        Some(token) => cache.renew(&token).await,
+        // The cache has a newer one.
+        None => cache.token().await.ok(),
+    }
+}
+
+impl<O, K> Sent<O, K> {
+    #[inline(always)]
+    fn new<R: HttpRequest<Origin = O>>(token: TokenId, request: &R, again: Option<K>) -> Self {
+        Self {
+            token,
+            origin: request.origin(),
+            again,
+        }
+    }
+
+    /// Adds to what is kept to send the request again.
+    #[inline(always)]
+    pub(super) fn keep<L>(self, keep: impl FnOnce(K) -> L) -> Sent<O, L> {
+        Sent {
+            token: self.token,
+            origin: self.origin,
+            again: self.again.map(keep),
+        }
+    }
+}
+
+/// Writes the token's header. `None`: the caller has set that header.
 #[inline(always)]
-pub(crate) fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
+fn put<R: HttpRequest>(token: &AccessToken, request: &mut R) -> Result<Option<TokenId>, Error> {
+    let ours = authorize(request.headers_mut(), token)?;
+    Ok(ours.then(|| token.id()))
+}
+
+/// Writes the token's header. `false`: the caller has set that header, which is respected.
+#[inline(always)]
+fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
     // One search in place of two: whether the header was there shows when it is put.
     let name = token.header_name();
     let value = token.header_value().clone();
@@ -169,16 +315,16 @@ mod tests {
         token(AUTHORIZATION, "Bearer")
     }
 
-    fn judge(status: u16, challenges: &[&str]) -> Judgement {
+    fn rejects(status: u16, challenges: &[&str]) -> bool {
         let rules = Rules {
-            apis: Apis::any(),
+            apis: Apis::any(false),
             renew_on: None,
         };
         let mut response = Response::builder().status(status);
         for challenge in challenges {
             response = response.header(WWW_AUTHENTICATE, *challenge);
         }
-        rules.judge(&response.body(()).unwrap(), || Some(bearer()))
+        rules.rejects(&response.body(()).unwrap(), || Some(bearer()))
     }
 
     #[test]
@@ -192,7 +338,7 @@ mod tests {
             &[r#"Basic realm="x", Bearer error="expired_token""#],
             &["error=invalid_request,error_description=nonsense"],
         ] {
-            assert_eq!(judge(401, challenges), Judgement::Renew, "{challenges:?}");
+            assert!(rejects(401, challenges), "{challenges:?}");
         }
     }
 
@@ -203,7 +349,7 @@ mod tests {
             &["Negotiate", "NTLM"],
             &[r#"DPoP algs="ES256""#],
         ] {
-            assert_eq!(judge(401, challenges), Judgement::Pass, "{challenges:?}");
+            assert!(!rejects(401, challenges), "{challenges:?}");
         }
     }
 
@@ -216,7 +362,7 @@ mod tests {
             "invalid_request",
         ] {
             let challenge = format!(r#"Bearer error="{error}", claims="eyJ9""#);
-            assert_eq!(judge(401, &[&challenge]), Judgement::Pass, "{error}");
+            assert!(!rejects(401, &[&challenge]), "{error}");
         }
     }
 
@@ -224,24 +370,24 @@ mod tests {
     fn p67_p68_p233_p234_p235_other_statuses_pass_whatever_they_say() {
         let challenge = r#"Bearer error="invalid_token""#;
         for status in [200, 400, 403, 407, 419, 500, 503] {
-            assert_eq!(judge(status, &[challenge]), Judgement::Pass, "{status}");
+            assert!(!rejects(status, &[challenge]), "{status}");
         }
         let insufficient = r#"Bearer error="insufficient_scope", scope="w""#;
-        assert_eq!(judge(403, &[insufficient]), Judgement::Pass);
+        assert!(!rejects(403, &[insufficient]));
     }
 
     #[test]
     fn the_trigger_can_be_replaced() {
         let rules = Rules {
-            apis: Apis::any(),
+            apis: Apis::any(false),
             renew_on: Some(Arc::new(|status, _| status == 419)),
         };
-        let judge = |status: u16| {
+        let rejects = |status: u16| {
             let response = Response::builder().status(status).body(()).unwrap();
-            rules.judge(&response, || Some(bearer()))
+            rules.rejects(&response, || Some(bearer()))
         };
-        assert_eq!(judge(419), Judgement::Renew);
-        assert_eq!(judge(401), Judgement::Pass);
+        assert!(rejects(419));
+        assert!(!rejects(401));
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod adapter;
 mod decide;
 mod http_types;
 mod layer;
+#[cfg(feature = "reqwest")]
+mod redirects;
 pub mod resend;
 mod service;
 mod service_error;
@@ -11,7 +13,7 @@ mod target;
 
 pub use self::{
     http_types::{HttpRequest, HttpResponse},
-    layer::BearerAuthLayer,
+    layer::{BearerAuthLayer, BearerAuthLayerBuilder},
     service::{BearerAuth, ResponseFuture},
     service_error::ServiceError,
 };

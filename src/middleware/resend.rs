@@ -21,18 +21,42 @@ use http_body_util::{
 };
 use pin_project_lite::pin_project;
 
-use super::resend::sealed::{Kept, Policy, Prepared};
+use super::resend::sealed::{Kept, Policy, ReadBody};
 use crate::error::{BoxError, Error, ErrorBuilder, ErrorKind, Retry};
 
-/// A policy: which requests of type `R` are sent again after the API has refused the token.
+/// A policy for requests that the API has rejected because of their token.
 ///
 /// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`].
-pub trait Replay<R>: Clone + sealed::Policy<R> {}
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a resend policy",
+    note = "`resend::InMemory`, `resend::Off` and `resend::Buffered::new(limit, rebuild)` are"
+)]
+pub trait ResendPolicy: Clone + sealed::Sealed {}
 
-impl<R, P: Clone + sealed::Policy<R>> Replay<R> for P {}
+/// A [`ResendPolicy`] for requests of type `R`.
+///
+/// Sealed, and implemented by the policies for the requests that they can send again.
+#[diagnostic::on_unimplemented(
+    message = "the resend policy `{Self}` cannot send requests of type `{R}` again",
+    note = "`resend::Off` works with requests of any type"
+)]
+pub trait Replay<R>: ResendPolicy + sealed::Policy<R> {}
+
+impl<R, P: ResendPolicy + sealed::Policy<R>> Replay<R> for P {}
+
+impl ResendPolicy for InMemory {}
+impl ResendPolicy for Off {}
+impl<F: Clone> ResendPolicy for Buffered<F> {}
+
+impl sealed::Sealed for InMemory {}
+impl sealed::Sealed for Off {}
+impl<F> sealed::Sealed for Buffered<F> {}
 
 pub(crate) mod sealed {
     use super::{Error, Future};
+
+    #[allow(unnameable_types, reason = "this is what seals")]
+    pub trait Sealed {}
 
     #[allow(unnameable_types, reason = "this is what seals")]
     pub trait Policy<R> {
@@ -44,7 +68,7 @@ pub(crate) mod sealed {
         type Later;
 
         /// Reads the body of a request.
-        type Read: Future<Output = Result<Prepared<R, Self::Copy>, Error>>;
+        type Read: Future<Output = Result<ReadBody<R, Self::Copy>, Error>>;
 
         /// Keeps a copy of a request, if it can.
         fn keep(&self, request: &R) -> Kept<Self::Copy, Self::Later>;
@@ -73,7 +97,7 @@ pub(crate) mod sealed {
     #[allow(unnameable_types, reason = "part of a sealed trait")]
     #[allow(clippy::exhaustive_structs, reason = "part of a sealed trait")]
     #[derive(Debug)]
-    pub struct Prepared<R, C> {
+    pub struct ReadBody<R, C> {
         /// What is sent now.
         pub request: R,
         /// What is sent if the API refuses the token.
@@ -141,7 +165,7 @@ impl<F> fmt::Debug for Buffered<F> {
 }
 
 /// The `Read` of policies that read nothing.
-type Never<R, C> = Pending<Result<Prepared<R, C>, Error>>;
+type Never<R, C> = Pending<Result<ReadBody<R, C>, Error>>;
 
 impl<R> Policy<R> for Off {
     type Copy = Infallible;
@@ -238,7 +262,7 @@ where
     B::Error: Into<BoxError>,
     F: Fn(Bytes) -> B,
 {
-    type Output = Result<Prepared<Request<B>, Request<B>>, Error>;
+    type Output = Result<ReadBody<Request<B>, Request<B>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
@@ -248,7 +272,7 @@ where
         };
         let request = Request::from_parts(parts, rebuild(bytes.clone()));
         let again = copy(&request, rebuild(bytes));
-        Poll::Ready(Ok(Prepared {
+        Poll::Ready(Ok(ReadBody {
             request,
             again: Some(again),
         }))
@@ -296,7 +320,7 @@ mod of_reqwest {
     {
         type Copy = Request;
         type Later = ();
-        type Read = Pin<Box<dyn Future<Output = Result<Prepared<Request, Request>, Error>> + Send>>;
+        type Read = Pin<Box<dyn Future<Output = Result<ReadBody<Request, Request>, Error>> + Send>>;
 
         fn keep(&self, request: &Request) -> Kept<Request, ()> {
             let longer = |body| declared_length(request.headers(), body) > self.limit as u64;
@@ -315,7 +339,7 @@ mod of_reqwest {
                     *request.body_mut() = Some(rebuild(bytes));
                 }
                 let again = request.try_clone();
-                Ok(Prepared { request, again })
+                Ok(ReadBody { request, again })
             })
         }
 

@@ -8,7 +8,7 @@
 use super::http_types::{Target, sealed};
 use crate::{
     error::{ConfigError, Error, ErrorKind, Retry},
-    secure_url,
+    secure_url::{self, is_loopback_host},
 };
 
 /// The APIs that get the token.
@@ -49,37 +49,51 @@ enum Scheme {
 }
 
 impl Apis {
-    pub(crate) fn any() -> Self {
+    /// Every target; over plain http too if `plaintext`.
+    pub(crate) fn any(plaintext: bool) -> Self {
         Self {
             only: None,
             relative_to: None,
-            plaintext: false,
+            plaintext,
         }
     }
 
     pub(crate) fn none() -> Self {
         Self {
             only: Some(Vec::new()),
-            ..Self::any()
+            ..Self::any(false)
         }
     }
 
-    /// Under any, this changes nothing but the check of the URL.
+    /// Adds an API; one over plain http if `plaintext`.
     pub(crate) fn allow(&mut self, base: &str, plaintext: bool) -> Result<(), ConfigError> {
-        let base = Base::parse(base, plaintext)?;
+        let field = if plaintext { "insecure_api" } else { "api" };
+        let base = Base::parse(field, base, plaintext)?;
+        if plaintext && base.scheme == Scheme::Https {
+            let problem = "an https URL is not insecure; use `api`";
+            return Err(ConfigError::new(field, problem));
+        }
         if let Some(only) = &mut self.only {
             only.push(base);
         }
         Ok(())
     }
 
+    /// Sets what requests without a host are relative to. It has to be the origin of an allowed API.
     pub(crate) fn relative_to(&mut self, base: &str) -> Result<(), ConfigError> {
-        self.relative_to = Some(Base::parse(base, true)?);
+        const FIELD: &str = "relative_to";
+        let base = Base::parse(FIELD, base, true)?;
+        let is_allowed = match &self.only {
+            Some(only) => only.iter().any(|api| api.same_origin(&base)),
+            None => base.scheme == Scheme::Https || self.plaintext || is_loopback_host(&base.host),
+        };
+        if !is_allowed {
+            let problem =
+                "not the origin of an API that gets the token, so no request would get it";
+            return Err(ConfigError::new(FIELD, problem));
+        }
+        self.relative_to = Some(base);
         Ok(())
-    }
-
-    pub(crate) fn allow_plaintext(&mut self) {
-        self.plaintext = true;
     }
 
     /// [`admit`](Self::admit), without taking the URI apart where it begins with a base URL as that
@@ -127,10 +141,7 @@ impl Apis {
                     Admission::Elsewhere
                 }
             }
-            None if scheme == Scheme::Https
-                || self.plaintext
-                || secure_url::is_loopback_host(host) =>
-            {
+            None if scheme == Scheme::Https || self.plaintext || is_loopback_host(host) => {
                 Admission::Allowed
             }
             None => Admission::Refused(plaintext()),
@@ -158,21 +169,32 @@ impl Apis {
 }
 
 impl Base {
-    fn parse(base: &str, plaintext: bool) -> Result<Self, ConfigError> {
-        const FIELD: &str = "base_url";
+    fn parse(field: &'static str, base: &str, plaintext: bool) -> Result<Self, ConfigError> {
         let url = if plaintext {
-            secure_url::parse_plaintext(FIELD, base)?
+            secure_url::parse_plaintext(field, base)?
         } else {
-            secure_url::parse(FIELD, base)?
+            secure_url::parse(field, base)?
         };
         if url.query().is_some() {
             let problem = "a base URL has no query; take it out";
-            return Err(ConfigError::new(FIELD, problem));
+            return Err(ConfigError::new(field, problem));
+        }
+        // The parser resolves dot segments, and drops tabs and line breaks: what would be left is
+        // another base than the one that is written.
+        if base
+            .trim()
+            .bytes()
+            .any(|b| !b.is_ascii_graphic() || b == b'\\')
+            || has_dot_segment(base)
+        {
+            let problem = "has a `.` or `..` segment, a backslash or white space; write the URL that is \
+                           meant, such as `https://api.example.com/v1/`";
+            return Err(ConfigError::new(field, problem));
         }
         let path = url.path().trim_end_matches('/');
         if is_evasive(path) {
             let problem = "an encoded `/` or `.`, or a backslash, in a base path never matches";
-            return Err(ConfigError::new(FIELD, problem));
+            return Err(ConfigError::new(field, problem));
         }
         match (
             Scheme::parse(url.scheme()),
@@ -186,8 +208,12 @@ impl Base {
                 authority: url.authority().into(),
                 path: path.into(),
             }),
-            _ => Err(ConfigError::new(FIELD, "names no host")),
+            _ => Err(ConfigError::new(field, "names no host")),
         }
+    }
+
+    fn same_origin(&self, other: &Self) -> bool {
+        (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
     }
 
     /// Whether `path` is this base's or below it, however a server may read it.
@@ -202,6 +228,16 @@ impl Base {
             None => false,
         }
     }
+}
+
+/// Whether a URL, as it is written, has a segment `.` or `..`, percent-encoded or not.
+fn has_dot_segment(url: &str) -> bool {
+    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    path.split('/').skip(1).any(|segment| {
+        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+        segment == "." || segment == ".."
+    })
 }
 
 /// Whether servers may disagree on where a path leads: a `..` segment (with path parameters or
@@ -272,7 +308,7 @@ impl Scheme {
 #[cold]
 fn no_host() -> Error {
     let message = "the request's URI names no host, so whether the token may go there cannot be \
-                   told: say what it is relative to with `BearerAuthLayer::relative_to(base_url)`";
+                   told: say what it is relative to with `BearerAuthLayer::builder(…).relative_to(base_url)`";
     Error::build(ErrorKind::Target, Retry::Never, message).done()
 }
 
@@ -391,39 +427,78 @@ mod tests {
 
     #[test]
     fn p70_any_api_refuses_plain_http_except_to_loopback() {
-        let mut apis = Apis::any();
+        let apis = Apis::any(false);
         assert_eq!(admit(&apis, "https://anything.example/"), Some(true));
         assert_eq!(admit(&apis, "http://127.0.0.1:1/"), Some(true));
         assert_eq!(admit(&apis, "http://localhost/"), Some(true));
         assert_eq!(admit(&apis, "http://anything.example/"), None);
         assert_eq!(admit(&apis, "ws://anything.example/"), None);
-        apis.allow_plaintext();
+        let apis = Apis::any(true);
         assert_eq!(admit(&apis, "http://anything.example/"), Some(true));
     }
 
     #[test]
-    fn a_uri_without_a_host_is_refused_unless_told_what_it_is_relative_to() {
-        for mut apis in [only("https://h/svc"), Apis::any()] {
+    fn uri_without_host_is_refused_unless_relative_to_is_configured() {
+        for mut apis in [only("https://h/svc"), Apis::any(false)] {
             assert_eq!(admit(&apis, "/svc/method"), None);
             apis.relative_to("https://h").unwrap();
             assert_eq!(admit(&apis, "/svc/method"), Some(true));
+            // Another path of the same origin.
+            let expected = Some(apis.only.is_none());
+            assert_eq!(admit(&apis, "/elsewhere"), expected);
         }
-        // Plain http inside a mesh, in whatever order it is said.
+        // Plain http inside a mesh.
         let mut apis = Apis::none();
         apis.allow("http://mesh.internal/svc", true).unwrap();
         apis.relative_to("http://mesh.internal").unwrap();
         assert_eq!(admit(&apis, "/svc/method"), Some(true));
-        let mut apis = Apis::any();
+        let mut apis = Apis::any(true);
         apis.relative_to("http://mesh.internal").unwrap();
-        assert_eq!(admit(&apis, "/svc/method"), None);
-        apis.allow_plaintext();
         assert_eq!(admit(&apis, "/svc/method"), Some(true));
+    }
 
-        let mut apis = only("https://h/svc");
-        apis.relative_to("https://other").unwrap();
-        assert_eq!(admit(&apis, "/svc/method"), Some(false));
-        apis.relative_to("https://h").unwrap();
-        assert_eq!(admit(&apis, "/elsewhere"), Some(false));
+    #[test]
+    fn relative_to_must_be_the_origin_of_an_allowed_api() {
+        for (mut apis, origin) in [
+            (only("https://h/svc"), "https://other"),
+            (only("https://h/svc"), "https://h:8443"),
+            (only("https://h/svc"), "http://h"),
+            (Apis::any(false), "http://mesh.internal"),
+        ] {
+            let error = apis.relative_to(origin).unwrap_err();
+            assert_eq!(error.field(), "relative_to", "{origin}");
+        }
+    }
+
+    #[test]
+    fn insecure_api_takes_plain_http_only() {
+        let error = Apis::none().allow("https://h/", true).unwrap_err();
+        assert_eq!(error.field(), "insecure_api");
+        // Several APIs over plain http.
+        let mut apis = Apis::none();
+        apis.allow("http://one.internal/", true).unwrap();
+        apis.allow("http://two.internal/", true).unwrap();
+        assert_eq!(admit(&apis, "http://two.internal/x"), Some(true));
+    }
+
+    #[test]
+    fn base_url_that_the_parser_would_change_is_refused() {
+        for bad in [
+            "https://h/v1/..",
+            "https://h/v1/../v2/",
+            "https://h/v1/./",
+            "https://h/v1/%2e%2E",
+            "https://h/v1/.%2e/",
+            "https://h/v1/.\t./",
+            "https://h\\v1",
+            "https://h/v 1/",
+        ] {
+            let error = Apis::none().allow(bad, false).unwrap_err();
+            assert_eq!(error.field(), "api", "{bad}");
+        }
+        for good in ["https://h/v1.2/", "https://h/..v1/", "https://h/v1../"] {
+            assert!(Apis::none().allow(good, false).is_ok(), "{good}");
+        }
     }
 
     #[test]
@@ -438,7 +513,7 @@ mod tests {
             "",
         ] {
             let error = Apis::none().allow(bad, false).unwrap_err();
-            assert_eq!(error.field(), "base_url", "{bad}");
+            assert_eq!(error.field(), "api", "{bad}");
         }
         assert!(Apis::none().allow("http://mesh.internal/", true).is_ok());
     }

@@ -9,12 +9,13 @@ use std::{
     time::Duration,
 };
 
+use rand::RngExt as _;
 use tokio::{runtime::Handle, task::JoinHandle};
 use zeroize::Zeroizing;
 
 use super::{
-    scripts::{RELEASE, RENEW, WRITE},
-    store::{Entry, FAILED, millis},
+    entry::{Entry, FAILED, Holder, millis},
+    scripts::{RELEASE, RENEW, TAKE, WRITE},
 };
 use crate::{
     clock::{Clock, Moment},
@@ -38,15 +39,48 @@ pub(super) struct Lease {
     released: bool,
 }
 
+/// What [`take`] leads to.
+pub(super) enum Taking {
+    Taken(Lease),
+    /// There is another value by now.
+    Changed,
+    Held(Holder),
+}
+
+/// Takes the lease of an entry. `seen`: only if the value is still of that generation. `from`: also
+/// from this holder.
+pub(super) async fn take(
+    entry: &Entry,
+    seen: Option<&str>,
+    from: Option<&Holder>,
+) -> Result<Taking, BoxError> {
+    let owner = format!("{:032x}", rand::rng().random::<u128>());
+    let mut script = entry.script(&TAKE);
+    script
+        .arg(&owner)
+        .arg(millis(entry.lease()))
+        .arg(seen.unwrap_or_default())
+        .arg(from.map_or("", Holder::name));
+    let orphan = Orphan::new(entry, &owner);
+    let (what, generation, name, left): (String, String, String, i64) = entry.run(&script).await?;
+    orphan.known();
+    let left = Duration::from_millis(left.max(0).unsigned_abs());
+    Ok(match what.as_str() {
+        "taken" => Taking::Taken(Lease::new(entry.clone(), owner, generation, left)),
+        "changed" => Taking::Changed,
+        _ => Taking::Held(Holder::new(name, left)),
+    })
+}
+
 /// A lease that may have been taken without anybody knowing: dropped, it is given back.
-pub(super) struct Orphan(Option<(Entry, String)>);
+struct Orphan(Option<(Entry, String)>);
 
 impl Orphan {
-    pub(super) fn new(entry: &Entry, owner: &str) -> Self {
+    fn new(entry: &Entry, owner: &str) -> Self {
         Self(Some((entry.clone(), owner.to_owned())))
     }
 
-    pub(super) fn known(mut self) {
+    fn known(mut self) {
         self.0 = None;
     }
 }
@@ -60,7 +94,7 @@ impl Drop for Orphan {
 }
 
 impl Lease {
-    pub(super) fn new(entry: Entry, owner: String, generation: String, taken: Duration) -> Self {
+    fn new(entry: Entry, owner: String, generation: String, taken: Duration) -> Self {
         let lost = Arc::new(AtomicBool::new(false));
         let renewing = tokio::spawn(renew(entry.clone(), owner.clone(), Arc::clone(&lost)));
         Self {

@@ -1,18 +1,16 @@
-//! One token for many processes, in Redis or Valkey: [`SharedSource`], and sessions in a
-//! [`RedisStore`]. How it works, what is guaranteed and what it costs: [`docs::fleet`](crate::docs::fleet).
+//! Access tokens and sessions that many processes share, in Redis or Valkey: [`SharedSource`] and
+//! [`RedisStore`]. How it works, what is guaranteed and what it costs: [`docs::redis`](crate::docs::redis).
 
 mod client;
+mod entry;
 mod lease;
 mod scripts;
-mod session;
+mod shared_redis;
 mod source;
 mod store;
 mod value;
 
 pub use self::{
-    client::RedisClient,
-    session::{LockedRedis, RedisSession},
-    source::SharedSource,
-    store::RedisStore,
+    client::RedisClient, shared_redis::SharedRedis, source::SharedSource, store::RedisStore,
 };
 pub use crate::token::TokenKey;

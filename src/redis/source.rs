@@ -23,17 +23,19 @@ use std::{fmt, sync::Arc, time::Duration};
 use rand::RngExt as _;
 
 use super::{
-    lease::Lease,
-    store::{Entry, Holder, Pauses, RedisStore, Seen, Taking},
+    entry::{Entry, Holder, Seen, pause, pauses},
+    lease::{self, Lease, Taking},
+    shared_redis::SharedRedis,
     value::Shared,
 };
-use crate::token::TokenKey;
 use crate::{
-    cache::{WeakTokenCache, ageing_at_most},
-    clock::Moment,
+    clock::{Moment, Pauses},
     error::{BoxError, Error, ErrorKind, Retry},
-    session::{StoreError, StoreOperation},
-    token::{AccessToken, FetchReason, TokenRequest, TokenResponse, TokenSource},
+    session::store::{OnStoreError, StoreError, StoreOperation},
+    token::{
+        AccessToken, FetchReason, TokenKey, TokenRequest, TokenResponse, TokenSource,
+        WeakTokenCache, max_refresh_window,
+    },
 };
 
 /// Tokens without an end are forgotten after this long.
@@ -52,14 +54,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A [`TokenSource`] around another, for processes that share its tokens: see [the module](super).
 ///
 /// ```no_run
-/// use bearer_auth::{ClientCredentials, BearerAuthLayer, fleet::{RedisStore, SharedSource}, store::SealingKey};
+/// use bearer_auth::{ClientCredentials, BearerAuthLayer, redis::{SharedRedis, SharedSource}, store::SealingKey};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let source = ClientCredentials::builder("https://idp.example/token", "client-id", "secret")
 ///     .scope("orders:read")
 ///     .build()?;
 /// let redis = redis::Client::open("rediss://redis.example")?;
-/// let redis = RedisStore::sealed(redis, SealingKey::from_base64(&std::env::var("SEALING_KEY")?)?);
+/// let redis = SharedRedis::sealed(redis, SealingKey::from_base64(&std::env::var("SEALING_KEY")?)?);
 ///
 /// let key = source.token_key();
 /// let auth = BearerAuthLayer::for_api("https://api.example.com/", SharedSource::new(source, redis, key))?;
@@ -68,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct SharedSource<S> {
     source: S,
     entry: Entry,
-    warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    warn: OnStoreError,
 }
 
 /// Why there is no token of Redis.
@@ -90,7 +92,7 @@ struct Waiting {
 
 impl<S: TokenSource> SharedSource<S> {
     /// Shares the tokens of `source` with all that use the same Redis, prefix and `key`.
-    pub fn new(source: S, redis: RedisStore, key: TokenKey) -> Self {
+    pub fn new(source: S, redis: SharedRedis, key: TokenKey) -> Self {
         Self {
             source,
             entry: redis.entry(&key),
@@ -129,7 +131,7 @@ impl<S: TokenSource> SharedSource<S> {
     ) -> Result<Option<Lease>, NotShared> {
         let mut from = None;
         loop {
-            let taking = self.entry.take(Some(&seen.generation), from.as_ref());
+            let taking = lease::take(&self.entry, Some(&seen.generation), from.as_ref());
             let taking = taking.await;
             let taking = taking.map_err(|cause| self.fails(StoreOperation::Lock, cause))?;
             let holder = match taking {
@@ -144,21 +146,22 @@ impl<S: TokenSource> SharedSource<S> {
                     let error = failed_elsewhere(why, holder.left);
                     return Err(NotShared::Failed(error));
                 }
-                None if waiting.is_over(&holder, self.entry.clock().now()) => {
+                None if waiting.is_too_long(&holder, self.entry.clock().now()) => {
                     let why = "another process has had the lease for too long";
                     self.fails(StoreOperation::Lock, why.into());
                     from = Some(holder);
                 }
                 None => {
-                    self.entry.sleep(waiting.pauses.next(holder.left)).await;
+                    let pause = pause(&mut waiting.pauses, holder.left);
+                    self.entry.sleep(pause).await;
                     waiting.holder = Some(holder);
                 }
             }
         }
     }
 
-    fn fails(&self, doing: StoreOperation, cause: BoxError) -> NotShared {
-        (self.warn)(&StoreError { doing, cause });
+    fn fails(&self, operation: StoreOperation, cause: BoxError) -> NotShared {
+        (self.warn)(&StoreError::new(operation, cause));
         NotShared::NoRedis
     }
 
@@ -191,7 +194,7 @@ impl<S: TokenSource> SharedSource<S> {
             // what there is, and the cache renews it soon.
             let enough = match (&request.previous, &request.rejected) {
                 (None, None) => lifetime / 10,
-                _ => ageing_at_most(lifetime),
+                _ => max_refresh_window(lifetime),
             };
             if left <= enough || self.is_older(left, request) {
                 return None;
@@ -235,7 +238,10 @@ impl<S: TokenSource> SharedSource<S> {
                 return Err(error);
             }
         };
-        let (lifetime, left) = response.life(asked_at, self.entry.clock().now());
+        let now = self.entry.clock().now();
+        let life = response.lifetime(asked_at, now);
+        let lifetime = life.map(|(_, lifetime)| lifetime);
+        let left = life.map(|(anchor, lifetime)| now.until(anchor.after(lifetime)));
         if left != Some(Duration::ZERO)
             && let Ok(json) = Shared::of(&response, lifetime).to_json()
         {
@@ -261,15 +267,15 @@ impl<S: TokenSource> TokenSource for SharedSource<S> {
         }
     }
 
-    fn attached(&self, cache: WeakTokenCache) {
-        self.source.attached(cache);
+    fn on_attach(&self, cache: WeakTokenCache) {
+        self.source.on_attach(cache);
     }
 }
 
 impl Waiting {
     fn new(now: Moment) -> Self {
         Self {
-            pauses: Pauses::new(),
+            pauses: pauses(),
             holder: None,
             since: now,
             patience: PATIENCE.mul_f64(rand::rng().random_range(1.0..=1.5)),
@@ -277,7 +283,7 @@ impl Waiting {
     }
 
     /// Each holder has a time of its own.
-    fn is_over(&mut self, holder: &Holder, now: Moment) -> bool {
+    fn is_too_long(&mut self, holder: &Holder, now: Moment) -> bool {
         if self.holder.as_ref() != Some(holder) {
             self.since = now;
         }

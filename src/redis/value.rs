@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{BoxError, Error},
+    json,
     token::TokenResponse,
 };
 
@@ -72,7 +73,7 @@ impl Shared {
     /// It is no such thing. Shows nothing of it.
     pub(super) fn from_json(json: &[u8]) -> Result<Self, &'static str> {
         const DAMAGED: &str = "not a token as it is shared";
-        let written: Written<'_> = serde_json::from_slice(json).map_err(|_| DAMAGED)?;
+        let written: Written<'_> = json::object(json).map_err(|_| DAMAGED)?;
         if written.version != VERSION {
             return Err("a token as another version shares it");
         }

@@ -9,17 +9,19 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::store::Session;
 use super::{
-    refresh::{Inner, NoLock, RefreshToken, StoreOperation},
+    refresh::{Inner, NoLock, Session},
     state::State,
+    store::{LockedSession as _, StoreOperation},
+    stored::StoredSession,
 };
 use crate::{
     client::{Form, TokenEndpoint},
+    detached::detached,
     error::{Error, ErrorKind, Retry},
 };
 
-impl RefreshToken {
+impl Session {
     /// Signs out: forgets the session, in the store and in all caches of this process, and tells
     /// the server to revoke its tokens (RFC 7009) if it has a
     /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url), or its metadata say
@@ -32,13 +34,9 @@ impl RefreshToken {
     /// [retryable](Error::is_retryable), call it again.
     pub async fn logout(&self) -> Result<(), Error> {
         let inner = Arc::clone(&self.0);
-        // In a task of its own: whoever goes does not leave it half done.
-        let done = tokio::spawn(async move { inner.logout().await });
-        done.await.unwrap_or_else(|cause| {
-            let message = "the logout was interrupted";
-            let error = Error::build(ErrorKind::Interrupted, Retry::Later, message);
-            Err(error.interrupted_by(cause).done())
-        })
+        // A caller that goes away does not leave it half done.
+        let logout = async move { inner.logout().await };
+        detached(logout, "the logout was interrupted", Retry::Later).await
     }
 }
 
@@ -47,13 +45,13 @@ impl Inner {
         let mut state = self.state.lock().await;
         let locked = match self.lock().await {
             // Whoever takes so long is too late.
-            Err(NoLock::Busy) => self.lock_anew().await,
+            Err(NoLock::Busy) => self.take_over().await,
             locked => locked,
         };
         let mut locked = locked.ok();
-        let known = self.load(&mut state, locked.as_deref_mut()).await.ok();
+        let known = self.load(&mut state, locked.as_mut()).await.ok();
         let emptied = match &mut locked {
-            Some(locked) => match locked.save_boxed(None).await {
+            Some(locked) => match locked.save(None).await {
                 Ok(()) => true,
                 Err(cause) => {
                     self.warn(StoreOperation::Save, cause);
@@ -85,7 +83,7 @@ impl Inner {
 }
 
 impl Inner {
-    async fn revoke(&self, session: &Session) -> Result<(), Error> {
+    async fn revoke(&self, session: &StoredSession) -> Result<(), Error> {
         match &self.server.endpoints().await?.revocation {
             Some(revocation) => revoke(revocation, session).await,
             None => Ok(()),
@@ -95,7 +93,7 @@ impl Inner {
 
 /// The refresh token first: with it gone, most servers end the access token as well (RFC 7009
 /// §2.1). Both are tried.
-async fn revoke(revocation: &TokenEndpoint, session: &Session) -> Result<(), Error> {
+async fn revoke(revocation: &TokenEndpoint, session: &StoredSession) -> Result<(), Error> {
     let tell = |token: SecretString, hint| async move {
         let mut form = Form::default();
         form.push("token", token.expose_secret());

@@ -1,8 +1,9 @@
-//! Sessions: a user who has signed in, and the refresh token that goes on (RFC 6749 §6).
+//! Sessions: a user who has signed in, and the refresh token that continues it (RFC 6749 §6).
 
 mod logout;
 mod refresh;
 mod state;
 pub mod store;
+mod stored;
 
-pub use self::refresh::{RefreshToken, StoreError, StoreOperation};
+pub use self::refresh::Session;

@@ -1,4 +1,4 @@
-//! [`RefreshToken`]: a session goes on (RFC 6749 §6).
+//! [`Session`]: a session goes on (RFC 6749 §6).
 //!
 //! Many servers rotate refresh tokens (RFC 9700 §4.14): each is good for one exchange, its answer
 //! brings the next, and a second use of one is taken for theft and ends the session. Hence the
@@ -30,15 +30,20 @@ use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::Mutex;
 
-use super::state::State;
-use super::store::{Access, BusyStore, DamagedSession, ErasedLocked, ErasedStore, Session};
-use crate::token::{TokenRequest, TokenResponse, TokenSource};
+use super::{
+    state::State,
+    store::{
+        BusyStore, ErasedStore, Locked, LockedSession as _, OnStoreError, StoreError,
+        StoreOperation,
+    },
+    stored::{DamagedSession, StoredAccess, StoredSession},
+};
 use crate::{
-    cache::WeakTokenCache,
     client::{Endpoints, Form, Server, TokenEndpoint},
     clock::Clock,
+    detached::detached,
     error::{BoxError, Error, ErrorKind, OAuthError, OAuthErrorCode, Retry},
-    token::AccessToken,
+    token::{AccessToken, TokenRequest, TokenResponse, TokenSource, WeakTokenCache},
 };
 
 /// A signed-in session (RFC 6749 §6): a [`TokenSource`] that renews with a refresh token.
@@ -53,65 +58,27 @@ use crate::{
 /// connection that broke or a server that was silent: the token may have been used. What is refused,
 /// or could not be sent, does not count.
 #[derive(Clone)]
-pub struct RefreshToken(pub(super) Arc<Inner>);
+pub struct Session(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) server: Arc<Server>,
     scope: Option<String>,
     pub(super) store: Arc<dyn ErasedStore>,
     /// Called when the store fails.
-    warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    warn: OnStoreError,
     pub(super) state: Mutex<State>,
     pub(super) caches: std::sync::Mutex<Vec<WeakTokenCache>>,
-}
-
-/// A store that failed while the session goes on.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct StoreError {
-    /// What was being done.
-    pub doing: StoreOperation,
-    /// The store's own error.
-    pub cause: BoxError,
-}
-
-/// What a store failed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum StoreOperation {
-    /// Taking the lock.
-    Lock,
-    /// Reading the session.
-    Load,
-    /// Writing the session.
-    Save,
-}
-
-impl fmt::Display for StoreError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.doing {
-            StoreOperation::Lock => "the token store cannot be locked",
-            StoreOperation::Load => "the session cannot be read from the token store",
-            StoreOperation::Save => "the session cannot be written to the token store",
-        })
-    }
-}
-
-impl std::error::Error for StoreError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(self.cause.as_ref())
-    }
 }
 
 /// How often a refresh token is sent whose answer is lost.
 const MOST_SENDS: u8 = 2;
 
-impl RefreshToken {
+impl Session {
     pub(crate) fn new(
         server: Arc<Server>,
         scope: Option<String>,
         store: Arc<dyn ErasedStore>,
-        warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+        warn: OnStoreError,
     ) -> Self {
         Self(Arc::new(Inner {
             caches: std::sync::Mutex::default(),
@@ -125,14 +92,14 @@ impl RefreshToken {
 
     /// A session begins: it replaces what the store has.
     pub(crate) async fn begin(&self, response: &TokenResponse) {
-        let session = Session {
+        let session = StoredSession {
             refresh_token: response.refresh_token().cloned(),
             sends: 0,
-            access: Some(response.access(Clock::default().system_time())),
+            access: Some(StoredAccess::of(response, Clock::default().now())),
         };
         let mut state = self.0.state.lock().await;
-        let mut locked = self.0.lock_anew().await.ok();
-        let saving = self.0.save(&mut state, locked.as_deref_mut(), session);
+        let mut locked = self.0.take_over().await.ok();
+        let saving = self.0.save(&mut state, locked.as_mut(), session);
         if saving.await == Saved::Busy {
             // Somebody has signed in after that.
             state.unsaved = false;
@@ -159,15 +126,15 @@ enum Saved {
 }
 
 impl Inner {
-    pub(super) async fn lock(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
-        self.told(self.store.lock_boxed(false).await)
+    pub(super) async fn lock(&self) -> Result<Locked, NoLock> {
+        self.locked(self.store.lock_boxed().await)
     }
 
-    pub(super) async fn lock_anew(&self) -> Result<Box<dyn ErasedLocked>, NoLock> {
-        self.told(self.store.lock_boxed(true).await)
+    pub(super) async fn take_over(&self) -> Result<Locked, NoLock> {
+        self.locked(self.store.take_over_boxed().await)
     }
 
-    fn told<T>(&self, locked: Result<T, BoxError>) -> Result<T, NoLock> {
+    fn locked<T>(&self, locked: Result<T, BoxError>) -> Result<T, NoLock> {
         locked.map_err(|cause| {
             let why = match cause.is::<BusyStore>() {
                 true => NoLock::Busy,
@@ -178,22 +145,22 @@ impl Inner {
         })
     }
 
-    pub(super) fn warn(&self, doing: StoreOperation, cause: BoxError) {
-        (self.warn)(&StoreError { doing, cause });
+    pub(super) fn warn(&self, operation: StoreOperation, cause: BoxError) {
+        (self.warn)(&StoreError::new(operation, cause));
     }
 
     async fn save(
         &self,
         state: &mut State,
-        locked: Option<&mut (dyn ErasedLocked + 'static)>,
-        session: Session,
+        locked: Option<&mut Locked>,
+        session: StoredSession,
     ) -> Saved {
         state.known = Some(session);
         state.unsaved = true;
         let Some(locked) = locked else {
             return Saved::No;
         };
-        match locked.save_boxed(state.known.as_ref()).await {
+        match locked.save(state.known.as_ref()).await {
             Ok(()) => {
                 state.is_stored();
                 state.uncounted = false;
@@ -212,8 +179,8 @@ impl Inner {
     async fn count(
         &self,
         state: &mut State,
-        locked: Option<&mut (dyn ErasedLocked + 'static)>,
-        session: Session,
+        locked: Option<&mut Locked>,
+        session: StoredSession,
     ) -> Saved {
         let newer = state.unsaved;
         let saved = self.save(state, locked, session).await;
@@ -227,10 +194,10 @@ impl Inner {
     pub(super) async fn load(
         &self,
         state: &mut State,
-        locked: Option<&mut (dyn ErasedLocked + 'static)>,
-    ) -> Result<Session, Error> {
+        locked: Option<&mut Locked>,
+    ) -> Result<StoredSession, Error> {
         let missing = match locked {
-            Some(locked) => match locked.load_boxed().await {
+            Some(locked) => match locked.load().await {
                 Ok(session) => {
                     state.meet(session);
                     required("there is no session: nobody is signed in")
@@ -278,15 +245,15 @@ impl Inner {
                 let own = state.known.as_ref().filter(|_| state.unsaved);
                 let own = own.and_then(|own| own.access.as_ref());
                 let own = own.filter(|own| is_newer(own, request));
-                let own = own.map(Access::response).transpose()?;
+                let own = own.map(StoredAccess::response).transpose()?;
                 return own.map(Some).ok_or_else(store_is_busy);
             }
             locked => locked.ok(),
         };
-        let session = self.load(&mut state, locked.as_deref_mut()).await?;
+        let session = self.load(&mut state, locked.as_mut()).await?;
         if let Some(access) = session.access.as_ref().filter(|a| is_newer(a, request)) {
             if state.unsaved {
-                self.save(&mut state, locked.as_deref_mut(), session.clone())
+                self.save(&mut state, locked.as_mut(), session.clone())
                     .await;
             }
             return access.response().map(Some);
@@ -303,28 +270,28 @@ impl Inner {
         let Some(endpoints) = endpoints else {
             return Ok(None);
         };
-        let sent = Session {
+        let sent = StoredSession {
             sends: session.sends + 1,
             ..session.clone()
         };
         let before = (state.unsaved, state.uncounted);
-        let counted = self.count(&mut state, locked.as_deref_mut(), sent).await;
+        let counted = self.count(&mut state, locked.as_mut(), sent).await;
         if counted == Saved::Busy {
             // Nothing is sent, so nothing is to be counted. It may be written there all the same.
-            self.count(&mut state, locked.as_deref_mut(), session).await;
+            self.count(&mut state, locked.as_mut(), session).await;
             (state.unsaved, state.uncounted) = before;
             return Err(store_is_busy());
         }
         match self.exchange(&refresh_token, &endpoints.token).await {
             Ok(response) => {
-                let next = Session {
+                let next = StoredSession {
                     // None comes back: the old one stays good (RFC 6749 §6).
                     refresh_token: response.refresh_token().cloned().or(Some(refresh_token)),
                     sends: 0,
-                    access: Some(response.access(Clock::default().system_time())),
+                    access: Some(StoredAccess::of(&response, Clock::default().now())),
                 };
                 // A store that is busy has lost the lock: the next question shows who has the newer one.
-                self.save(&mut state, locked.as_deref_mut(), next).await;
+                self.save(&mut state, locked.as_mut(), next).await;
                 Ok(Some(response))
             }
             // A refusal, or nothing sent: this time it has not been used up.
@@ -332,19 +299,19 @@ impl Inner {
                 let refusal = refusal(&error);
                 if matches!(refusal, Some(Refusal::Said)) {
                     // Nobody is to send it again, in no process.
-                    let over = Session {
+                    let over = StoredSession {
                         refresh_token: None,
                         sends: 0,
                         ..session
                     };
-                    let saved = self.save(&mut state, locked.as_deref_mut(), over).await;
+                    let saved = self.save(&mut state, locked.as_mut(), over).await;
                     if saved == Saved::Busy {
                         // The session goes on: it is another that was refused.
                         (state.unsaved, state.uncounted) = (false, false);
                         return Err(store_is_busy());
                     }
                 } else {
-                    self.count(&mut state, locked.as_deref_mut(), session).await;
+                    self.count(&mut state, locked.as_mut(), session).await;
                 }
                 if refusal.is_none() {
                     return Err(error);
@@ -370,20 +337,16 @@ impl Inner {
     }
 }
 
-impl TokenSource for RefreshToken {
+impl TokenSource for Session {
     async fn fetch(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         let inner = Arc::clone(&self.0);
-        // Its own task: see above.
-        let exchange = tokio::spawn(async move { inner.renew(request).await });
-        exchange.await.unwrap_or_else(|error| {
-            let message = "the exchange of the refresh token was interrupted";
-            let error =
-                Error::build(ErrorKind::Interrupted, Retry::Later, message).interrupted_by(error);
-            Err(error.done())
-        })
+        // Neither a caller that goes away nor a time limit ends it halfway.
+        let exchange = async move { inner.renew(request).await };
+        let interrupted = "the exchange of the refresh token was interrupted";
+        detached(exchange, interrupted, Retry::Later).await
     }
 
-    fn attached(&self, cache: WeakTokenCache) {
+    fn on_attach(&self, cache: WeakTokenCache) {
         let mut caches = self.0.caches.lock().unwrap_or_else(PoisonError::into_inner);
         caches.retain(WeakTokenCache::is_alive);
         caches.push(cache);
@@ -401,9 +364,9 @@ impl Inner {
     }
 }
 
-impl fmt::Debug for RefreshToken {
+impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RefreshToken")
+        f.debug_struct("Session")
             .field("server", &self.0.server)
             .field("scope", &self.0.scope)
             .finish_non_exhaustive()
@@ -412,7 +375,7 @@ impl fmt::Debug for RefreshToken {
 
 /// Whether an access token of the store is of use to a cache that asks for one: another one than
 /// the cache has, and not over.
-fn is_newer(access: &Access, request: &TokenRequest) -> bool {
+fn is_newer(access: &StoredAccess, request: &TokenRequest) -> bool {
     let known = [&request.previous, &request.rejected];
     let known = known.into_iter().flatten();
     let is_other = known

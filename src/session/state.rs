@@ -2,13 +2,13 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::store::Session;
+use super::stored::StoredSession;
 
 /// Invariant: a session that the store has not taken replaces only what it came from.
 #[derive(Default)]
 pub(super) struct State {
     /// The session as it was last read or written: it serves on while the store fails.
-    pub(super) known: Option<Session>,
+    pub(super) known: Option<StoredSession>,
     /// The store has not taken that yet, although it is newer than what the store had.
     pub(super) unsaved: bool,
     /// The access token that the store had when this process saw it last: each exchange has its own,
@@ -17,7 +17,7 @@ pub(super) struct State {
     /// The store may not know how often that was sent; it is no newer otherwise.
     pub(super) uncounted: bool,
     /// What the server could not be told yet that it is over.
-    pub(super) unrevoked: Option<Session>,
+    pub(super) unrevoked: Option<StoredSession>,
 }
 
 impl State {
@@ -29,7 +29,7 @@ impl State {
     }
 
     /// The store has `session`.
-    pub(super) fn meet(&mut self, mut session: Option<Session>) {
+    pub(super) fn meet(&mut self, mut session: Option<StoredSession>) {
         if self.unsaved && !self.is_replaced_by(session.as_ref()) {
             return;
         }
@@ -45,7 +45,7 @@ impl State {
 
     /// Whether the store has gone on without what it has not taken: somebody has signed out, has signed
     /// in anew, or has gone on from what it had. Who was refused that, or has sent it in vain, has not.
-    fn is_replaced_by(&self, session: Option<&Session>) -> bool {
+    fn is_replaced_by(&self, session: Option<&StoredSession>) -> bool {
         let there = session.and_then(|session| session.access.as_ref());
         match &self.stored {
             Some(stored) => {
@@ -61,7 +61,7 @@ impl State {
     }
 }
 
-fn same(one: &Session, other: &Session) -> bool {
+fn same(one: &StoredSession, other: &StoredSession) -> bool {
     match (&one.refresh_token, &other.refresh_token) {
         (Some(one), Some(other)) => one.expose_secret() == other.expose_secret(),
         _ => false,

@@ -5,19 +5,55 @@ use std::{fmt, sync::Arc};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use super::{AuthorizationCode, Config, callback::OF_ANSWERS, pkce::Method};
+use super::{
+    authorization_code::{AuthorizationCode, Config},
+    callback::OF_ANSWERS,
+    pkce::Method,
+};
 use crate::{
     client::{
-        ClientAuth, ClientSettings, HttpClient, Parameters, Place, check_params, check_scopes,
-        scopes,
+        ClientAuth, ClientSettings, Issuer, Params, Place, Placement, RequestKind, check_scopes,
+        client_setters, scopes,
     },
     error::ConfigError,
     secure_url,
-    session::{
-        StoreError,
-        store::{ErasedStore, TokenStore},
-    },
+    session::store::{ErasedStore, OnStoreError, StoreError, TokenStore},
 };
+
+impl AuthorizationCode {
+    /// Starts with what every client has: the server's two endpoints, in full, and the client's id.
+    /// Nothing is checked until [`build`](AuthorizationCodeBuilder::build).
+    pub fn builder(
+        authorization_url: impl Into<String>,
+        token_url: impl Into<String>,
+        client_id: impl Into<String>,
+    ) -> AuthorizationCodeBuilder {
+        let place = Place::At(Ok(token_url.into()));
+        let builder = AuthorizationCodeBuilder::new(place, client_id.into());
+        builder.authorization_url(Ok(authorization_url.into()))
+    }
+
+    /// Starts with the server's [issuer](Issuer) instead of its endpoints: where those are, how the
+    /// client proves itself there unless [`client_auth`](AuthorizationCodeBuilder::client_auth)
+    /// says so, and whether logins are [pushed](Self::start), is asked for with the first login, or
+    /// the first token (RFC 8414).
+    ///
+    /// ```
+    /// use bearer_auth::AuthorizationCode;
+    ///
+    /// let auth = AuthorizationCode::discover("https://idp.example", "client-id")
+    ///     .redirect_uri("https://app.example/callback")
+    ///     .scope("openid offline_access")
+    ///     .build()?;
+    /// # Ok::<(), bearer_auth::ConfigError>(())
+    /// ```
+    pub fn discover(
+        issuer: impl Into<Issuer>,
+        client_id: impl Into<String>,
+    ) -> AuthorizationCodeBuilder {
+        AuthorizationCodeBuilder::new(Place::Of(issuer.into()), client_id.into())
+    }
+}
 
 /// See [`AuthorizationCode::builder`].
 #[must_use]
@@ -26,24 +62,26 @@ pub struct AuthorizationCodeBuilder {
     redirect_uri: String,
     scopes: Vec<String>,
     token_scopes: Vec<String>,
-    params: Vec<(String, SecretString)>,
-    token_params: Vec<(String, SecretString)>,
+    params: Params,
+    token_params: Params,
     challenge: Result<Method, ConfigError>,
     store: Option<Arc<dyn ErasedStore>>,
-    warn: Arc<dyn Fn(&StoreError) + Send + Sync>,
+    warn: OnStoreError,
     /// The provider cannot do without redirect URI and scope, although the grant can.
     wants_both: bool,
 }
 
+client_setters!(AuthorizationCodeBuilder);
+
 impl AuthorizationCodeBuilder {
-    pub(super) fn new(place: Place, client_id: String) -> Self {
+    fn new(place: Place, client_id: String) -> Self {
         Self {
             client: ClientSettings::new(place, client_id, SecretString::default()),
             redirect_uri: String::new(),
             scopes: Vec::new(),
             token_scopes: Vec::new(),
-            params: Vec::new(),
-            token_params: Vec::new(),
+            params: Params::default(),
+            token_params: Params::default(),
             challenge: Ok(Method::S256),
             store: None,
             warn: Arc::new(|_| {}),
@@ -56,7 +94,7 @@ impl AuthorizationCodeBuilder {
         self
     }
 
-    pub(super) fn authorization_url(mut self, url: Result<String, ConfigError>) -> Self {
+    fn authorization_url(mut self, url: Result<String, ConfigError>) -> Self {
         self.client.server.authorization_url = Some(url);
         self
     }
@@ -77,13 +115,6 @@ impl AuthorizationCodeBuilder {
     /// secret that many know is none, and PKCE protects their logins.
     pub fn client_secret(mut self, secret: impl Into<SecretString>) -> Self {
         self.client.client_secret = secret.into();
-        self
-    }
-
-    /// How the client proves itself. Default: [`ClientAuth::basic`] with a secret, and
-    /// [`ClientAuth::none`] without.
-    pub fn client_auth(mut self, auth: ClientAuth) -> Self {
-        self.client.auth.push(auth);
         self
     }
 
@@ -113,19 +144,13 @@ impl AuthorizationCodeBuilder {
     /// A further parameter of the authorization URL: `prompt`, `audience`; several `resource`s are
     /// several parameters. Whoever sees the URL sees it.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.params.push((name.into(), value.into()));
+        self.params.push(name, value);
         self
     }
 
     /// A further parameter of the token request.
     pub fn token_param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.token_params.push((name.into(), value.into()));
-        self
-    }
-
-    /// A further header of the token request.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.client.headers.push((name.into(), value.into()));
+        self.token_params.push(name, value);
         self
     }
 
@@ -170,7 +195,7 @@ impl AuthorizationCodeBuilder {
     }
 
     /// Where the server is told that a session is over (RFC 7009), by
-    /// [`RefreshToken::logout`](crate::RefreshToken::logout). Default: where its metadata say, and
+    /// [`Session::logout`](crate::Session::logout). Default: where its metadata say, and
     /// without any it is not told.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.client.server.revocation_url = Some(url.into());
@@ -208,26 +233,6 @@ impl AuthorizationCodeBuilder {
         self
     }
 
-    /// An answer without `token_type` is an error, as it is by RFC 6749 §5.1. Default: it counts
-    /// as `Bearer`.
-    pub fn strict_token_type(mut self) -> Self {
-        self.client.reading.strict_token_type = true;
-        self
-    }
-
-    /// A further value of `token_type` that means `Bearer`.
-    pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
-        self.client.reading.bearer_aliases.push(token_type.into());
-        self
-    }
-
-    /// What sends the token requests. Default: [`ReqwestClient`](crate::endpoint::ReqwestClient)
-    /// with the feature `reqwest`; without it, one must be given.
-    pub fn http_client(mut self, client: impl HttpClient) -> Self {
-        self.client.http = Some(Arc::new(client));
-        self
-    }
-
     /// Checks everything. Does no I/O.
     ///
     /// # Errors
@@ -235,12 +240,12 @@ impl AuthorizationCodeBuilder {
     /// The first setting that cannot work, by name, with the remedy.
     pub fn build(self) -> Result<AuthorizationCode, ConfigError> {
         let is_public = self.client.client_secret.expose_secret().is_empty();
-        let usual = if is_public {
+        let default = if is_public {
             ClientAuth::none()
         } else {
             ClientAuth::basic()
         };
-        let server = self.client.build(usual)?;
+        let server = self.client.build(default)?;
         let challenge = self.challenge?;
         let auth = &server.client.auth;
         let is_public = (is_public && !auth.has_key()) || auth.is_none();
@@ -261,13 +266,13 @@ impl AuthorizationCodeBuilder {
         check_redirect_uri(&self.redirect_uri)?;
         check_scopes("scope", &self.scopes)?;
         check_scopes("token_scope", &self.token_scopes)?;
-        check_own(&self.params, Parameters::Query)?;
-        check_own(&self.token_params, Parameters::Body)?;
-        if let Some(told) = server.told() {
-            check_query("token_url", &told.token.url, &self.token_params)?;
-            if let Some(url) = &told.authorization {
-                check_query("authorization_url", url, &self.params)?;
-            }
+        let kind = RequestKind::Login;
+        self.params.check(kind, Placement::Query, &[])?;
+        self.token_params.check(kind, Placement::Body, &[])?;
+        server.check_token_query(&self.token_params, kind, |_| false)?;
+        if let Some(url) = server.configured().and_then(|it| it.authorization.as_ref()) {
+            let field = "authorization_url";
+            self.params.check_query(field, url, kind, |_| false)?;
         }
         Ok(AuthorizationCode(Arc::new(Config {
             server: Arc::new(server),
@@ -281,51 +286,6 @@ impl AuthorizationCodeBuilder {
             warn: self.warn,
         })))
     }
-}
-
-/// Parameters that a login sets by itself, in either request.
-const OURS: [&str; 12] = [
-    "response_type",
-    "client_id",
-    "client_secret",
-    "redirect_uri",
-    "scope",
-    "state",
-    "code_challenge",
-    "code_challenge_method",
-    "request_uri",
-    "grant_type",
-    "code",
-    "code_verifier",
-];
-
-pub(super) fn check_own(
-    params: &[(String, SecretString)],
-    place: Parameters,
-) -> Result<(), ConfigError> {
-    let names = check_params(params, place, &[])?;
-    match names.iter().find(|name| OURS.contains(name)) {
-        None => Ok(()),
-        Some(name) => {
-            let problem = format!("`{name}` is set by the login itself");
-            Err(ConfigError::new("param", problem))
-        }
-    }
-}
-
-/// No parameter is sent twice (RFC 6749 §3.1): not beside one of the endpoint's own query either.
-pub(super) fn check_query(
-    field: &'static str,
-    url: &Url,
-    params: &[(String, SecretString)],
-) -> Result<(), ConfigError> {
-    let is_given = |name: &str| params.iter().any(|(given, _)| given == name);
-    let mut names = url.query_pairs().map(|(name, _)| name);
-    if names.any(|name| OURS.contains(&&*name) || is_given(&name)) {
-        let problem = "its query has a parameter that is sent anyway; take it out";
-        return Err(ConfigError::new(field, problem));
-    }
-    Ok(())
 }
 
 /// RFC 6749 §3.1.2, RFC 8252 §7: absolute, without a fragment; `https`, a scheme of the program's

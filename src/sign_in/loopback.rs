@@ -27,15 +27,13 @@ use tokio::{
 use url::{Host, Url};
 
 use super::{
-    AuthorizationCode, callback, landing,
-    pending::{Login, PendingLogin},
+    authorization_code::AuthorizationCode, callback, landing, login::Login, pending::PendingLogin,
     start::cannot,
 };
-
 use crate::{
     clock::Clock,
     error::{Error, ErrorKind, Retry},
-    session::RefreshToken,
+    session::Session,
 };
 
 /// How long a person may take.
@@ -64,7 +62,7 @@ impl AuthorizationCode {
     /// Those of [`start`](Self::start) and of [`PendingLogin::finish`]; [`ErrorKind::Timeout`] when
     /// nobody has come back in time; [`ErrorKind::SignIn`] if the port cannot be had, or the
     /// redirect URI is not loopback's.
-    pub async fn login_on_loopback(&self, open: impl FnOnce(&str)) -> Result<RefreshToken, Error> {
+    pub async fn login_on_loopback(&self, open: impl FnOnce(&str)) -> Result<Session, Error> {
         self.login_on_loopback_with(Login::new(), PATIENCE, open)
             .await
     }
@@ -81,7 +79,7 @@ impl AuthorizationCode {
         login: Login,
         patience: Duration,
         open: impl FnOnce(&str),
-    ) -> Result<RefreshToken, Error> {
+    ) -> Result<Session, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         let clock = Clock::default();
         let (listener, redirect_uri) = listen(&self.0.redirect_uri).await?;
@@ -145,7 +143,7 @@ struct Return {
 }
 
 /// Waits for the answer, makes the exchange, and shows how it went.
-async fn answer(listener: TcpListener, pending: PendingLogin) -> Result<RefreshToken, Error> {
+async fn answer(listener: TcpListener, pending: PendingLogin) -> Result<Session, Error> {
     let pending = Arc::new(pending);
     let (returns, mut returned) = mpsc::channel(1);
     let mut connections = JoinSet::new();

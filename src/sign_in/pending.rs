@@ -4,93 +4,19 @@ use std::{fmt, sync::Arc};
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
-use url::Url;
 
 use super::{
-    AuthorizationCode,
-    builder::{check_own, check_query},
-    callback,
-    callback::Expected,
+    authorization_code::AuthorizationCode,
+    callback::{self, Expected},
     pkce::Verifier,
 };
 use crate::{
-    client::{Form, Parameters},
-    error::{BoxError, ConfigError, Error, ErrorKind, Retry},
-    secure_url,
-    session::RefreshToken,
+    client::Form,
+    detached::detached,
+    error::{BoxError, Error, Retry},
+    json, secure_url,
+    session::Session,
 };
-
-/// What one login needs beyond its client's settings: see
-/// [`AuthorizationCode::start_with`].
-#[derive(Clone, Default)]
-#[must_use]
-pub struct Login {
-    pub(super) state: Option<SecretString>,
-    pub(super) payload: Option<String>,
-    pub(super) verifier: Option<SecretString>,
-    pub(super) params: Vec<(String, SecretString)>,
-}
-
-impl Login {
-    /// Nothing special.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Something of the program's own, the page to go back to, say: it travels behind the random
-    /// part of `state`, for all to read, and comes back from
-    /// [`PendingLogin::payload`]. An answer with another one is refused.
-    pub fn payload(mut self, payload: impl Into<String>) -> Self {
-        self.payload = Some(payload.into());
-        self
-    }
-
-    /// The whole `state`, in place of a random one. It has to be as hard to guess (RFC 6749
-    /// §10.12), and may be used for one login only.
-    pub fn state(mut self, state: impl Into<SecretString>) -> Self {
-        self.state = Some(state.into());
-        self
-    }
-
-    /// The code verifier (RFC 7636 §4.1), in place of a random one: 43 to 128 characters of
-    /// `A-Z a-z 0-9 - . _ ~`, for one login only.
-    pub fn code_verifier(mut self, verifier: impl Into<SecretString>) -> Self {
-        self.verifier = Some(verifier.into());
-        self
-    }
-
-    /// A further parameter of the authorization URL: `login_hint`, `prompt`. It replaces the
-    /// client's of that name.
-    pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        self.params.push((name.into(), value.into()));
-        self
-    }
-
-    pub(super) fn check(&self, authorization_url: &Url) -> Result<(), ConfigError> {
-        if let Some(verifier) = &self.verifier {
-            Verifier::given(verifier.clone())?;
-        }
-        let state = self.state.as_ref().map(ExposeSecret::expose_secret);
-        if state.is_some_and(str::is_empty) {
-            let problem = "empty; leave it out, and a random one is made";
-            return Err(ConfigError::new("state", problem));
-        }
-        if state.is_some() && self.payload.is_some() {
-            let problem = "a state of one's own carries its payload by itself";
-            return Err(ConfigError::new("payload", problem));
-        }
-        check_query("param", authorization_url, &self.params)?;
-        check_own(&self.params, Parameters::Query)
-    }
-}
-
-/// Without the state and the verifier.
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").finish_non_exhaustive()
-    }
-}
 
 /// A login that waits for the person: see [`AuthorizationCode::start`].
 ///
@@ -175,21 +101,17 @@ impl PendingLogin {
     /// sent twice (RFC 6749 §4.1.2): the person has to start anew.
     /// [`ErrorKind::NoRuntime`] outside a tokio runtime. Dropping the future does not stop the
     /// exchange: a session that is kept in a store is there.
-    pub async fn finish(self, callback: &str) -> Result<RefreshToken, Error> {
+    pub async fn finish(self, callback: &str) -> Result<Session, Error> {
         let code = self.code(callback)?;
         Arc::new(self).redeem(code).await
     }
 
     /// The exchange in a task of its own: a browser that goes away, or a time that is over, does not
     /// lose what the code was sent for.
-    pub(super) async fn redeem(self: Arc<Self>, code: SecretString) -> Result<RefreshToken, Error> {
-        let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
-        let exchange = runtime.spawn(async move { self.exchange(code).await });
-        exchange.await.unwrap_or_else(|cause| {
-            let message = "the exchange of the code was interrupted";
-            let error = Error::build(ErrorKind::Interrupted, Retry::Never, message);
-            Err(error.interrupted_by(cause).done())
-        })
+    pub(super) async fn redeem(self: Arc<Self>, code: SecretString) -> Result<Session, Error> {
+        let exchange = async move { self.exchange(code).await };
+        let interrupted = "the exchange of the code was interrupted";
+        detached(exchange, interrupted, Retry::Never).await
     }
 
     pub(super) fn code(&self, callback: &str) -> Result<SecretString, Error> {
@@ -202,7 +124,7 @@ impl PendingLogin {
         callback::code(callback, &expected)
     }
 
-    async fn exchange(&self, code: SecretString) -> Result<RefreshToken, Error> {
+    async fn exchange(&self, code: SecretString) -> Result<Session, Error> {
         let config = &self.client.0;
         let mut form = Form::default();
         form.push("grant_type", "authorization_code");
@@ -212,9 +134,7 @@ impl PendingLogin {
             form.push("code_verifier", self.verifier.expose_secret());
         }
         form.push("scope", &config.token_scopes.join(" "));
-        for (name, value) in &config.token_params {
-            form.push(name.clone(), value.expose_secret());
-        }
+        config.token_params.add_to(&mut form);
         let endpoints = config.server.endpoints().await?;
         let response = endpoints.token.ask_briefly(form).await?;
         let session = self.client.session();
@@ -231,8 +151,7 @@ impl AuthorizationCode {
     ///
     /// The text is damaged, or of another client's login.
     pub fn resume(&self, saved: &str) -> Result<PendingLogin, BoxError> {
-        // Its own words may show what it read.
-        let saved: Saved = serde_json::from_str(saved).map_err(|_| "not a saved login")?;
+        let saved: Saved = json::object(saved.as_bytes()).map_err(|_| "not a saved login")?;
         let server = &self.0.server;
         if saved.version != VERSION
             || saved.server != server.name()

@@ -8,15 +8,15 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{
-    AuthorizationCode, Config,
-    builder::check_query,
-    pending::{Login, PendingLogin},
+    authorization_code::{AuthorizationCode, Config},
+    login::Login,
+    pending::PendingLogin,
     pkce::{Verifier, random},
 };
 use crate::{
-    client::{Form, TokenEndpoint},
+    client::{Form, Params, RequestKind, TokenEndpoint},
     error::{BoxError, Error, ErrorKind, Retry},
-    secure_url,
+    json, secure_url,
 };
 
 impl AuthorizationCode {
@@ -59,7 +59,10 @@ impl AuthorizationCode {
         let unsendable = |error| cannot("the login cannot be sent", error);
         login.check(authorization).map_err(unsendable)?;
         // Of an endpoint that `build` could not know yet.
-        check_query("param", authorization, &config.params).map_err(unsendable)?;
+        let kind = RequestKind::Login;
+        (config.params)
+            .check_query("param", authorization, kind, |_| false)
+            .map_err(unsendable)?;
         let verifier = match login.verifier {
             Some(given) => Verifier::given(given).map_err(unsendable)?,
             None => Verifier::random(),
@@ -95,7 +98,7 @@ fn parameters(
     redirect_uri: &str,
     state: &SecretString,
     verifier: &Verifier,
-    params: &[(String, SecretString)],
+    params: &Params,
 ) -> Form {
     let mut form = Form::default();
     form.push("response_type", "code");
@@ -110,11 +113,11 @@ fn parameters(
         form.push("code_challenge", &challenge);
         form.push("code_challenge_method", method);
     }
-    let replaced = |name: &str| params.iter().any(|(known, _)| known == name);
-    let usual = config.params.iter().filter(|(name, _)| !replaced(name));
-    for (name, value) in usual.chain(params) {
-        form.push(name.clone(), value.expose_secret());
+    let configured = config.params.iter();
+    for (name, value) in configured.filter(|(name, _)| !params.contains(name)) {
+        form.push(name.to_owned(), value.expose_secret());
     }
+    params.add_to(&mut form);
     form
 }
 
@@ -128,8 +131,7 @@ struct Pushed {
 /// Sends the parameters to the server; what is left for the browser is a reference to them.
 async fn pushed_form(endpoint: &TokenEndpoint, form: Form) -> Result<Form, Error> {
     let answer = endpoint.tell(form).await?;
-    // Its own errors quote the text.
-    let pushed: Option<Pushed> = serde_json::from_slice(&answer).ok();
+    let pushed: Option<Pushed> = json::object(&answer).ok();
     let good = |pushed: &Pushed| {
         let lives = pushed.expires_in.as_f64().is_some_and(|life| life > 0.0);
         lives && !pushed.request_uri.is_empty()

@@ -1,7 +1,7 @@
 //! [`AccessToken`]: a token, ready to be put on a request.
 //!
 //! The header value is built when the token arrives, once for each thread that may clone it at the
-//! same time ([`Spread`]), over memory that is wiped when the last clone is gone; `expose_secret`
+//! same time ([`PerCore`]), over memory that is wiped when the last clone is gone; `expose_secret`
 //! is a slice of it, so there is no further copy to forget.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     clock::Moment,
-    per_core::{Alone, Spread},
+    per_core::{CacheAligned, PerCore},
 };
 
 /// An access token (RFC 6749 §1.4) and the header that carries it.
@@ -37,23 +37,28 @@ pub(crate) struct TokenId(u64);
 
 struct Inner {
     header_name: HeaderName,
-    header_value: Spread<HeaderValue>,
+    header_value: PerCore<HeaderValue>,
     /// Where in the header value the token starts: behind the scheme and one space.
     secret_at: usize,
-    expires_at: Option<Moment>,
+    /// The moment that the lifetime counts from, and its length.
+    lifetime: Option<(Moment, Duration)>,
     scope: Option<Box<str>>,
 }
 
 impl AccessToken {
-    pub(crate) fn new(header: Header, scope: Option<Box<str>>, expires_at: Option<Moment>) -> Self {
+    pub(crate) fn new(
+        header: Header,
+        scope: Option<Box<str>>,
+        lifetime: Option<(Moment, Duration)>,
+    ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self {
             id: TokenId(NEXT.fetch_add(1, Ordering::Relaxed)),
             inner: Arc::new(Inner {
                 header_name: header.name,
-                header_value: Spread::new(header.value, another),
+                header_value: PerCore::new(header.value, another),
                 secret_at: header.secret_at,
-                expires_at,
+                lifetime,
                 scope,
             }),
         }
@@ -96,7 +101,7 @@ impl AccessToken {
 
     /// When the token ends, by the server's word; `None` if it did not say.
     pub fn expires_at(&self) -> Option<SystemTime> {
-        self.inner.expires_at.and_then(Moment::system_time)
+        self.end().and_then(Moment::system_time)
     }
 
     /// The scope that was granted, if the server said so: it may be narrower than what was asked
@@ -113,8 +118,19 @@ impl AccessToken {
         std::str::from_utf8(scheme).unwrap_or_default()
     }
 
-    pub(crate) fn is_over(&self, now: Moment) -> bool {
-        self.inner.expires_at.is_some_and(|end| now.reached(end))
+    /// Returns the moment that the lifetime counts from, and its length; `None` without an expiry.
+    pub(crate) fn lifetime(&self) -> Option<(Moment, Duration)> {
+        self.inner.lifetime
+    }
+
+    fn end(&self) -> Option<Moment> {
+        let (anchor, lifetime) = self.inner.lifetime?;
+        Some(anchor.after(lifetime))
+    }
+
+    /// Whether the token has expired.
+    pub(crate) fn is_expired(&self, now: Moment) -> bool {
+        self.end().is_some_and(|end| now.reached(end))
     }
 
     /// Whether both carry the same token on the wire.
@@ -144,7 +160,6 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    #[cfg(feature = "redis")]
     pub(crate) fn name(&self) -> &HeaderName {
         &self.name
     }
@@ -187,7 +202,7 @@ impl Header {
 /// A header value over memory that is wiped, with a reference count that has its cache line for
 /// itself.
 fn sensitive(value: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
-    let bytes = Bytes::from_owner(Alone(value));
+    let bytes = Bytes::from_owner(CacheAligned(value));
     let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -199,7 +214,7 @@ fn another(value: &HeaderValue) -> HeaderValue {
     sensitive(copy).unwrap_or_else(|| value.clone())
 }
 
-impl AsRef<[u8]> for Alone<Zeroizing<Vec<u8>>> {
+impl AsRef<[u8]> for CacheAligned<Zeroizing<Vec<u8>>> {
     fn as_ref(&self) -> &[u8] {
         &self.0
     }

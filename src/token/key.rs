@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 
 /// Names a token among all that share a Redis: processes with the same key share one token.
@@ -91,10 +90,4 @@ impl Digest {
     pub(crate) fn done(self) -> TokenKey {
         TokenKey(self.hash.finalize().into())
     }
-}
-
-/// Further parameters, for [`Digest::with_pairs`].
-pub(crate) fn secrets(params: &[(String, SecretString)]) -> impl Iterator<Item = (&str, &[u8])> {
-    let params = params.iter();
-    params.map(|(name, value)| (name.as_str(), value.expose_secret().as_bytes()))
 }

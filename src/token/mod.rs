@@ -4,18 +4,22 @@ pub(crate) mod access_token;
 pub(crate) mod challenge;
 #[cfg(feature = "redis")]
 mod key;
+mod lifetime;
 mod response;
 mod source;
 
 #[cfg(feature = "redis")]
-pub use self::key::TokenKey;
+pub(crate) use self::key::Digest;
 #[cfg(feature = "redis")]
-pub(crate) use self::key::{Digest, secrets};
+pub use self::key::TokenKey;
 pub use self::{
     access_token::AccessToken,
     response::{TokenResponse, TokenResponseBuilder},
-    source::{FetchReason, TokenRequest, TokenSource},
+    source::{FetchReason, TokenRequest, TokenSource, WeakTokenCache},
 };
 pub(crate) use self::{
-    access_token::TokenId, challenge::challenges, response::Arrived, source::ErasedSource,
+    access_token::TokenId,
+    challenge::challenges,
+    lifetime::max_refresh_window,
+    source::{ErasedSource, Forget},
 };

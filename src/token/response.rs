@@ -8,11 +8,13 @@ use std::{
 use http::{HeaderName, header};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::access_token::{AccessToken, Header};
+use super::{
+    access_token::{AccessToken, Header},
+    lifetime::MAX_LIFETIME,
+};
 use crate::{
     clock::{Moment, nanos},
     error::{Error, ErrorKind, Retry},
-    session::store::Access,
 };
 
 /// A token as it came from its [`TokenSource`](crate::TokenSource).
@@ -69,93 +71,48 @@ impl TokenResponse {
         self.refresh_token.as_ref()
     }
 
-    /// The header, the scheme in front of the token, and the token.
-    #[cfg(feature = "redis")]
+    /// Returns the header, the scheme in front of the token, and the token.
     pub(crate) fn header(&self) -> (&HeaderName, &str, &str) {
         let (scheme, token) = self.header.parts();
         (self.header.name(), scheme, token)
     }
 
-    /// Its whole lifetime, and what is left of it at `now`; asked for at `asked_at`.
-    #[cfg(feature = "redis")]
-    pub(crate) fn life(
-        &self,
-        asked_at: Moment,
-        now: Moment,
-    ) -> (Option<Duration>, Option<Duration>) {
-        let anchor = self.age.map_or(asked_at, |age| now.before(age));
-        match self.expiry {
-            Expiry::Unknown => (None, None),
-            Expiry::In(lifetime) => {
-                let lifetime = lifetime.min(LONGEST_LIFETIME);
-                (Some(lifetime), Some(now.until(anchor.after(lifetime))))
-            }
+    /// Returns the lifetime: the moment it counts from, and its length; `None` if it is unknown.
+    /// This is the one place that decides it. `requested_at` is when the source was called, `now`
+    /// when it answered.
+    pub(crate) fn lifetime(&self, requested_at: Moment, now: Moment) -> Option<(Moment, Duration)> {
+        let (anchor, lifetime) = match self.expiry {
+            Expiry::Unknown => return None,
+            Expiry::In(lifetime) => (self.anchor(requested_at, now), lifetime),
             Expiry::At(end) => {
                 let end = end
                     .duration_since(SystemTime::UNIX_EPOCH)
                     .unwrap_or_default();
                 let left = Duration::from_nanos(nanos(end).saturating_sub(now.wall));
-                (Some(left), Some(left))
+                (now, left)
             }
-        }
-    }
-
-    /// What a session keeps of it. `now`: when it was asked for, or a moment later.
-    pub(crate) fn access(&self, now: SystemTime) -> Access {
-        let expires_at = match self.expiry {
-            Expiry::Unknown => None,
-            Expiry::In(lifetime) => now.checked_add(lifetime.min(LONGEST_LIFETIME)),
-            Expiry::At(end) => Some(end),
         };
-        let (scheme, token) = self.header.parts();
-        Access {
-            token: token.into(),
-            scheme: scheme.to_owned(),
-            expires_at,
-            since: now,
-            scope: self.scope.as_deref().map(str::to_owned),
-        }
+        Some((anchor, lifetime.min(MAX_LIFETIME)))
     }
 
-    /// The token and its lifetime: anchor and length, or `None` for a token that never ends by
-    /// itself. `asked_at` is when the source was asked, `now` when it answered.
-    pub(crate) fn arrive(
+    fn anchor(&self, requested_at: Moment, now: Moment) -> Moment {
+        self.age.map_or(requested_at, |age| now.before(age))
+    }
+
+    /// Returns the token with its lifetime. `default_lifetime` is that of a token whose lifetime is
+    /// unknown; without it such a token does not expire.
+    pub(crate) fn into_token(
         self,
-        asked_at: Moment,
+        requested_at: Moment,
         now: Moment,
         default_lifetime: Option<Duration>,
-    ) -> Arrived {
-        let anchor = match self.age {
-            Some(age) => now.before(age),
-            None => asked_at,
-        };
-        let lifetime = match self.expiry {
-            Expiry::In(lifetime) => Some((anchor, lifetime)),
-            Expiry::Unknown => default_lifetime.map(|lifetime| (anchor, lifetime)),
-            Expiry::At(end) => {
-                let end = end
-                    .duration_since(SystemTime::UNIX_EPOCH)
-                    .unwrap_or_default();
-                let left = Duration::from_nanos(nanos(end).saturating_sub(now.wall));
-                Some((now, left))
-            }
-        }
-        .map(|(anchor, lifetime)| (anchor, lifetime.min(LONGEST_LIFETIME)));
-        let expires_at = lifetime.map(|(anchor, lifetime)| anchor.after(lifetime));
-        Arrived {
-            token: AccessToken::new(self.header, self.scope, expires_at),
-            lifetime,
-        }
+    ) -> AccessToken {
+        let lifetime = self.lifetime(requested_at, now).or_else(|| {
+            let lifetime = default_lifetime?.min(MAX_LIFETIME);
+            Some((self.anchor(requested_at, now), lifetime))
+        });
+        AccessToken::new(self.header, self.scope, lifetime)
     }
-}
-
-/// A century: enough for anybody, and no sum with it overflows.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-/// See [`TokenResponse::arrive`].
-pub(crate) struct Arrived {
-    pub(crate) token: AccessToken,
-    pub(crate) lifetime: Option<(Moment, Duration)>,
 }
 
 impl fmt::Debug for TokenResponse {

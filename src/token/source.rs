@@ -1,9 +1,14 @@
 //! Where tokens come from: [`TokenSource`], and one file for each grant.
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+};
 
 use super::{access_token::AccessToken, response::TokenResponse};
-use crate::{cache::WeakTokenCache, error::Error};
+use crate::error::Error;
 
 /// A grant: something that can be asked for an access token.
 ///
@@ -36,11 +41,45 @@ pub trait TokenSource: Send + Sync + 'static {
         request: TokenRequest,
     ) -> impl Future<Output = Result<TokenResponse, Error>> + Send;
 
-    /// Called once for each cache that is made of this source: for a source that comes to know that
-    /// its tokens are void (somebody signs out), and has them
-    /// [forgotten](WeakTokenCache::forget). Default: nothing.
-    fn attached(&self, cache: WeakTokenCache) {
+    /// Called once for each cache that is built on this source. A source that learns that its
+    /// tokens are void (its user signs out) keeps the handle and
+    /// [forgets](WeakTokenCache::forget) them. Does nothing by default.
+    fn on_attach(&self, cache: WeakTokenCache) {
         drop(cache);
+    }
+}
+
+/// A handle to the [`TokenCache`](crate::TokenCache) that a source is attached to. It does not keep
+/// the cache alive.
+#[derive(Clone)]
+pub struct WeakTokenCache(Weak<dyn Forget>);
+
+/// A cache, as far as its source can see it.
+pub(crate) trait Forget: Send + Sync {
+    /// Drops the cached token, and ignores the result of a token request in flight.
+    fn forget(self: Arc<Self>);
+}
+
+impl WeakTokenCache {
+    pub(crate) fn new(cache: Weak<dyn Forget>) -> Self {
+        Self(cache)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Calls [`TokenCache::forget`](crate::TokenCache::forget) if the cache still exists.
+    pub fn forget(&self) {
+        if let Some(cache) = self.0.upgrade() {
+            cache.forget();
+        }
+    }
+}
+
+impl fmt::Debug for WeakTokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WeakTokenCache")
     }
 }
 
@@ -83,8 +122,8 @@ impl Default for TokenRequest {
 pub enum FetchReason {
     /// There is none.
     First,
-    /// The one there is ages: requests go on with it meanwhile.
-    Ageing,
+    /// The cached token is in its refresh window: requests go on with it meanwhile.
+    ExpiresSoon,
     /// The one there is has expired, or is about to.
     Expired,
     /// The API refused the one there is.
@@ -101,8 +140,8 @@ impl<T: TokenSource> TokenSource for std::sync::Arc<T> {
         (**self).fetch(request)
     }
 
-    fn attached(&self, cache: WeakTokenCache) {
-        (**self).attached(cache);
+    fn on_attach(&self, cache: WeakTokenCache) {
+        (**self).on_attach(cache);
     }
 }
 
@@ -118,7 +157,7 @@ pub(crate) trait ErasedSource: Send + Sync + 'static {
 
 impl<T: TokenSource> ErasedSource for T {
     fn attach(&self, cache: WeakTokenCache) {
-        self.attached(cache);
+        self.on_attach(cache);
     }
 
     fn fetch_boxed(

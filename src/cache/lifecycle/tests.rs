@@ -21,19 +21,19 @@ fn at(offset: Duration) -> Moment {
     START.after(offset)
 }
 
-/// Without jitter: the ageing window is as long as it gets.
+/// Without jitter: the refresh window is as long as it gets.
 fn schedule(lifetime: Duration) -> Schedule {
     Schedule::new(START, lifetime, SAFETY_MARGIN, 1.0)
 }
 
-fn holding(lifetime: Duration) -> State {
-    State {
-        token: Held::Until(schedule(lifetime)),
-        ..State::default()
+fn holding(lifetime: Duration) -> Inputs {
+    Inputs {
+        token: TokenLifetime::Until(schedule(lifetime)),
+        ..Inputs::default()
     }
 }
 
-fn verdict(state: &State, offset: Duration) -> Verdict {
+fn verdict(state: &Inputs, offset: Duration) -> Verdict {
     classify(state, at(offset), false)
 }
 
@@ -48,7 +48,7 @@ const DUE: Verdict = Verdict::Due { fallback: None };
 /// Whether a request goes out with the token in hand, at once or after a wait.
 fn usable(verdict: Verdict) -> bool {
     match verdict {
-        Verdict::Fresh | Verdict::Ageing => true,
+        Verdict::Fresh | Verdict::RefreshAhead => true,
         Verdict::Due { fallback } => fallback.is_some(),
         Verdict::BackingOff { fallback, .. } => fallback,
     }
@@ -56,7 +56,7 @@ fn usable(verdict: Verdict) -> bool {
 
 #[test]
 fn c6_ageing_margin_and_expiry_are_exact_to_the_tick() {
-    // Lifetime, ageing, margin, in milliseconds from the anchor.
+    // Lifetime, refresh_window, margin, in milliseconds from the anchor.
     let rows = [
         (1_000, 750, 900),
         (60_000, 45_000, 54_000),
@@ -71,14 +71,14 @@ fn c6_ageing_margin_and_expiry_are_exact_to_the_tick() {
         (14_400_000, 10_800_000, 14_390_000),
         (86_400_000, 82_800_000, 86_390_000),
     ];
-    for (lifetime, ageing, margin) in rows {
-        let [end, ageing, margin] = [lifetime, ageing, margin].map(millis);
+    for (lifetime, refresh_window, margin) in rows {
+        let [end, refresh_window, margin] = [lifetime, refresh_window, margin].map(millis);
         let state = holding(end);
         let verdict = |offset| verdict(&state, offset);
         assert_eq!(verdict(Duration::ZERO), Verdict::Fresh, "{end:?}");
-        assert_eq!(verdict(ageing - TICK), Verdict::Fresh, "{end:?}");
-        assert_eq!(verdict(ageing), Verdict::Ageing, "{end:?}");
-        assert_eq!(verdict(margin - TICK), Verdict::Ageing, "{end:?}");
+        assert_eq!(verdict(refresh_window - TICK), Verdict::Fresh, "{end:?}");
+        assert_eq!(verdict(refresh_window), Verdict::RefreshAhead, "{end:?}");
+        assert_eq!(verdict(margin - TICK), Verdict::RefreshAhead, "{end:?}");
         let wait = secs(1).min((end - margin) / 2);
         assert_eq!(verdict(margin), due(wait), "{end:?}");
         assert!(matches!(
@@ -94,7 +94,7 @@ fn c6_ageing_margin_and_expiry_are_exact_to_the_tick() {
 fn jitter_shortens_the_ageing_window_to_three_quarters_at_most() {
     let starts = |jitter| {
         let schedule = Schedule::new(START, secs(3_600), SAFETY_MARGIN, jitter);
-        schedule.ageing_at().since(START)
+        schedule.refresh_at().since(START)
     };
     assert_eq!(starts(1.0), secs(2_700));
     assert_eq!(starts(0.5), millis(2_812_500));
@@ -106,11 +106,11 @@ fn jitter_shortens_the_ageing_window_to_three_quarters_at_most() {
 #[test]
 fn jitter_moves_neither_margin_nor_expiry() {
     for jitter in [0.0, 0.3, 1.0] {
-        let state = State {
-            token: Held::Until(Schedule::new(START, secs(60), SAFETY_MARGIN, jitter)),
-            ..State::default()
+        let state = Inputs {
+            token: TokenLifetime::Until(Schedule::new(START, secs(60), SAFETY_MARGIN, jitter)),
+            ..Inputs::default()
         };
-        assert_eq!(verdict(&state, secs(54) - TICK), Verdict::Ageing);
+        assert_eq!(verdict(&state, secs(54) - TICK), Verdict::RefreshAhead);
         assert_eq!(verdict(&state, secs(54)), due(secs(1)));
         assert_eq!(verdict(&state, secs(60)), DUE);
     }
@@ -119,10 +119,10 @@ fn jitter_moves_neither_margin_nor_expiry() {
 #[test]
 fn p43_a_margin_of_one_s_own_is_a_tenth_of_the_lifetime_at_most() {
     let starts = |margin| {
-        let token = Held::Until(Schedule::new(START, secs(100), margin, 1.0));
-        let state = State {
+        let token = TokenLifetime::Until(Schedule::new(START, secs(100), margin, 1.0));
+        let state = Inputs {
             token,
-            ..State::default()
+            ..Inputs::default()
         };
         let awaited = |s: &u64| usable(verdict(&state, secs(*s))) && is_due(&state, secs(*s));
         (0..100).find(awaited)
@@ -133,7 +133,7 @@ fn p43_a_margin_of_one_s_own_is_a_tenth_of_the_lifetime_at_most() {
     assert_eq!(starts(Duration::ZERO), None);
 }
 
-fn is_due(state: &State, offset: Duration) -> bool {
+fn is_due(state: &Inputs, offset: Duration) -> bool {
     matches!(verdict(state, offset), Verdict::Due { .. })
 }
 
@@ -144,14 +144,14 @@ fn p43_a_token_without_a_lifetime_is_over_on_arrival() {
 
 #[test]
 fn without_a_token_callers_wait_for_one() {
-    assert_eq!(verdict(&State::default(), Duration::ZERO), DUE);
+    assert_eq!(verdict(&Inputs::default(), Duration::ZERO), DUE);
 }
 
 #[test]
 fn p41_a_lasting_token_never_ages() {
-    let state = State {
-        token: Held::Lasting,
-        ..State::default()
+    let state = Inputs {
+        token: TokenLifetime::Unlimited,
+        ..Inputs::default()
     };
     assert_eq!(verdict(&state, secs(1_000_000_000)), Verdict::Fresh);
 }
@@ -165,7 +165,7 @@ fn a_suspend_ages_and_ends_a_token_although_the_monotonic_clock_stood_still() {
     let state = holding(secs(3_600));
     let verdict = |duration| classify(&state, asleep(duration), false);
     assert_eq!(verdict(secs(2_700) - TICK), Verdict::Fresh);
-    assert_eq!(verdict(secs(2_700)), Verdict::Ageing);
+    assert_eq!(verdict(secs(2_700)), Verdict::RefreshAhead);
     assert_eq!(verdict(secs(3_590)), due(secs(1)));
     assert_eq!(verdict(secs(3_600)), DUE);
     assert_eq!(verdict(secs(7_200)), DUE);
@@ -180,11 +180,11 @@ fn a_clock_that_was_set_back_prolongs_nothing() {
     };
     let verdict = |duration| classify(&state, set_back(duration), false);
     assert_eq!(verdict(secs(2_700) - TICK), Verdict::Fresh);
-    assert_eq!(verdict(secs(2_700)), Verdict::Ageing);
+    assert_eq!(verdict(secs(2_700)), Verdict::RefreshAhead);
     assert_eq!(verdict(secs(3_590)), due(secs(1)));
     assert_eq!(verdict(secs(3_600)), DUE);
     // Nor does it a pause.
-    let paused = State {
+    let paused = Inputs {
         not_before: Some(at(secs(3_700))),
         failed: true,
         ..state
@@ -195,24 +195,24 @@ fn a_clock_that_was_set_back_prolongs_nothing() {
 
 #[test]
 fn ageing_reads_as_fresh_while_a_flight_is_under_way_or_may_not_start() {
-    let ageing = holding(secs(3_600));
-    let flying = State {
-        flying_since: Some(at(secs(2_800))),
-        ..ageing
+    let refresh_window = holding(secs(3_600));
+    let flying = Inputs {
+        in_flight_since: Some(at(secs(2_800))),
+        ..refresh_window
     };
     assert_eq!(verdict(&flying, secs(2_900)), Verdict::Fresh);
-    let paused = State {
+    let paused = Inputs {
         not_before: Some(at(secs(2_900))),
-        ..ageing
+        ..refresh_window
     };
     assert_eq!(verdict(&paused, secs(2_900) - TICK), Verdict::Fresh);
-    assert_eq!(verdict(&paused, secs(2_900)), Verdict::Ageing);
+    assert_eq!(verdict(&paused, secs(2_900)), Verdict::RefreshAhead);
 }
 
 #[test]
 fn p57_inside_the_margin_the_token_serves_while_no_flight_may_start() {
     let until = at(secs(3_595));
-    let paused = State {
+    let paused = Inputs {
         not_before: Some(until),
         failed: true,
         ..holding(secs(3_600))
@@ -229,10 +229,10 @@ fn p57_inside_the_margin_the_token_serves_while_no_flight_may_start() {
 #[test]
 fn c14_without_a_token_callers_are_told_until_the_backoff_is_over() {
     let until = at(secs(60));
-    let failed = State {
+    let failed = Inputs {
         not_before: Some(until),
         failed: true,
-        ..State::default()
+        ..Inputs::default()
     };
     let told = Verdict::BackingOff {
         fallback: false,
@@ -242,8 +242,8 @@ fn c14_without_a_token_callers_are_told_until_the_backoff_is_over() {
     assert_eq!(verdict(&failed, secs(60) - TICK), told);
     assert_eq!(verdict(&failed, secs(60)), DUE);
     // A flight that somebody forced is worth waiting for.
-    let forced = State {
-        flying_since: Some(at(secs(30))),
+    let forced = Inputs {
+        in_flight_since: Some(at(secs(30))),
         ..failed
     };
     assert_eq!(verdict(&forced, secs(30)), DUE);
@@ -251,7 +251,7 @@ fn c14_without_a_token_callers_are_told_until_the_backoff_is_over() {
 
 #[test]
 fn p43_spacing_alone_makes_callers_gather_and_is_no_error() {
-    let spaced = State {
+    let spaced = Inputs {
         not_before: Some(at(secs(1))),
         ..holding(Duration::ZERO)
     };
@@ -270,8 +270,8 @@ fn the_wait_with_a_token_in_hand_is_a_second_or_half_of_what_is_left() {
 
 #[test]
 fn the_wait_with_a_token_in_hand_counts_from_the_start_of_the_flight() {
-    let flying = |since| State {
-        flying_since: Some(at(since)),
+    let flying = |since| Inputs {
+        in_flight_since: Some(at(since)),
         ..holding(secs(3_600))
     };
     let state = flying(secs(3_591));
@@ -284,65 +284,68 @@ fn the_wait_with_a_token_in_hand_counts_from_the_start_of_the_flight() {
     // Half of what is left: 0.9 s, of which 0.2 s have gone.
     let late = flying(secs(3_598));
     assert_eq!(verdict(&late, millis(3_598_200)), due(millis(700)));
-    // A flight that started while the token was ageing has had its time.
+    // A flight that started while the token was in its refresh window has had its time.
     assert_eq!(verdict(&flying(secs(3_500)), secs(3_590)), Verdict::Fresh);
 }
 
 #[test]
 fn a_resting_token_is_waited_for_by_those_who_cannot_resend_and_for_a_second() {
-    for token in [Held::Until(schedule(secs(3_600))), Held::Lasting] {
-        let resting = State {
+    for token in [
+        TokenLifetime::Until(schedule(secs(3_600))),
+        TokenLifetime::Unlimited,
+    ] {
+        let suspect = Inputs {
             token,
-            resting: true,
-            flying_since: Some(at(secs(10))),
-            ..State::default()
+            suspect: true,
+            in_flight_since: Some(at(secs(10))),
+            ..Inputs::default()
         };
-        assert_eq!(verdict(&resting, secs(10)), due(secs(1)));
-        assert_eq!(verdict(&resting, millis(10_999)), due(millis(1)));
-        assert_eq!(verdict(&resting, secs(11)), Verdict::Fresh);
-        let can_resend = classify(&resting, at(secs(10)), true);
+        assert_eq!(verdict(&suspect, secs(10)), due(secs(1)));
+        assert_eq!(verdict(&suspect, millis(10_999)), due(millis(1)));
+        assert_eq!(verdict(&suspect, secs(11)), Verdict::Fresh);
+        let can_resend = classify(&suspect, at(secs(10)), true);
         assert_eq!(can_resend, Verdict::Fresh);
     }
 }
 
 #[test]
 fn a_resting_token_is_not_waited_for_past_half_of_what_is_left_of_it() {
-    let resting = |since| State {
-        resting: true,
-        flying_since: Some(at(since)),
+    let suspect = |since| Inputs {
+        suspect: true,
+        in_flight_since: Some(at(since)),
         ..holding(secs(2))
     };
-    assert_eq!(verdict(&resting(secs(1)), secs(1)), due(millis(500)));
-    assert_eq!(verdict(&resting(secs(1)), millis(1_200)), due(millis(200)));
-    assert_eq!(verdict(&resting(secs(1)), millis(1_400)), Verdict::Fresh);
+    assert_eq!(verdict(&suspect(secs(1)), secs(1)), due(millis(500)));
+    assert_eq!(verdict(&suspect(secs(1)), millis(1_200)), due(millis(200)));
+    assert_eq!(verdict(&suspect(secs(1)), millis(1_400)), Verdict::Fresh);
     assert_eq!(
-        verdict(&resting(Duration::ZERO), Duration::ZERO),
+        verdict(&suspect(Duration::ZERO), Duration::ZERO),
         due(secs(1))
     );
 }
 
 #[test]
 fn resting_gives_an_expired_token_no_more_life() {
-    let resting = State {
-        resting: true,
-        flying_since: Some(at(secs(3_600))),
+    let suspect = Inputs {
+        suspect: true,
+        in_flight_since: Some(at(secs(3_600))),
         ..holding(secs(3_600))
     };
     for can_resend in [true, false] {
-        assert_eq!(classify(&resting, at(secs(3_600)), can_resend), DUE);
+        assert_eq!(classify(&suspect, at(secs(3_600)), can_resend), DUE);
     }
 }
 
 #[test]
 fn the_same_token_again_keeps_the_margins_of_its_first_lifetime() {
     // Ageing 25 s and margin 10 s before the end; the server says that it ends 5 s later.
-    let state = State {
-        token: Held::Until(schedule(secs(100)).renewed(at(secs(105)))),
-        ..State::default()
+    let state = Inputs {
+        token: TokenLifetime::Until(schedule(secs(100)).renewed(at(secs(105)))),
+        ..Inputs::default()
     };
     assert_eq!(verdict(&state, secs(80) - TICK), Verdict::Fresh);
-    assert_eq!(verdict(&state, secs(80)), Verdict::Ageing);
-    assert_eq!(verdict(&state, secs(95) - TICK), Verdict::Ageing);
+    assert_eq!(verdict(&state, secs(80)), Verdict::RefreshAhead);
+    assert_eq!(verdict(&state, secs(95) - TICK), Verdict::RefreshAhead);
     assert_eq!(verdict(&state, secs(95)), due(secs(1)));
     assert_eq!(verdict(&state, secs(105)), DUE);
 }
@@ -358,13 +361,13 @@ fn lifetimes() -> impl Strategy<Value = Duration> {
 }
 
 /// Everything but the token: pauses and flights, as offsets from the anchor.
-fn circumstances() -> impl Strategy<Value = State> {
+fn circumstances() -> impl Strategy<Value = Inputs> {
     let moment = || proptest::option::of((0..50_000_000u64).prop_map(|ms| at(millis(ms))));
     (any::<bool>(), any::<bool>(), moment(), moment()).prop_map(
-        |(resting, failed, flying_since, not_before)| State {
-            token: Held::Nothing,
-            resting,
-            flying_since,
+        |(suspect, failed, in_flight_since, not_before)| Inputs {
+            token: TokenLifetime::NoToken,
+            suspect,
+            in_flight_since,
             not_before,
             failed,
         },
@@ -394,7 +397,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn rank(verdict: Verdict) -> (u8, bool) {
     match verdict {
         Verdict::Fresh => (0, false),
-        Verdict::Ageing => (1, false),
+        Verdict::RefreshAhead => (1, false),
         Verdict::BackingOff { fallback: true, .. } => (2, false),
         Verdict::Due { fallback: Some(_) } => (2, true),
         Verdict::BackingOff {
@@ -405,10 +408,11 @@ fn rank(verdict: Verdict) -> (u8, bool) {
 }
 
 /// Any token that there may be.
-fn tokens() -> impl Strategy<Value = Held> {
-    let until = (lifetimes(), lifetimes(), 0.0..=1.0f64)
-        .prop_map(|(life, margin, jitter)| Held::Until(Schedule::new(START, life, margin, jitter)));
-    prop_oneof![1 => Just(Held::Nothing), 1 => Just(Held::Lasting), 8 => until]
+fn tokens() -> impl Strategy<Value = TokenLifetime> {
+    let until = (lifetimes(), lifetimes(), 0.0..=1.0f64).prop_map(|(life, margin, jitter)| {
+        TokenLifetime::Until(Schedule::new(START, life, margin, jitter))
+    });
+    prop_oneof![1 => Just(TokenLifetime::NoToken), 1 => Just(TokenLifetime::Unlimited), 8 => until]
 }
 
 /// In order: each clock goes on by itself, as with a suspend or one that is set forward. In shares
@@ -418,10 +422,10 @@ fn shares() -> impl Strategy<Value = Vec<(f64, f64, bool)>> {
     proptest::collection::vec((share(), share(), any::<bool>()), 2..12)
 }
 
-fn moments(token: &Held, shares: Vec<(f64, f64, bool)>) -> Vec<Moment> {
+fn moments(token: &TokenLifetime, shares: Vec<(f64, f64, bool)>) -> Vec<Moment> {
     let life = match token {
-        Held::Until(schedule) => schedule.expires_at().since(START),
-        Held::Nothing | Held::Lasting => secs(3_600),
+        TokenLifetime::Until(schedule) => schedule.expires_at().since(START),
+        TokenLifetime::NoToken | TokenLifetime::Unlimited => secs(3_600),
     };
     let mut now = START;
     let mut later = |(monotonic, wall, together): (f64, f64, bool)| {
@@ -443,8 +447,8 @@ proptest! {
         steps in steps(),
         can_resend: bool,
     ) {
-        let token = Held::Until(Schedule::new(START, lifetime, margin, jitter));
-        let state = State { token, ..circumstances };
+        let token = TokenLifetime::Until(Schedule::new(START, lifetime, margin, jitter));
+        let state = Inputs { token, ..circumstances };
         // Kept apart from `Moment`'s arithmetic: nanoseconds from the anchor.
         let (mut monotonic, mut wall) = (0i128, 0i128);
         for step in steps {
@@ -472,14 +476,14 @@ proptest! {
         shares in shares(),
     ) {
         let times = moments(&token, shares);
-        let state = State { token, flying_since: None, ..circumstances };
+        let state = Inputs { token, in_flight_since: None, ..circumstances };
         let ranks: Vec<_> = times
             .iter()
             .map(|now| rank(classify(&state, *now, can_resend)))
             .collect();
         prop_assert!(ranks.is_sorted(), "{:?}", ranks);
         // And a pause that ends never makes less of it, at any one time.
-        let free = State { not_before: None, ..state };
+        let free = Inputs { not_before: None, ..state };
         for now in times {
             let paused = rank(classify(&state, now, can_resend));
             prop_assert!(paused <= rank(classify(&free, now, can_resend)));
@@ -497,7 +501,7 @@ proptest! {
     ) {
         let times = moments(&token, shares);
         let began = times[0];
-        let state = State { token, flying_since: Some(began), ..circumstances };
+        let state = Inputs { token, in_flight_since: Some(began), ..circumstances };
         let (mut over, mut least) = (false, secs(1));
         for now in times {
             let wait = match classify(&state, now, can_resend) {
@@ -515,7 +519,7 @@ proptest! {
             let monotonic = now.monotonic - began.monotonic;
             let gone = Duration::from_nanos(monotonic.max(now.wall - began.wall));
             prop_assert!(gone + wait <= secs(1));
-            if let Held::Until(schedule) = &token {
+            if let TokenLifetime::Until(schedule) = &token {
                 prop_assert!(wait <= now.until(schedule.expires_at()) / 2);
             }
             prop_assert!(wait <= least, "{wait:?} after {least:?}");
@@ -529,8 +533,8 @@ proptest! {
         circumstances in circumstances(),
         share in 0.0..1.0f64,
     ) {
-        let token = Held::Until(schedule(lifetime));
-        let state = State { token, resting: false, ..circumstances };
+        let token = TokenLifetime::Until(schedule(lifetime));
+        let state = Inputs { token, suspect: false, ..circumstances };
         let offset = lifetime.mul_f64(share);
         if let Verdict::Due { fallback: Some(wait) } = verdict(&state, offset) {
             prop_assert!(!wait.is_zero() || lifetime - offset < 2 * TICK);
@@ -545,7 +549,7 @@ proptest! {
         jitter in 0.0..=1.0f64,
     ) {
         let schedule = Schedule::new(START, lifetime, SAFETY_MARGIN, jitter);
-        let window = schedule.expires_at().since(schedule.ageing_at());
+        let window = schedule.expires_at().since(schedule.refresh_at());
         let longest = if lifetime >= secs(4 * 3_600) { secs(3_600) } else { secs(900) };
         let full = (lifetime / 4).min(longest);
         prop_assert!(window <= full);
@@ -563,15 +567,15 @@ proptest! {
         can_resend: bool,
     ) {
         let schedule = Schedule::new(START, lifetime, SAFETY_MARGIN, jitter);
-        let token = if lasting { Held::Lasting } else { Held::Until(schedule) };
-        for token in [token, Held::Nothing] {
-            let state = State { token, ..circumstances };
+        let token = if lasting { TokenLifetime::Unlimited } else { TokenLifetime::Until(schedule) };
+        for token in [token, TokenLifetime::NoToken] {
+            let state = Inputs { token, ..circumstances };
             let now = at(lifetime.mul_f64(share));
             if !now.reached(state.fresh_until()) {
                 prop_assert_eq!(classify(&state, now, can_resend), Verdict::Fresh);
-            } else if let Held::Until(schedule) = token {
+            } else if let TokenLifetime::Until(schedule) = token {
                 // And it is no shorter than it has to be.
-                prop_assert!(state.resting || now.reached(schedule.ageing_at()));
+                prop_assert!(state.suspect || now.reached(schedule.refresh_at()));
             }
         }
     }

@@ -141,7 +141,7 @@ impl Run {
             .on_event(move |event| match event {
                 // One rule is broken: a second panic would end the process.
                 _ if std::thread::panicking() => {}
-                Event::Asked {
+                Event::Requested {
                     reason, attempt, ..
                 } => self::rules(&told).asked(*reason, *attempt),
                 Event::Obtained { .. } => self::rules(&told).obtained(),

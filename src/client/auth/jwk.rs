@@ -8,12 +8,12 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use super::key::{FIELD, Pair, SigningAlgorithm, ed25519, other_kind, p256, rsa};
-use crate::error::ConfigError;
+use super::key_pair::{FIELD, KeyPair, SigningAlgorithm, ed25519, other_kind, p256, rsa};
+use crate::{error::ConfigError, json};
 
 /// What a JWK says.
 pub(super) struct Parts {
-    pub(super) pair: Pair,
+    pub(super) pair: KeyPair,
     pub(super) key_id: Option<String>,
     pub(super) algorithm: Option<SigningAlgorithm>,
 }
@@ -40,9 +40,8 @@ struct Jwk<'a> {
     keys: Option<serde::de::IgnoredAny>,
 }
 
-pub(super) fn read(json: &str) -> Result<Parts, ConfigError> {
-    // The reader's own errors quote the text.
-    let jwk: Jwk<'_> = serde_json::from_str(json)
+pub(super) fn read(text: &str) -> Result<Parts, ConfigError> {
+    let jwk: Jwk<'_> = json::object(text.as_bytes())
         .map_err(|_| ConfigError::new(FIELD, "not a JWK: an object of JSON (RFC 7517 §4)"))?;
     if jwk.keys.is_some() {
         return Err(ConfigError::new(FIELD, "a set of keys; give one of them"));
@@ -76,7 +75,7 @@ pub(super) fn read(json: &str) -> Result<Parts, ConfigError> {
 }
 
 impl Jwk<'_> {
-    fn rsa(&self) -> Result<Pair, ConfigError> {
+    fn rsa(&self) -> Result<KeyPair, ConfigError> {
         let d = private(self.d)?;
         let public_key = PublicKeyComponents {
             n: number(self.n, "n")?,
@@ -93,7 +92,7 @@ impl Jwk<'_> {
         }))
     }
 
-    fn p256(&self) -> Result<Pair, ConfigError> {
+    fn p256(&self) -> Result<KeyPair, ConfigError> {
         let d = private(self.d)?;
         // An uncompressed point (SEC1 §2.3.3).
         let mut point = Vec::with_capacity(65);
@@ -107,7 +106,7 @@ impl Jwk<'_> {
         ))
     }
 
-    fn ed25519(&self) -> Result<Pair, ConfigError> {
+    fn ed25519(&self) -> Result<KeyPair, ConfigError> {
         let d = private(self.d)?;
         let x = octets(self.x, "x")?;
         ed25519(Ed25519KeyPair::from_seed_and_public_key(&d.0, &x.0))

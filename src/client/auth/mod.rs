@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 #[cfg(feature = "jwt")]
-pub use self::key::{SigningAlgorithm, SigningKey};
+pub use self::{key::SigningKey, key_pair::SigningAlgorithm};
 use super::form::Form;
 use crate::error::ConfigError;
 #[cfg(feature = "jwt")]
@@ -28,7 +28,9 @@ pub(crate) mod assertion;
 #[cfg(feature = "jwt")]
 mod jwk;
 #[cfg(feature = "jwt")]
-pub(crate) mod key;
+mod key;
+#[cfg(feature = "jwt")]
+mod key_pair;
 
 /// How a client proves itself to the token endpoint (RFC 6749 §2.3).
 ///

@@ -7,24 +7,22 @@
 mod answer;
 pub(crate) mod response;
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use ::http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT},
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use bytes::Bytes;
 use secrecy::SecretString;
-use tokio::runtime::Handle;
 use url::Url;
 
-use self::response::{Asked, Reading};
-#[cfg(feature = "reqwest")]
-use super::http::ReqwestClient;
+use self::response::{Asked, Leniency};
 use super::{
     auth::ClientAuth,
     form::Form,
-    http::{Failure, HttpClient, HttpError, MAX_BODY},
+    http::{HttpClient, MAX_WAIT, exchange, limited},
+    params::Placement,
 };
 use crate::{
     clock::Clock,
@@ -39,11 +37,11 @@ pub(crate) struct Client {
     pub(crate) secret: SecretString,
     pub(crate) auth: ClientAuth,
     /// By the caller: whatever the server says that it takes.
-    pub(crate) auth_is_told: bool,
-    pub(crate) parameters: Parameters,
+    pub(crate) auth_is_configured: bool,
+    pub(crate) placement: Placement,
     pub(crate) headers: HeaderMap,
     pub(crate) http: Arc<dyn HttpClient>,
-    pub(crate) reading: Reading,
+    pub(crate) leniency: Leniency,
 }
 
 /// A token endpoint, or one beside it, and a client's way to ask it.
@@ -77,36 +75,24 @@ impl Kind {
     }
 }
 
-/// Where the parameters of a request go.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Parameters {
-    /// POST, as the standard has it.
-    #[default]
-    Body,
-    /// POST with an empty body.
-    Query,
-    /// GET.
-    Get,
-}
-
 impl TokenEndpoint {
     /// Asks for a token with the parameters of a grant, once.
     pub(crate) async fn ask(&self, form: Form) -> Result<TokenResponse, Error> {
         let asked = self.asked(&form);
         let response = self.send(form).await?;
         let now = Clock::default().now().system_time();
-        self.client.reading.read(response, now, asked)
+        self.client.leniency.read(response, now, asked)
     }
 
     /// As [`ask`](Self::ask), where no cache sets a limit.
     pub(crate) async fn ask_briefly(&self, form: Form) -> Result<TokenResponse, Error> {
-        limited(LONGEST, self.ask(form)).await
+        limited(MAX_WAIT, self.ask(form)).await
     }
 
     /// Asks for something that is done: the answer of a success is the caller's to read.
     pub(crate) async fn tell(&self, form: Form) -> Result<Bytes, Error> {
         let asked = self.asked(&form);
-        let response = limited(LONGEST, self.send(form)).await?;
+        let response = limited(MAX_WAIT, self.send(form)).await?;
         if self.kind == Kind::Revocation && response.status() == StatusCode::OK {
             // Whatever else it says (RFC 7009 §2.2).
             return Ok(Bytes::new());
@@ -141,15 +127,8 @@ impl TokenEndpoint {
 
     async fn send(&self, form: Form) -> Result<Response<Bytes>, Error> {
         let request = self.request(form).map_err(unbuildable)?;
-        let unanswered = |error| {
-            let host = self.url.authority();
-            unanswered(error, &format!("{} at {host}", self.kind.name()))
-        };
-        let response = self.client.http.send(request).await.map_err(unanswered)?;
-        if response.body().len() > MAX_BODY {
-            return Err(unanswered(HttpError::oversized()));
-        }
-        Ok(response)
+        let endpoint = format!("{} at {}", self.kind.name(), self.url.authority());
+        exchange(&*self.client.http, request, &endpoint).await
     }
 
     fn request(&self, mut form: Form) -> Result<Request<Bytes>, ConfigError> {
@@ -161,27 +140,25 @@ impl TokenEndpoint {
             &mut headers,
             &mut form,
         )?;
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
         let encoded = form.encode();
         // The others take a form, and nothing that the token endpoint wants in particular.
-        let parameters = match self.kind {
-            Kind::Token => self.client.parameters,
-            _ => Parameters::Body,
+        let placement = match self.kind {
+            Kind::Token => self.client.placement,
+            _ => Placement::Body,
         };
-        let (method, uri, body) = match parameters {
-            Parameters::Body => {
+        let (method, uri, body) = match placement {
+            Placement::Body => {
                 let form = HeaderValue::from_static("application/x-www-form-urlencoded");
                 headers.insert(CONTENT_TYPE, form);
                 let body = zeroize::Zeroizing::new(encoded.as_bytes().to_vec());
                 (Method::POST, self.uri()?, Bytes::from_owner(body))
             }
-            Parameters::Query => {
+            Placement::Query => {
                 // RFC 9110 §8.6. HTTP clients leave it out, and some servers answer 411 to that.
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
                 (Method::POST, self.uri_with(&encoded)?, Bytes::new())
             }
-            Parameters::Get => (Method::GET, self.uri_with(&encoded)?, Bytes::new()),
+            Placement::Get => (Method::GET, self.uri_with(&encoded)?, Bytes::new()),
         };
         if self.kind == Kind::Token {
             for (name, value) in &self.client.headers {
@@ -222,72 +199,4 @@ pub(crate) fn unbuildable(error: ConfigError) -> Error {
     let message = "the token request cannot be built";
     let unbuildable = Error::build(ErrorKind::Target, Retry::Never, message);
     unbuildable.caused_by(error).done()
-}
-
-pub(crate) const OUR_NAME: &str = concat!("bearer-auth/", env!("CARGO_PKG_VERSION"));
-
-/// How long somebody waits for a server where no cache sets a limit, if the HTTP client sets none
-/// of its own: longer than the limits that clients set.
-pub(crate) const LONGEST: Duration = Duration::from_secs(60);
-
-/// Without a runtime, which has the timers, the limit is the HTTP client's.
-pub(crate) async fn limited<T>(
-    longest: Duration,
-    asked: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let Ok(runtime) = Handle::try_current() else {
-        return asked.await;
-    };
-    let limited = Clock::default().timeout(longest, &runtime, asked).await;
-    limited.unwrap_or_else(|| {
-        let message = "no answer in time from the authorization server";
-        Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
-    })
-}
-
-/// The default client, if the crate has one.
-pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {
-    #[cfg(feature = "reqwest")]
-    return Ok(Arc::new(ReqwestClient::new()));
-    #[cfg(not(feature = "reqwest"))]
-    Err(ConfigError::new(
-        "http_client",
-        "none; give one, such as `endpoint::TowerClient`, or enable the feature `reqwest`",
-    ))
-}
-
-/// For sources of one's own that ask over HTTP.
-impl From<HttpError> for Error {
-    fn from(error: HttpError) -> Self {
-        unanswered(error, "the token endpoint")
-    }
-}
-
-/// `endpoint` is what was asked, for a human.
-pub(crate) fn unanswered(error: HttpError, endpoint: &str) -> Error {
-    let (kind, retry, message) = match error.failure {
-        Failure::Connect => (
-            ErrorKind::Connect,
-            Retry::Soon,
-            format!("no connection to {endpoint}"),
-        ),
-        Failure::Timeout => (
-            ErrorKind::Timeout,
-            Retry::Later,
-            format!("no answer in time from {endpoint}"),
-        ),
-        Failure::Oversized => (
-            ErrorKind::InvalidResponse,
-            Retry::Later,
-            format!("an answer longer than 1 MiB from {endpoint}"),
-        ),
-        Failure::Other => (
-            ErrorKind::Transport,
-            Retry::Later,
-            format!("the connection failed to {endpoint}"),
-        ),
-    };
-    Error::build(kind, retry, message)
-        .caused_by(error.cause)
-        .done()
 }

@@ -30,7 +30,7 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// How answers are read.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Reading {
+pub(crate) struct Leniency {
     /// An answer without `token_type` is an error, not `Bearer`.
     pub(crate) strict_token_type: bool,
     /// Further values of `token_type` that mean `Bearer`.
@@ -48,7 +48,7 @@ pub(crate) struct Asked {
     pub(super) proof_is_assertion: bool,
 }
 
-impl Reading {
+impl Leniency {
     pub(crate) fn read(
         &self,
         response: Response<Bytes>,

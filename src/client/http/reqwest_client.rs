@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use reqwest::{Certificate, ClientBuilder, Identity, redirect};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::runtime::Handle;
 
-use super::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
+use super::http_client::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
 use crate::{error::ConfigError, secure_url};
 
 /// Sends token requests with reqwest over rustls, trusting the system's root certificates.
@@ -150,6 +151,9 @@ impl HttpClient for ReqwestClient {
 
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
         Box::pin(async move {
+            if Handle::try_current().is_err() {
+                return Err(HttpError::no_runtime());
+            }
             let client = self.client(&request)?;
             let request = reqwest::Request::try_from(request)
                 .map_err(|error| HttpError::other(error.without_url()))?;

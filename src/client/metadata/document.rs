@@ -5,20 +5,16 @@
 //! leaves that open). Invariants: a document of another issuer is not read any further (§3.3); an
 //! endpoint that secrets could not go to is an error, not left out.
 
-use std::{fmt, marker::PhantomData};
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
-};
+use serde::Deserialize;
 use url::Url;
 
 use crate::{
     client::endpoint::response::{retry_after, retry_of_status},
     clock::Clock,
     error::{Error, ErrorKind, Retry},
+    json::{self, Object},
     secure_url,
     work_counter::looked_at,
 };
@@ -60,30 +56,6 @@ struct Document {
     mtls_endpoint_aliases: Option<Object<Aliases<String>>>,
 }
 
-/// An object (RFC 8414 §3.2), and not what a derived reader takes as well: a list of the members'
-/// values, in the order in which they happen to stand here.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
-            type Value = Object<T>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-
-        deserializer.deserialize_map(Members(PhantomData))
-    }
-}
-
 impl Metadata {
     /// `issuer`: whose it has to be, to the letter.
     pub(crate) fn read(response: &Response<Bytes>, issuer: &str) -> Result<Self, Error> {
@@ -101,9 +73,7 @@ impl Metadata {
             let wait = retry_after(response.headers(), now);
             return Err(error.status(status).server_wait(wait).done());
         }
-        looked_at(response.body().len());
-        // Its own errors quote the text.
-        let Object::<Document>(document) = serde_json::from_slice(response.body())
+        let document: Document = json::object(response.body())
             .map_err(|_| unusable(Retry::Later, "the server's metadata cannot be read"))?;
         if document.issuer != issuer {
             let message = "the metadata are another issuer's (RFC 8414 §3.3): give the issuer as \

@@ -15,19 +15,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    Request, StatusCode,
-    header::{ACCEPT, HeaderValue, USER_AGENT},
-};
+use http::{Request, StatusCode};
 use tokio::sync::Mutex;
 use url::Url;
 
 use super::document::Metadata;
 use crate::{
-    client::{
-        endpoint::{LONGEST, OUR_NAME, limited, unanswered},
-        http::{HttpClient, HttpError, MAX_BODY},
-    },
+    client::http::{HttpClient, MAX_WAIT, exchange, limited},
     clock::{Clock, Moment},
     error::{ConfigError, Error, ErrorKind, Retry},
     secure_url,
@@ -254,7 +248,7 @@ impl Discovery {
                 let renewed = limited(PATIENCE, self.ask(http)).await;
                 Ok(renewed.map_or(old, |new| self.keep(new)))
             }
-            None => limited(LONGEST, self.first(http)).await,
+            None => limited(MAX_WAIT, self.first(http)).await,
         }
     }
 
@@ -291,21 +285,13 @@ impl Discovery {
 
     async fn ask(&self, http: &dyn HttpClient) -> Result<Metadata, Error> {
         for place in &self.places {
-            let host = place.authority();
-            let unanswered =
-                |error| unanswered(error, &format!("the metadata of the server at {host}"));
             let mut request = Request::new(Bytes::new());
             *request.uri_mut() = secure_url::uri("metadata_url", place).map_err(|cause| {
-                let message = "the server's metadata cannot be asked for";
+                let message = "the server's metadata cannot be requested";
                 error(Retry::Never, message).caused_by(cause).done()
             })?;
-            let headers = request.headers_mut();
-            headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-            headers.insert(USER_AGENT, HeaderValue::from_static(OUR_NAME));
-            let response = http.send(request).await.map_err(unanswered)?;
-            if response.body().len() > MAX_BODY {
-                return Err(unanswered(HttpError::oversized()));
-            }
+            let what = format!("the metadata of the server at {}", place.authority());
+            let response = exchange(http, request, &what).await?;
             if response.status() != StatusCode::NOT_FOUND {
                 return Metadata::read(&response, &self.issuer.name);
             }

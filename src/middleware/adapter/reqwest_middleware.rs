@@ -1,22 +1,14 @@
-//! [`BearerAuthLayer`] as a [`Middleware`]: the way of a request, told a second time for an async
-//! function. The decisions are the same ones.
+//! [`BearerAuthLayer`] as a [`Middleware`]: the request path as an async function. The decisions are
+//! those of the service.
 
 use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use crate::{
-    cache::Acquire,
-    middleware::{
-        decide::{Judgement, authorize},
-        http_types::sealed::{Origin as _, Request as _},
-        layer::BearerAuthLayer,
-        resend::{
-            Replay,
-            sealed::{Kept, Prepared},
-        },
-        target::Admission,
-    },
+use crate::middleware::{
+    decide::{Prepared, renewed},
+    layer::BearerAuthLayer,
+    resend::{Replay, sealed::ReadBody},
 };
 
 #[async_trait::async_trait]
@@ -29,59 +21,52 @@ where
 {
     async fn handle(
         &self,
-        request: Request,
+        mut request: Request,
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> Result<Response> {
-        match self.rules().admit(&request) {
-            Admission::Allowed => {}
-            Admission::Elsewhere => return next.run(request, extensions).await,
-            Admission::Refused(error) => return Err(Error::middleware(error)),
-        }
-        if self.cache().is_authorized(request.headers()) {
-            return next.run(request, extensions).await;
-        }
-        let (mut request, again) = match self.policy().keep(&request) {
-            Kept::Copy(again) => (request, Some(again)),
-            Kept::Nothing => (request, None),
-            Kept::Later(later) => {
+        let core = self.core();
+        let sent = match core.prepare(self.policy(), &mut request) {
+            Prepared::Send(sent) => Some(sent),
+            Prepared::Pass => None,
+            Prepared::Refuse(error) => return Err(Error::middleware(error)),
+            Prepared::Wait(pending, again) => {
+                let token = core.cache.wait(pending, again.is_some()).await;
+                let token = token.map_err(Error::middleware)?;
+                core.attach(&mut request, &token, again)
+                    .map_err(Error::middleware)?
+            }
+            Prepared::Read(later) => {
                 let read = self.policy().read(request, later).await;
-                let Prepared { request, again } = read.map_err(Error::middleware)?;
-                (request, again)
+                let ReadBody {
+                    request: read,
+                    again,
+                } = read.map_err(Error::middleware)?;
+                request = read;
+                let token = core.cache.token_for(again.is_some()).await;
+                let token = token.map_err(Error::middleware)?;
+                core.attach(&mut request, &token, again)
+                    .map_err(Error::middleware)?
             }
         };
-        let cache = self.cache();
-        let token = match cache.acquire(again.is_some()) {
-            Acquire::Now(token) => token,
-            Acquire::Fail(error) => return Err(Error::middleware(error)),
-            Acquire::Wait(waiting) => cache
-                .wait(waiting, again.is_some())
-                .await
-                .map_err(Error::middleware)?,
+        let response = next.clone().run(request, extensions).await?;
+        let sent = match sent {
+            Some(sent) if core.rejects(Some(&sent), &response) => sent,
+            _ => return Ok(response),
         };
-        let origin = request.origin();
-        let ours = authorize(request.headers_mut(), &token).map_err(Error::middleware)?;
-        let refused = next.clone().run(request, extensions).await?;
-        let renew = ours
-            && origin.answered(&refused)
-            && self.rules().judge(&refused, || Some(token.clone())) == Judgement::Renew;
-        if !renew {
-            return Ok(refused);
-        }
-        let Some(again) = again else {
-            cache.reject(&token);
-            return Ok(refused);
+        let Some((again, rejected)) = core.reject(sent) else {
+            return Ok(response);
         };
-        let Some(token) = cache.renew(&token).await else {
-            return Ok(refused);
+        let Some(token) = renewed(core.cache.clone(), rejected).await else {
+            return Ok(response);
         };
-        drop(refused);
-        let mut again = P::restore(again);
-        authorize(again.headers_mut(), &token).map_err(Error::middleware)?;
-        let response = next.run(again, extensions).await?;
-        if self.rules().judge(&response, || Some(token)) == Judgement::Pass {
-            cache.healed();
-        }
+        // Its connection is free for the second request.
+        drop(response);
+        let mut request = P::restore(again);
+        core.attach(&mut request, &token, None::<()>)
+            .map_err(Error::middleware)?;
+        let response = next.run(request, extensions).await?;
+        core.after_resend(&response);
         Ok(response)
     }
 }

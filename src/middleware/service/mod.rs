@@ -1,91 +1,73 @@
-//! [`BearerAuth`]: the way of a request.
+//! [`BearerAuth`]: the request path.
 //!
 //! ```text
-//!            ┌─ not for us, or the caller's own header ──► Pass ──► response
-//! call ──────┼─ a token in hand ───────────► Send ──► response
+//!            ┌─ another target, or the caller's own header ──► Pass ──► response
+//! call ──────┼─ a cached token ───────────► Send ──► response
 //!            └─ else ──► Read ─► Acquire ─► Ready ─► Send ──► response
 //!                                             ▲       │ 401
 //!                                             └─ Renew ◄┘ once
 //! ```
 //!
-//! Invariants. With a token in hand the inner service is called within `call`, on the instance
-//! whose readiness was polled; nothing is boxed, no lock is taken, and no reference count is changed
-//! that another thread changes too ([`Spread`]). A call that has to wait gives that instance up
-//! first, so that it holds nobody's permit while it waits, and polls a clone when its time has
-//! come; a call that fails without being sent gives it up too. The header is written when the
-//! service is ready, with the token of that moment. Readiness is the inner service's: it never
-//! waits for a token, and never fails for want of one. A 401 is kept, body untouched, until it is
-//! clear whether a second try is made, and is gone before the second try asks for readiness. There
-//! is no third try.
+//! Invariants. With a cached token the inner service is called within `call`, on the instance whose
+//! readiness was polled; nothing is boxed, no lock is taken, and no reference count is changed that
+//! another thread changes too ([`PerCore`](crate::per_core::PerCore)). A call that has to wait gives
+//! that instance up first, so that it holds no permit while it waits, and polls a clone when it may go
+//! on; a call that fails without being sent gives it up too. The header is written when the service is
+//! ready, with the token of that moment. Readiness is the inner service's: it never waits for a token,
+//! and never fails for lack of one. A 401 is kept, body untouched, until it is clear whether there is a
+//! second try, and is dropped before the second try asks for readiness. There is no third try.
 
-mod future;
+mod steps;
 
 use std::{
     fmt,
+    future::Future,
+    ops::ControlFlow,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use pin_project_lite::pin_project;
 use tower_service::Service;
 
-pub use self::future::ResponseFuture;
-use self::future::{Again, Sent, State, Waiting};
-
+use self::steps::{Again, State, StateProj, Waiting, advance, rejected};
 use super::{
-    decide::{Rules, authorize},
+    decide::{Core, Prepared, SharedCore},
     http_types::{HttpRequest, HttpResponse},
-    layer::BearerAuthLayer,
-    resend::{InMemory, Replay, sealed::Kept},
+    resend::{InMemory, Replay},
     service_error::ServiceError,
-    target::Admission,
 };
-use crate::{
-    cache::{Acquire, TokenCache},
-    error::Error,
-    per_core::{Alone, Spread},
-    token::{AccessToken, TokenId},
-};
+use crate::{error::Error, per_core::CacheAligned};
 
-/// The service of a [`BearerAuthLayer`].
+/// The service of a [`BearerAuthLayer`](crate::BearerAuthLayer).
 #[derive(Clone)]
 pub struct BearerAuth<S, P = InMemory> {
     inner: S,
-    core: Arc<Spread<Arc<Core>>>,
+    core: SharedCore,
     resend: P,
 }
 
-/// What a service shares with its requests under way.
-pub(crate) type Core = Alone<Shared>;
-
-#[derive(Clone, Debug)]
-pub(crate) struct Shared {
-    cache: TokenCache,
-    rules: Rules,
-}
-
 impl<S, P> BearerAuth<S, P> {
-    pub(crate) fn new(inner: S, layer: BearerAuthLayer<P>) -> Self {
-        let (cache, rules, resend) = layer.into_parts();
-        let core = Arc::new(Alone(Shared { cache, rules }));
-        let core = Spread::new(core, |core| Arc::new(Alone(core.0.clone())));
+    pub(super) fn new(inner: S, core: SharedCore, resend: P) -> Self {
         Self {
             inner,
-            core: Arc::new(core),
+            core,
             resend,
         }
     }
 
-    /// The wrapped service.
+    /// Returns the wrapped service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The wrapped service.
+    /// Returns the wrapped service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The wrapped service.
+    /// Returns the wrapped service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -93,7 +75,7 @@ impl<S, P> BearerAuth<S, P> {
 
 impl<S: fmt::Debug, P: fmt::Debug> fmt::Debug for BearerAuth<S, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { cache, rules } = &self.core.first().0;
+        let Core { cache, rules } = &self.core.first().0;
         f.debug_struct("BearerAuth")
             .field("inner", &self.inner)
             .field("cache", cache)
@@ -122,118 +104,114 @@ where
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
         let core = Arc::clone(self.core.mine());
-        let Shared { cache, rules } = &core.0;
-        match rules.admit(&request) {
-            Admission::Allowed => {}
-            Admission::Elsewhere => return self.pass(core, request),
-            Admission::Refused(error) => return self.fail(core, error),
-        }
-        let again = match self.resend.keep(&request) {
-            Kept::Copy(again) => Some(again),
-            Kept::Nothing => None,
-            Kept::Later(later) => return self.read(core, request, later),
-        };
-        let put = match cache.with_fresh(|token| put(token, &mut request)) {
-            Some(done) => done,
-            None if cache.is_authorized(request.headers()) => Ok(None),
-            None => match cache.acquire(again.is_some()) {
-                Acquire::Now(token) => put(&token, &mut request),
-                Acquire::Fail(error) => Err(error),
-                Acquire::Wait(flight) => {
-                    let waiting = Waiting {
-                        service: self.stand_back(),
-                        request,
-                        again,
-                        refused: None,
-                    };
-                    let state = State::wait(&core, flight, Box::new(waiting));
-                    return ResponseFuture { state, core };
-                }
-            },
-        };
-        match put {
-            Ok(Some(token)) => {
-                let again = again.map(|copy| Again {
+        let state = match core.0.prepare(&self.resend, &mut request) {
+            Prepared::Send(sent) => {
+                let sent = Some(sent.keep(|copy| Again {
                     service: self.inner.clone(),
                     copy,
-                });
-                let sent = Some(Sent {
-                    token,
-                    origin: request.origin(),
-                    again,
-                });
-                ResponseFuture {
-                    state: State::Send {
-                        future: self.inner.call(request),
-                        sent,
-                    },
-                    core,
+                }));
+                State::Send {
+                    future: self.inner.call(request),
+                    sent,
                 }
             }
-            Ok(None) => self.pass(core, request),
-            Err(error) => self.fail(core, error),
-        }
+            Prepared::Pass => State::Pass {
+                future: self.inner.call(request),
+                second: false,
+            },
+            Prepared::Wait(pending, again) => {
+                let waiting = Waiting {
+                    service: self.stand_back(),
+                    request,
+                    again,
+                    rejected: None,
+                };
+                State::wait(&core.0, pending, Box::new(waiting))
+            }
+            Prepared::Read(later) => State::Read {
+                read: self.resend.read(request, later),
+                service: Some(self.stand_back()),
+            },
+            Prepared::Refuse(error) => self.fail(error),
+        };
+        ResponseFuture { state, core }
     }
 }
 
-/// Puts the token on a request, unless the caller has set that header.
-#[inline(always)]
-fn put<R: HttpRequest>(token: &AccessToken, request: &mut R) -> Result<Option<TokenId>, Error> {
-    let ours = authorize(request.headers_mut(), token)?;
-    Ok(ours.then(|| token.id()))
-}
-
-impl<S, P> BearerAuth<S, P> {
-    fn pass<R>(&mut self, core: Arc<Core>, request: R) -> ResponseFuture<S, R, P>
+impl<S: Clone, P> BearerAuth<S, P> {
+    /// Fails a request without sending it: nothing stays reserved for it.
+    #[cold]
+    fn fail<R>(&mut self, error: Error) -> State<S, R, P>
     where
         S: Service<R>,
         R: HttpRequest,
         P: Replay<R>,
     {
-        let future = self.inner.call(request);
-        let state = State::Pass {
-            future,
-            second: false,
-        };
-        ResponseFuture { state, core }
-    }
-
-    /// The request is not sent: nothing stays reserved for it.
-    #[cold]
-    fn fail<R>(&mut self, core: Arc<Core>, error: Error) -> ResponseFuture<S, R, P>
-    where
-        S: Service<R> + Clone,
-        R: HttpRequest,
-        P: Replay<R>,
-    {
         self.inner = self.inner.clone();
-        let state = State::Failed { error: Some(error) };
-        ResponseFuture { state, core }
+        State::Failed { error: Some(error) }
     }
 
-    /// A request whose body has to be read first.
-    fn read<R>(&mut self, core: Arc<Core>, request: R, later: P::Later) -> ResponseFuture<S, R, P>
-    where
-        S: Service<R> + Clone,
-        R: HttpRequest,
-        P: Replay<R>,
-    {
-        if core.0.cache.is_authorized(request.headers()) {
-            return self.pass(core, request);
-        }
-        let read = self.resend.read(request, later);
-        let service = Some(self.stand_back());
-        let state = State::Read { read, service };
-        ResponseFuture { state, core }
-    }
-
-    /// Gives up the instance whose readiness was polled, and whatever it reserved with that.
-    fn stand_back(&mut self) -> S
-    where
-        S: Clone,
-    {
+    /// Gives up the instance whose readiness was polled, and what it has reserved with that.
+    fn stand_back(&mut self) -> S {
         let unpolled = self.inner.clone();
         self.inner = unpolled.clone();
         unpolled
+    }
+}
+
+pin_project! {
+    /// The response of a [`BearerAuth`].
+    pub struct ResponseFuture<S, R, P>
+    where
+        S: Service<R>,
+        R: HttpRequest,
+        P: Replay<R>,
+    {
+        #[pin]
+        state: State<S, R, P>,
+        core: Arc<CacheAligned<Core>>,
+    }
+}
+
+impl<S: Service<R>, R: HttpRequest, P: Replay<R>> fmt::Debug for ResponseFuture<S, R, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ResponseFuture")
+    }
+}
+
+impl<S, R, P> Future for ResponseFuture<S, R, P>
+where
+    S: Service<R> + Clone,
+    S::Response: HttpResponse,
+    R: HttpRequest,
+    P: Replay<R>,
+{
+    type Output = Result<S::Response, ServiceError<S::Error>>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let core = &this.core.0;
+        loop {
+            // Nearly all requests take this branch; the others, which would slow it down, are apart.
+            let StateProj::Send { future, sent } = this.state.as_mut().project() else {
+                match ready!(advance(this.state.as_mut(), core, cx))? {
+                    ControlFlow::Continue(next) => this.state.set(next),
+                    ControlFlow::Break(response) => return Poll::Ready(Ok(response)),
+                }
+                continue;
+            };
+            let (response, sent) = match ready!(future.poll(cx)) {
+                Ok(response) if core.rejects(sent.as_ref(), &response) => (response, sent.take()),
+                result => return Poll::Ready(result.map_err(ServiceError::Inner)),
+            };
+            let Some(sent) = sent else {
+                return Poll::Ready(Ok(response));
+            };
+            match rejected(core, sent, response) {
+                ControlFlow::Continue(next) => this.state.set(next),
+                ControlFlow::Break(response) => return Poll::Ready(Ok(response)),
+            }
+        }
     }
 }

@@ -1,21 +1,26 @@
-//! Files of the user's own. Everything here blocks.
+//! The files of a session. Everything here blocks.
 //!
-//! What may only be done under the lock takes what [holds](Held) it as proof.
+//! What only the holder of the lock may do takes the [lock](Held) as proof.
 
 use std::{
     ffi::OsString,
-    fmt,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs,
     io::{self, ErrorKind, Read as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use zeroize::Zeroizing;
 
-use super::lock::{Held, LockFile};
+use super::{
+    lock::{Held, LockFile},
+    private_file::{check_regular, failed, options, sync_directory},
+};
 use crate::error::BoxError;
 
-/// Sessions are a few KiB; whatever is larger is something else.
+/// How sealed content begins, in all versions. No JSON document begins like this.
+pub(super) const SEALED: &[u8; 8] = b"ba-seal\n";
+
+/// Sessions are a few KiB; anything larger is something else.
 const MOST_BYTES: usize = 1 << 20;
 
 /// The files of a [`FileStore`](super::FileStore).
@@ -118,117 +123,7 @@ impl Files {
     }
 }
 
-/// Files are the owner's alone. Neither is a link followed nor a pipe waited for.
-pub(super) fn options() -> OpenOptions {
-    #[allow(unused_mut, reason = "elsewhere than on Unix")]
-    let mut options = OpenOptions::new();
-    #[cfg(unix)]
-    {
-        use rustix::fs::OFlags;
-        use std::os::unix::fs::OpenOptionsExt as _;
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        options.mode(0o600).custom_flags(flags.bits().cast_signed());
-    }
-    options
-}
-
-pub(super) fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
-    if metadata.is_file() {
-        return Ok(());
-    }
-    let problem = "it is a link, a directory or the like, and not a file";
-    Err(io::Error::new(ErrorKind::InvalidInput, problem))
-}
-
 fn too_large() -> io::Error {
     let problem = "it is larger than 1 MiB, and so not a session";
     io::Error::new(ErrorKind::InvalidData, problem)
-}
-
-#[cfg(unix)]
-pub(super) fn narrow(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    file.set_permissions(fs::Permissions::from_mode(0o600))
-}
-
-#[cfg(not(unix))]
-pub(super) fn narrow(_: &File) -> io::Result<()> {
-    Ok(())
-}
-
-/// With all that are missing above it, as the owner's alone.
-pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
-    let missing = directory.ancestors().take_while(|above| !above.exists());
-    let missing: Vec<_> = missing.collect();
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt as _;
-        builder.mode(0o700);
-    }
-    builder.create(directory)?;
-    for parent in missing.into_iter().filter_map(Path::parent) {
-        sync_directory(parent)?;
-    }
-    Ok(())
-}
-
-/// A rename is on the disk when its directory is.
-#[cfg(unix)]
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    match File::open(directory)?.sync_all() {
-        // Some file systems know no such thing.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::InvalidInput | ErrorKind::Unsupported
-            ) =>
-        {
-            Ok(())
-        }
-        synced => synced,
-    }
-}
-
-/// Windows has no such thing.
-#[cfg(not(unix))]
-fn sync_directory(_: &Path) -> io::Result<()> {
-    Ok(())
-}
-
-/// An error that names the file, and shows nothing of its content.
-#[derive(Debug)]
-struct FileError {
-    path: PathBuf,
-    problem: String,
-    cause: Option<io::Error>,
-}
-
-pub(super) fn failed(
-    path: &Path,
-    problem: impl Into<String>,
-    cause: Option<io::Error>,
-) -> BoxError {
-    Box::new(FileError {
-        path: path.to_owned(),
-        problem: problem.into(),
-        cause,
-    })
-}
-
-impl fmt::Display for FileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.problem)?;
-        // Said here, too: many print one line only.
-        self.cause
-            .iter()
-            .try_for_each(|cause| write!(f, ": {cause}"))
-    }
-}
-
-impl std::error::Error for FileError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause.as_ref().map(|cause| cause as _)
-    }
 }

@@ -24,13 +24,14 @@ use zeroize::Zeroizing;
 #[cfg(feature = "seal")]
 use super::sealed::{Sealer, SealingKey};
 use super::{
-    DamagedSession, LockedSession, SEALED, Session, TokenStore,
-    disk::Files,
-    lock,
-    lock::{Waiting, blocking},
-    read_session,
+    disk::{Files, SEALED},
+    lock::{self, Waiting, blocking},
+    token_store::{Locked, LockedSession, TokenStore},
 };
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    session::stored::{DamagedSession, StoredSession, read_session},
+};
 
 /// Keeps the session in a file, for all processes of this machine that know its path: a program
 /// that starts again goes on with the session, and programs that run at once share it.
@@ -102,28 +103,29 @@ impl FileStore {
     /// the lock. Further calls add to it. Default: none.
     #[cfg(feature = "seal")]
     #[cfg_attr(docsrs, doc(cfg(feature = "seal")))]
-    pub fn also_opens_with(mut self, key: SealingKey) -> Self {
+    pub fn with_previous_key(mut self, key: SealingKey) -> Self {
         self.form.sealer.open_with(key);
         self
     }
 }
 
 impl TokenStore for FileStore {
-    type Locked = LockedFile;
+    type Locked = Locked;
 
     /// # Errors
     ///
     /// The lock is not free for [`lock_timeout`](FileStore::lock_timeout) (the error says which
     /// process holds it), the files beside the session cannot be made or used, the file system
     /// knows no locks, or there is no tokio runtime.
-    async fn lock(&self) -> Result<LockedFile, BoxError> {
+    async fn lock(&self) -> Result<Locked, BoxError> {
         self.form.check()?;
         let (files, lock) = Files::of(&self.path)?;
-        Ok(LockedFile(Arc::new(Mutex::new(Held {
+        let held = Held {
             lock: self.waiting.lock(lock).await?,
             files,
             form: self.form.clone(),
-        }))))
+        };
+        Ok(Locked::new(LockedFile(Arc::new(Mutex::new(held)))))
     }
 }
 
@@ -139,7 +141,7 @@ impl fmt::Debug for FileStore {
 }
 
 /// The session of a [`FileStore`], locked.
-pub struct LockedFile(Arc<Mutex<Held>>);
+struct LockedFile(Arc<Mutex<Held>>);
 
 /// Dropped when the last job on it is done.
 struct Held {
@@ -164,7 +166,7 @@ impl LockedSession for LockedFile {
     ///
     /// The file cannot be read, is damaged, not as it should be (sealed or not), sealed with
     /// another key, or of a later version. It stays as it is; saving replaces it.
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         self.run(|held| {
             let read = held.files.read(&held.lock)?;
             let session = read.map(|content| held.form.read(&content));
@@ -179,7 +181,7 @@ impl LockedSession for LockedFile {
     ///
     /// The file cannot be written, or its directory not be synced: the old session is there, or,
     /// with the last of these errors alone, the new one.
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         let session = session.cloned();
         self.run(move |held| match session {
             None => held.files.remove(&held.lock),
@@ -193,13 +195,7 @@ impl LockedSession for LockedFile {
     }
 }
 
-impl fmt::Debug for LockedFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockedFile").finish_non_exhaustive()
-    }
-}
-
-/// What a file has in it: a [`Session`]'s JSON, or that, sealed. Each has a version of its own.
+/// What a file has in it: a [`StoredSession`]'s JSON, or that, sealed. Each has a version of its own.
 #[derive(Clone, Default)]
 struct Form {
     #[cfg(feature = "seal")]
@@ -213,7 +209,7 @@ impl Form {
         Ok(())
     }
 
-    fn write(&self, session: &Session) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+    fn write(&self, session: &StoredSession) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         let json = session.to_json()?;
         let json = json.expose_secret().as_bytes();
         #[cfg(feature = "seal")]
@@ -223,7 +219,7 @@ impl Form {
         Ok(json.to_vec().into())
     }
 
-    fn read(&self, content: &[u8]) -> Result<Session, String> {
+    fn read(&self, content: &[u8]) -> Result<StoredSession, String> {
         #[cfg(feature = "seal")]
         if self.sealer.seals() {
             let opened = self

@@ -29,11 +29,13 @@ use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
 use super::{
-    DamagedSession, LockedSession, Session, TokenStore,
     lock::{Held, LockFile, Waiting, blocking},
-    read_session,
+    token_store::{Locked, LockedSession, TokenStore},
 };
-use crate::error::BoxError;
+use crate::{
+    error::BoxError,
+    session::stored::{DamagedSession, StoredSession, read_session},
+};
 
 /// How long a keyring may take to answer: shorter than a token request, so that a session goes on
 /// from memory meanwhile.
@@ -259,14 +261,14 @@ impl Keyring {
 }
 
 impl TokenStore for KeyringStore {
-    type Locked = LockedKeyring;
+    type Locked = Locked;
 
     /// # Errors
     ///
     /// The lock is not free for [`lock_timeout`](KeyringStore::lock_timeout) (the error says which
     /// process holds it), its file cannot be made or used, the keyring has not answered what it was
     /// asked before, service or user are empty, or there is no tokio runtime.
-    async fn lock(&self) -> Result<LockedKeyring, BoxError> {
+    async fn lock(&self) -> Result<Locked, BoxError> {
         let keyring = Arc::clone(&self.keyring);
         if keyring.service.is_empty() || keyring.user.is_empty() {
             return Err(keyring.error("an entry has a service and a user", None));
@@ -275,7 +277,7 @@ impl TokenStore for KeyringStore {
         keyring.check_answered()?;
         let held = self.waiting.lock(LockFile::at(&self.lock)?).await?;
         let held = Arc::new(held);
-        Ok(LockedKeyring { keyring, held })
+        Ok(Locked::new(LockedKeyring { keyring, held }))
     }
 }
 
@@ -291,7 +293,7 @@ impl fmt::Debug for KeyringStore {
 }
 
 /// The session of a [`KeyringStore`], locked.
-pub struct LockedKeyring {
+struct LockedKeyring {
     keyring: Arc<Keyring>,
     held: Arc<Held>,
 }
@@ -301,7 +303,7 @@ impl LockedSession for LockedKeyring {
     ///
     /// The keyring is not there, is locked, does not answer, or has several entries of this name;
     /// or what it has is no session.
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         let read = self.keyring.ask(None, |entry| match entry.get_secret() {
             Ok(content) => Ok(Some(Zeroizing::new(content))),
             Err(Failure::NoEntry) => Ok(None),
@@ -318,8 +320,8 @@ impl LockedSession for LockedKeyring {
     /// The keyring is not there, is locked, or has several entries of this name; the session is
     /// longer than it keeps: the old one is there. Or it does not answer: then it may still write
     /// the new one, and keeps the lock until it has.
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
-        let json = session.map(Session::to_json).transpose()?;
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
+        let json = session.map(StoredSession::to_json).transpose()?;
         let hold = Some(Arc::clone(&self.held));
         let written = self.keyring.ask(hold, move |entry| match json {
             Some(json) => entry.set_secret(json.expose_secret().as_bytes()),
@@ -329,12 +331,6 @@ impl LockedSession for LockedKeyring {
             },
         });
         written.await
-    }
-}
-
-impl fmt::Debug for LockedKeyring {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LockedKeyring").finish_non_exhaustive()
     }
 }
 

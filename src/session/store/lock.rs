@@ -21,16 +21,20 @@ use tokio::{
 };
 
 use super::{
-    BusyStore,
-    disk::{check_regular, create_directory, failed, narrow, options},
+    private_file::{check_regular, create_directory, failed, narrow, options},
+    token_store::BusyStore,
 };
-use crate::{clock::Clock, error::BoxError};
+use crate::{
+    clock::{Clock, Pauses},
+    error::BoxError,
+};
 
 /// How long to wait for the lock, if nobody says otherwise: less than a cache waits for a token, so
 /// that it learns why there is none.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The first pause between two tries, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(100));
+const MIN_PAUSE: Duration = Duration::from_millis(2);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// The operating system's lock on the lock file. Released when dropped, and when the process ends.
 struct Lock(File);
@@ -85,7 +89,7 @@ impl Waiting {
         runtime: &Handle,
     ) -> Result<Held, BoxError> {
         let turn = Arc::clone(&self.turn).lock_owned().await;
-        let (mut pause, longest) = PAUSES;
+        let mut pauses = Pauses::new(MIN_PAUSE, MAX_PAUSE);
         loop {
             let asked = file.clone();
             if let Some(lock) = blocking(move || asked.try_lock()).await? {
@@ -94,10 +98,7 @@ impl Waiting {
                     _turn: turn,
                 });
             }
-            // Half of it at random: those who began to wait at once do not ask at once for ever.
-            let part = pause.mul_f64(1.0 - rand::random::<f64>() / 2.0);
-            clock.sleep(part, runtime).await;
-            pause = longest.min(pause * 2);
+            clock.sleep(pauses.next(), runtime).await;
         }
     }
 }

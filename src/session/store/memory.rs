@@ -4,35 +4,38 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{LockedSession, Session, TokenStore};
-use crate::error::BoxError;
+use super::token_store::{Locked, LockedSession, TokenStore};
+use crate::{error::BoxError, session::stored::StoredSession};
 
 /// Keeps the session in memory: the default. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct MemoryStore(Arc<Mutex<Option<Session>>>);
+pub struct MemoryStore(Arc<Mutex<Option<StoredSession>>>);
 
 impl MemoryStore {
-    /// Empty.
+    /// Returns an empty store.
     pub fn new() -> Self {
         Self::default()
     }
 }
 
 impl TokenStore for MemoryStore {
-    type Locked = OwnedMutexGuard<Option<Session>>;
+    type Locked = Locked;
 
-    async fn lock(&self) -> Result<Self::Locked, BoxError> {
-        Ok(Arc::clone(&self.0).lock_owned().await)
+    async fn lock(&self) -> Result<Locked, BoxError> {
+        let locked = Arc::clone(&self.0).lock_owned().await;
+        Ok(Locked::new(LockedMemory(locked)))
     }
 }
 
-impl LockedSession for OwnedMutexGuard<Option<Session>> {
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
-        Ok((**self).clone())
+struct LockedMemory(OwnedMutexGuard<Option<StoredSession>>);
+
+impl LockedSession for LockedMemory {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
+        Ok(self.0.clone())
     }
 
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
-        **self = session.cloned();
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
+        *self.0 = session.cloned();
         Ok(())
     }
 }

@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::SEALED;
+use super::disk::SEALED;
 use crate::error::{BoxError, ConfigError};
 
 const VERSION: u8 = 1;

@@ -191,7 +191,7 @@ impl Rules {
     pub(super) fn is_wanted(&self, reason: FetchReason) {
         match (&self.current, reason) {
             (None, reason) => assert_eq!(reason, FetchReason::First),
-            (Some(token), FetchReason::Ageing) => {
+            (Some(token), FetchReason::ExpiresSoon) => {
                 assert!(
                     self.within(token.ageing + A_BIT, token) && !self.within(token.margin, token)
                 );

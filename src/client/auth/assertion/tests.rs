@@ -22,10 +22,7 @@ use serde_json::{Value, json};
 use super::{Settings, Signer, Statement, assertion};
 use crate::{
     client::{
-        auth::{
-            ClientAuth,
-            key::{SigningAlgorithm, SigningKey},
-        },
+        auth::{ClientAuth, key::SigningKey, key_pair::SigningAlgorithm},
         form::Form,
     },
     error::ConfigError,

@@ -46,7 +46,7 @@ struct Told {
 }
 
 fn read(response: Response<Bytes>) -> Result<TokenResponse, Error> {
-    Reading::default().read(response, Some(UNIX_EPOCH + NOW), ASKED)
+    Leniency::default().read(response, Some(UNIX_EPOCH + NOW), ASKED)
 }
 
 /// Of an answer in the notation of [`message`].
@@ -163,12 +163,12 @@ fn same(one: &Result<TokenResponse, Error>, other: &Result<TokenResponse, Error>
 fn of(token: &TokenResponse) -> Told {
     let arrived = token
         .clone()
-        .arrive(Moment::default(), Moment::default(), None);
-    let sent = arrived.token.header_value();
+        .into_token(Moment::default(), Moment::default(), None);
+    let sent = arrived.header_value();
     assert_eq!(&sent.as_bytes()[..7], b"Bearer ");
     assert!(sent.is_sensitive());
     Told {
-        token: arrived.token.expose_secret().to_owned(),
+        token: arrived.expose_secret().to_owned(),
         lifetime: token.expires_in().map(|lifetime| lifetime.as_secs() as f64),
         scope: token.scope().map(str::to_owned),
         refresh_token: token.refresh_token().map(|r| r.expose_secret().to_owned()),

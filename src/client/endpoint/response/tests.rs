@@ -17,7 +17,7 @@ fn answer(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<TokenR
         let value = HeaderValue::from_str(content_type).unwrap();
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    Reading::default().read(response, None, ASKED)
+    Leniency::default().read(response, None, ASKED)
 }
 
 fn json(body: &str) -> Result<TokenResponse, Error> {
@@ -28,8 +28,8 @@ fn json(body: &str) -> Result<TokenResponse, Error> {
 fn sent(response: TokenResponse) -> String {
     use crate::clock::Clock;
     let now = Clock::default().now();
-    let arrived = response.arrive(now, now, None);
-    arrived.token.header_value().to_str().unwrap().to_owned()
+    let arrived = response.into_token(now, now, None);
+    arrived.header_value().to_str().unwrap().to_owned()
 }
 
 /// Whatever becomes of a body, its text is in no error.
@@ -345,7 +345,7 @@ fn s4_13_descriptions_in_headers_may_be_utf8() {
     headers.insert("error", HeaderValue::from_static("invalid_grant"));
     let text = HeaderValue::from_bytes("ungültig".as_bytes()).unwrap();
     headers.insert("error_description", text);
-    let error = Reading::default().read(response, None, ASKED).unwrap_err();
+    let error = Leniency::default().read(response, None, ASKED).unwrap_err();
     let oauth = error.oauth_error().unwrap();
     assert_eq!(oauth.code(), &OAuthErrorCode::InvalidGrant);
     assert_eq!(oauth.description(), Some("ungültig"));

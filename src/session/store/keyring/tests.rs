@@ -18,9 +18,9 @@ use super::*;
 
 const CANARY: &str = "canary-of-the-refresh-token";
 
-fn session(refresh_token: &str) -> Session {
+fn session(refresh_token: &str) -> StoredSession {
     let json = serde_json::json!({ "version": 1, "refresh_token": refresh_token });
-    Session::from_json(&json.to_string()).unwrap()
+    StoredSession::from_json(&json.to_string()).unwrap()
 }
 
 /// In a keyring of its own, and the one entry of that.
@@ -59,7 +59,7 @@ impl Rig {
 /// The refresh token that the store has.
 async fn load(store: &KeyringStore) -> Result<Option<String>, BoxError> {
     let session = store.lock().await?.load().await?;
-    let token = |session: Session| session.refresh_token.unwrap().expose_secret().to_owned();
+    let token = |session: StoredSession| session.refresh_token.unwrap().expose_secret().to_owned();
     Ok(session.map(token))
 }
 

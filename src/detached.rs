@@ -1,0 +1,25 @@
+//! Work that must not end halfway because its caller goes away.
+
+use std::future::Future;
+
+use tokio::runtime::Handle;
+
+use crate::error::{Error, ErrorKind, Retry};
+
+/// Runs `work` in a task of its own, and waits for it. Dropping the returned future does not stop the
+/// task. `interrupted` is the error's text, and `retry` its advice, if the task is dropped or panics.
+///
+/// # Errors
+///
+/// Those of `work`; [`ErrorKind::NoRuntime`] outside a tokio runtime; [`ErrorKind::Interrupted`].
+pub(crate) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+    interrupted: &'static str,
+    retry: Retry,
+) -> Result<T, Error> {
+    let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
+    runtime.spawn(work).await.unwrap_or_else(|cause| {
+        let error = Error::build(ErrorKind::Interrupted, retry, interrupted);
+        Err(error.interrupted_by(cause).done())
+    })
+}

@@ -1,0 +1,212 @@
+//! [`Entry`]: one shared value in Redis, and the lease on it.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use redis::{FromRedisValue, RedisResult, Script, ScriptInvocation};
+use tokio::runtime::Handle;
+use zeroize::Zeroizing;
+
+use super::{client::RedisClient, scripts::LOOK};
+use crate::{
+    clock::{Clock, Pauses},
+    error::BoxError,
+    session::store::{Sealer, SealingKey},
+    token::TokenKey,
+};
+
+/// How long a lease lasts that is not extended.
+const LEASE: Duration = Duration::from_secs(10);
+/// How long Redis may take to answer.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// The first pause between two looks at the work of another process, and the longest.
+const MIN_PAUSE: Duration = Duration::from_millis(20);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// Between a lease and why there is none.
+pub(super) const FAILED: &str = "failed ";
+
+/// Where shared values are, and how they are kept.
+#[derive(Clone)]
+pub(super) struct Settings {
+    client: RedisClient,
+    pub(super) sealer: Sealer,
+    pub(super) prefix: Arc<str>,
+    pub(super) lease: Duration,
+    pub(super) timeout: Duration,
+    pub(super) session_ttl: Option<Duration>,
+    clock: Clock,
+}
+
+impl Settings {
+    /// `key`: that values are sealed with; `None` leaves them in clear text.
+    pub(super) fn new(client: RedisClient, key: Option<SealingKey>) -> Self {
+        let mut sealer = Sealer::default();
+        if let Some(key) = key {
+            sealer.seal_with(key);
+        }
+        Self {
+            client,
+            sealer,
+            prefix: Arc::from("bearer-auth"),
+            lease: LEASE,
+            timeout: TIMEOUT,
+            session_ttl: None,
+            clock: Clock::default(),
+        }
+    }
+
+    pub(super) fn entry(&self, key: &TokenKey) -> Entry {
+        let data = format!("{{{}:{key}}}", self.prefix);
+        let lease = format!("{data}:lease");
+        Entry {
+            settings: self.clone(),
+            names: Arc::new([data, lease]),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("sealer", &self.sealer)
+            .field("prefix", &self.prefix)
+            .field("lease", &self.lease)
+            .field("timeout", &self.timeout)
+            .field("session_ttl", &self.session_ttl)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One shared value, and the lease on it.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    settings: Settings,
+    names: Arc<[String; 2]>,
+}
+
+/// What [`Entry::look`] sees.
+pub(super) struct Seen {
+    pub(super) generation: String,
+    /// Opened; `None` if there is nothing, or nothing that opens.
+    pub(super) value: Option<Result<Zeroizing<Vec<u8>>, BoxError>>,
+    /// How long it stays there; `None`: it has no end.
+    pub(super) left: Option<Duration>,
+}
+
+/// Who has a lease, or why nobody gets it.
+pub(super) struct Holder {
+    name: String,
+    /// For how long, if nothing else happens.
+    pub(super) left: Duration,
+}
+
+impl Holder {
+    pub(super) fn new(name: String, left: Duration) -> Self {
+        Self { name, left }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Somebody had it, and failed: nobody gets it for a while.
+    pub(super) fn failed(&self) -> Option<&str> {
+        self.name.strip_prefix(FAILED)
+    }
+}
+
+impl PartialEq for Holder {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Entry {
+    /// On its two keys.
+    pub(super) fn script<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
+        let mut invocation = script.prepare_invoke();
+        for name in &*self.names {
+            invocation.key(name);
+        }
+        invocation
+    }
+
+    pub(super) async fn run<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, BoxError> {
+        let timeout = self.settings.timeout;
+        let runtime = Handle::try_current()?;
+        let result: Option<RedisResult<T>> = self
+            .settings
+            .clock
+            .timeout(timeout, &runtime, self.settings.client.run(script))
+            .await;
+        match result {
+            Some(result) => Ok(result?),
+            None => Err(format!("no answer from Redis within {timeout:?}").into()),
+        }
+    }
+
+    pub(super) async fn look(&self) -> Result<Seen, BoxError> {
+        let script = self.script(&LOOK);
+        let (generation, value, left): (String, Vec<u8>, i64) = self.run(&script).await?;
+        let value = Zeroizing::new(value);
+        Ok(Seen {
+            generation,
+            value: (!value.is_empty()).then(|| self.open(value)),
+            left: u64::try_from(left).ok().map(Duration::from_millis),
+        })
+    }
+
+    pub(super) fn seal(&self, clear: &[u8]) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+        match self.settings.sealer.seals() {
+            // For this entry and no other.
+            true => self.settings.sealer.seal(clear, self.names[0].as_bytes()),
+            false => Ok(clear.to_vec()),
+        }
+        .map(Zeroizing::new)
+    }
+
+    fn open(&self, value: Zeroizing<Vec<u8>>) -> Result<Zeroizing<Vec<u8>>, BoxError> {
+        match self.settings.sealer.seals() {
+            true => Ok(self
+                .settings
+                .sealer
+                .open(&value, self.names[0].as_bytes())?),
+            false => Ok(value),
+        }
+    }
+
+    /// Sleeps. Only after [`run`](Self::run), which needs a runtime.
+    pub(super) async fn sleep(&self, duration: Duration) {
+        if let Ok(runtime) = Handle::try_current() {
+            self.settings.clock.sleep(duration, &runtime).await;
+        }
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        self.settings.lease
+    }
+
+    pub(super) fn session_ttl(&self) -> Option<Duration> {
+        self.settings.session_ttl
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.settings.clock
+    }
+}
+
+/// Pauses between looks at the work of another process.
+pub(super) fn pauses() -> Pauses {
+    Pauses::new(MIN_PAUSE, MAX_PAUSE)
+}
+
+/// The next pause, but not past `left`, when there is something to see at the latest.
+pub(super) fn pause(pauses: &mut Pauses, left: Duration) -> Duration {
+    pauses.next().min(left.max(MIN_PAUSE / 2))
+}
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
