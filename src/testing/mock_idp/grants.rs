@@ -8,7 +8,6 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use sha2::{Digest as _, Sha256};
 
-use super::state::State;
 use crate::clock::Moment;
 
 /// Whether a [`MockIdp`](super::MockIdp) gives out refresh tokens when people sign in, and for how
@@ -32,19 +31,19 @@ pub(super) type GrantId = usize;
 #[derive(Default)]
 pub(super) struct Grants {
     pub(super) refresh_tokens: RefreshTokens,
-    grants: Vec<Grant>,
-    revoked: HashSet<GrantId>,
-    codes: HashMap<String, Code>,
-    refresh: HashMap<String, Refresh>,
+    pub(super) grants: Vec<Grant>,
+    pub(super) revoked: HashSet<GrantId>,
+    pub(super) codes: HashMap<String, Code>,
+    pub(super) refresh: HashMap<String, Refresh>,
     /// Queries of authorization requests (RFC 9126), until they are answered.
-    pushed: Vec<Option<String>>,
+    pub(super) pushed: Vec<Option<String>>,
 }
 
 #[derive(Clone)]
-struct Grant {
-    client: String,
-    user: String,
-    scope: Option<String>,
+pub(super) struct Grant {
+    pub(super) client: String,
+    pub(super) user: String,
+    pub(super) scope: Option<String>,
 }
 
 /// What an authorization request has asked for, and a person has agreed to.
@@ -63,17 +62,17 @@ pub(super) enum Challenge {
     Plain(String),
 }
 
-struct Code {
-    grant: GrantId,
-    redirect_uri: Option<String>,
-    challenge: Option<Challenge>,
-    ends: Moment,
-    used: bool,
+pub(super) struct Code {
+    pub(super) grant: GrantId,
+    pub(super) redirect_uri: Option<String>,
+    pub(super) challenge: Option<Challenge>,
+    pub(super) ends: Moment,
+    pub(super) used: bool,
 }
 
-struct Refresh {
-    grant: GrantId,
-    used: bool,
+pub(super) struct Refresh {
+    pub(super) grant: GrantId,
+    pub(super) used: bool,
 }
 
 /// What a token request is entitled to.
@@ -104,7 +103,7 @@ impl Challenge {
         }
     }
 
-    fn fits(&self, verifier: &str) -> bool {
+    pub(super) fn fits(&self, verifier: &str) -> bool {
         match self {
             Self::S256(challenge) => {
                 URL_SAFE_NO_PAD.encode(Sha256::digest(verifier.as_bytes())) == *challenge
@@ -114,197 +113,8 @@ impl Challenge {
     }
 }
 
-impl State {
-    /// A code for a consent.
-    pub(super) fn consent(&mut self, consent: Consent, now: Moment) -> String {
-        let grants = &mut self.grants;
-        let grant = grants.grants.len();
-        grants.grants.push(Grant {
-            client: consent.client,
-            user: consent.user,
-            scope: consent.scope,
-        });
-        let name = format!("code-{}", grants.codes.len() + 1);
-        let code = Code {
-            grant,
-            redirect_uri: consent.redirect_uri,
-            challenge: consent.challenge,
-            ends: now.after(LIFE_OF_CODES),
-            used: false,
-        };
-        grants.codes.insert(name.clone(), code);
-        name
-    }
-
-    /// RFC 6749 §4.1.3, RFC 7636 §4.6: `Err` is what makes it an `invalid_grant`.
-    pub(super) fn redeem(
-        &mut self,
-        client: &str,
-        code: &str,
-        redirect_uri: Option<&str>,
-        verifier: Option<&str>,
-        now: Moment,
-    ) -> Result<Entitled, &'static str> {
-        let known = self.grants.codes.get_mut(code).ok_or("no such code")?;
-        let grant = known.grant;
-        if self
-            .grants
-            .grants
-            .get(grant)
-            .is_none_or(|grant| grant.client != client)
-        {
-            return Err("the code was given to another client");
-        }
-        if known.used {
-            self.end_grant(grant);
-            return Err("the code was used before: what came of it is revoked");
-        }
-        // Whoever guesses at the rest has one guess.
-        known.used = true;
-        if known.redirect_uri.as_deref() != redirect_uri {
-            return Err("redirect_uri is not that of the authorization request");
-        }
-        match (&known.challenge, verifier) {
-            (Some(challenge), Some(verifier)) if challenge.fits(verifier) => {}
-            (Some(_), Some(_)) => return Err("code_verifier does not fit the challenge"),
-            (Some(_), None) => return Err("code_verifier is missing"),
-            // RFC 9700 §2.1.1: a downgrade, where it is an attack.
-            (None, Some(_)) => return Err("a code_verifier without a challenge"),
-            (None, None) => {}
-        }
-        if now.reached(known.ends) {
-            return Err("the code has ended");
-        }
-        self.entitled(grant, None)
-    }
-
-    /// RFC 6749 §6: `Err` is what makes it an `invalid_grant`.
-    pub(super) fn refresh(
-        &mut self,
-        client: &str,
-        token: &str,
-        scope: Option<&str>,
-    ) -> Result<Entitled, &'static str> {
-        let rotated = self.grants.refresh_tokens == RefreshTokens::Rotated;
-        let known = self
-            .grants
-            .refresh
-            .get_mut(token)
-            .ok_or("no such refresh token")?;
-        let grant = known.grant;
-        if self
-            .grants
-            .grants
-            .get(grant)
-            .is_none_or(|grant| grant.client != client)
-        {
-            return Err("the refresh token was given to another client");
-        }
-        if known.used {
-            self.end_grant(grant);
-            return Err("the refresh token was used before: the grant is revoked");
-        }
-        let entitled = self.entitled(grant, scope)?;
-        if rotated && let Some(known) = self.grants.refresh.get_mut(token) {
-            known.used = true;
-        }
-        Ok(entitled)
-    }
-
-    fn entitled(&mut self, grant: GrantId, scope: Option<&str>) -> Result<Entitled, &'static str> {
-        if self.grants.revoked.contains(&grant) {
-            return Err("the grant is revoked");
-        }
-        let granted = self
-            .grants
-            .grants
-            .get(grant)
-            .and_then(|grant| grant.scope.clone());
-        let has = |granted: &str, scope: &str| granted.split(' ').any(|known| known == scope);
-        if let Some(scope) = scope
-            && !scope.split(' ').all(|scope| {
-                granted
-                    .as_deref()
-                    .is_some_and(|granted| has(granted, scope))
-            })
-        {
-            return Err("a scope that was not granted");
-        }
-        let is_first = !self
-            .grants
-            .refresh
-            .values()
-            .any(|known| known.grant == grant);
-        let refresh_token = match self.grants.refresh_tokens {
-            RefreshTokens::Rotated => true,
-            RefreshTokens::Kept => is_first,
-            RefreshTokens::Absent => false,
-        }
-        .then(|| self.padded(format!("refresh-{}", self.grants.refresh.len() + 1)));
-        if let Some(token) = &refresh_token {
-            let used = false;
-            self.grants
-                .refresh
-                .insert(token.clone(), Refresh { grant, used });
-        }
-        Ok(Entitled {
-            grant,
-            scope: scope.map(str::to_owned).or(granted),
-            refresh_token,
-        })
-    }
-
-    fn end_grant(&mut self, grant: GrantId) {
-        self.grants.revoked.insert(grant);
-        let tokens = self.tokens.values_mut();
-        for token in tokens.filter(|token| token.grant == Some(grant)) {
-            token.revoked = true;
-        }
-    }
-
-    /// Revokes a client's token; a refresh token ends the whole grant (RFC 7009 §2.1).
-    pub(super) fn revoke(&mut self, client: &str, token: &str) {
-        if let Some(grant) = self.grants.refresh.get(token).map(|known| known.grant) {
-            let owner = self.grants.grants.get(grant);
-            if owner.is_some_and(|owner| owner.client == client) {
-                self.end_grant(grant);
-            }
-        } else if let Some(token) = self.tokens.get_mut(token) {
-            token.revoked = true;
-        }
-    }
-
-    /// A `request_uri` for an authorization request.
-    pub(super) fn push(&mut self, query: String) -> String {
-        self.grants.pushed.push(Some(query));
-        format!("{REQUEST_URI}{}", self.grants.pushed.len())
-    }
-
-    /// The authorization request behind a `request_uri` that has not been used.
-    pub(super) fn pushed(&mut self, uri: &str) -> Option<&mut Option<String>> {
-        let number: usize = uri.strip_prefix(REQUEST_URI)?.parse().ok()?;
-        let pushed = self.grants.pushed.get_mut(number.checked_sub(1)?)?;
-        pushed.is_some().then_some(pushed)
-    }
-
-    /// Ends all grants there are.
-    pub(super) fn end_grants(&mut self) {
-        for grant in 0..self.grants.grants.len() {
-            self.end_grant(grant);
-        }
-    }
-
-    /// Who has signed in for a token.
-    pub(super) fn user(&self, grant: GrantId) -> Option<&str> {
-        self.grants
-            .grants
-            .get(grant)
-            .map(|grant| grant.user.as_str())
-    }
-}
-
 /// RFC 9126 §2.2 suggests this form.
-const REQUEST_URI: &str = "urn:ietf:params:oauth:request_uri:";
+pub(super) const REQUEST_URI: &str = "urn:ietf:params:oauth:request_uri:";
 
 /// RFC 6749 §4.1.2 recommends no more.
-const LIFE_OF_CODES: Duration = Duration::from_secs(600);
+pub(super) const LIFE_OF_CODES: Duration = Duration::from_secs(600);

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use self::{
-    server::Port,
+    port::Port,
     state::{Config, ExpiresIn, Shared},
 };
 use crate::clock::Clock;
@@ -16,18 +16,21 @@ use crate::clock::Clock;
 mod answer;
 mod api;
 mod authorize;
-mod beside;
+mod dialect;
 mod grants;
+mod other_endpoints;
 mod page;
+mod port;
 mod recorded;
 mod server;
 mod sign_in;
 mod state;
+mod state_grants;
 #[cfg(test)]
 mod tests;
 mod token_endpoint;
 
-pub use self::{answer::Answer, grants::RefreshTokens, recorded::Recorded};
+pub use self::{answer::Answer, dialect::Dialect, grants::RefreshTokens, recorded::Recorded};
 
 /// An OAuth 2.0 identity provider and an API that its tokens open, on two ports of `127.0.0.1`.
 ///
@@ -369,19 +372,6 @@ impl fmt::Debug for MockIdpBuilder {
             .field("clock", &self.config.clock)
             .finish_non_exhaustive()
     }
-}
-
-/// Which kind of server a [`MockIdp`] behaves as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dialect {
-    /// As the RFCs have it: errors in JSON, challenges with 401, form-decoded Basic credentials.
-    #[default]
-    Standard,
-    /// As a minimal server may: `token_type` is `bearer`; a wrong secret gets a 403 and any other
-    /// mistake a 400, both with an empty body; Basic credentials are *not* form-decoded; the API
-    /// answers without `WWW-Authenticate`.
-    Terse,
 }
 
 /// Keeps the requests to a [`MockIdp`] waiting until it is dropped. See [`MockIdp::hold`].

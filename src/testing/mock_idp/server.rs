@@ -31,19 +31,11 @@ use tokio::{
 use super::{
     Recorded,
     answer::{Disconnect, Kind, Reply},
-    api, authorize, beside,
+    api, authorize, other_endpoints,
+    port::Port,
     state::{Shared, Turn},
     token_endpoint,
 };
-
-/// Which of the two servers, and which part of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Port {
-    Token,
-    Api,
-    /// The authorization endpoint, on the port of `Token`.
-    Browser,
-}
 
 pub(super) fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     let socket = TcpSocket::new_v4()?;
@@ -157,7 +149,7 @@ async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io:
     let outcome = match answer.kind {
         Kind::Normal => Outcome::Reply(match port {
             _ if request.too_large => Reply::new(StatusCode::PAYLOAD_TOO_LARGE),
-            Port::Token => beside::answer(shared, &request)
+            Port::Token => other_endpoints::answer(shared, &request)
                 .unwrap_or_else(|| token_endpoint::answer(shared, &request)),
             Port::Api => api::answer(shared, &request),
             Port::Browser => authorize::answer(shared, &request),

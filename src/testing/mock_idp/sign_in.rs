@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Version, header::LOCATION};
 
-use super::{MockIdp, MockIdpBuilder, Recorded, RefreshTokens, authorize, server::Port};
+use super::{MockIdp, MockIdpBuilder, Recorded, RefreshTokens, authorize, port::Port};
 
 /// # Signing in
 ///

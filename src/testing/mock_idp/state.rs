@@ -13,7 +13,7 @@ use super::{
     Answer, Dialect, Recorded,
     answer::{Disconnect, Kind},
     grants::{GrantId, Grants},
-    server::Port,
+    port::Port,
 };
 use crate::clock::{Clock, Moment, Sleep};
 

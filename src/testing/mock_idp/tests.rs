@@ -14,7 +14,7 @@ use tokio::{
 use super::*;
 use crate::testing::ManualClock;
 
-mod beside;
+mod other_endpoints;
 mod sign_in;
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
