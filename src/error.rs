@@ -117,7 +117,7 @@ impl Error {
 
     /// As [`from_source`](Self::from_source), for a failure that stays until somebody changes
     /// something (a revoked credential, say): the cache asks again after five minutes.
-    pub fn from_source_terminal(cause: impl Into<BoxError>) -> Self {
+    pub fn from_source_permanent(cause: impl Into<BoxError>) -> Self {
         Self::build(ErrorKind::Source, Retry::Never, "the token source failed")
             .caused_by(cause)
             .done()
@@ -125,7 +125,7 @@ impl Error {
 
     /// As [`from_source`](Self::from_source), for a server that said when to come back: the cache
     /// asks again after `wait` (10 minutes at most), or after its backoff if that is longer.
-    pub fn from_source_after(cause: impl Into<BoxError>, wait: Duration) -> Self {
+    pub fn from_source_retry_after(cause: impl Into<BoxError>, wait: Duration) -> Self {
         Self::build(ErrorKind::Source, Retry::Later, "the token source failed")
             .caused_by(cause)
             .server_wait(Some(wait))

@@ -28,9 +28,10 @@ pub fn smart_completions(
         .scope("ingr.api")
 }
 
-/// Hexagon Smart Completions with its own server, for people who sign in: the values that the
-/// manual's table calls Auth URL, Access Token URL, Client ID, Callback URL and Scope, all of which
-/// it requires.
+/// Hexagon Smart Completions with its own server, for users who sign in. The manual's table names five
+/// values, all of which are required: Auth URL, Access Token URL and Client ID here, Callback URL as
+/// [`redirect_uri`](AuthorizationCodeBuilder::redirect_uri), and
+/// [`scope`](AuthorizationCodeBuilder::scope).
 ///
 /// The scope depends on the installation: the manual's `openid_offline_access` is sent as it is
 /// written, and is not what `openid offline_access` means to a standard server. A secret is
@@ -44,9 +45,9 @@ pub fn smart_completions(
 ///     "https://sc.example/oauth2/authorize",
 ///     "https://sc.example/oauth2/token",
 ///     "client-id",
-///     "https://app.example/callback",
-///     "openid offline_access ingr.api",
 /// )
+/// .redirect_uri("https://app.example/callback")
+/// .scope("openid offline_access ingr.api")
 /// .build()?;
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
@@ -54,24 +55,23 @@ pub fn smart_completions_sign_in(
     auth_url: impl Into<String>,
     access_token_url: impl Into<String>,
     client_id: impl Into<String>,
-    callback_url: impl Into<String>,
-    scope: impl AsRef<str>,
 ) -> AuthorizationCodeBuilder {
     AuthorizationCode::builder(auth_url, access_token_url, client_id)
-        .redirect_uri(callback_url)
-        .scope(scope)
         .require_redirect_uri_and_scope()
 }
 
 /// Hexagon Smart API Manager: client credentials at `{base}/oauth/connect/token`.
 ///
-/// `base` is where it is installed, such as `https://sam.example/sam`; `scope` the id of the Smart
-/// API as it is registered there.
+/// `base` is where it is installed, such as `https://sam.example/sam`. The
+/// [`scope`](ClientCredentialsBuilder::scope) is required: the id of the Smart API as it is registered
+/// there.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, provider};
 ///
-/// let source = provider::smart_api_manager("https://sam.example/sam", "id", "secret", "api-id").build()?;
+/// let source = provider::smart_api_manager("https://sam.example/sam", "id", "secret")
+///     .scope("api-id")
+///     .build()?;
 /// let auth = BearerAuthLayer::for_api("https://sc.example/api/", source)?;
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
@@ -79,38 +79,33 @@ pub fn smart_api_manager(
     base: impl AsRef<str>,
     client_id: impl Into<String>,
     client_secret: impl Into<SecretString>,
-    scope: impl AsRef<str>,
 ) -> ClientCredentialsBuilder {
     let path = "oauth/connect/token";
     ClientCredentialsBuilder::below(base.as_ref(), path, client_id, client_secret)
         .require(Required::Secret)
         .require(Required::Scope)
-        .scope(scope)
 }
 
-/// Hexagon Smart API Manager, for people who sign in: as [`smart_api_manager`], with the
-/// authorization endpoint at `{base}/oauth/connect/authorize`.
+/// Hexagon Smart API Manager, for users who sign in: like [`smart_api_manager`], with the authorization
+/// endpoint at `{base}/oauth/connect/authorize`.
+/// [`redirect_uri`](AuthorizationCodeBuilder::redirect_uri) and
+/// [`scope`](AuthorizationCodeBuilder::scope) are required.
 ///
-/// The manuals name the token endpoint only; this is beside it in the server that the product is
-/// built on. If yours is elsewhere, give the URLs to [`smart_completions_sign_in`].
+/// The manuals name the token endpoint only; this is the other endpoint of the server that the product
+/// is built on. If yours is elsewhere, give the URLs to [`smart_completions_sign_in`].
 ///
 /// ```
 /// use bearer_auth::provider;
 ///
-/// let auth = provider::smart_api_manager_sign_in(
-///     "https://sam.example/sam",
-///     "client-id",
-///     "https://app.example/callback",
-///     "openid offline_access api-id",
-/// )
-/// .build()?;
+/// let auth = provider::smart_api_manager_sign_in("https://sam.example/sam", "client-id")
+///     .redirect_uri("https://app.example/callback")
+///     .scope("openid offline_access api-id")
+///     .build()?;
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
 pub fn smart_api_manager_sign_in(
     base: impl AsRef<str>,
     client_id: impl Into<String>,
-    redirect_uri: impl Into<String>,
-    scope: impl AsRef<str>,
 ) -> AuthorizationCodeBuilder {
     AuthorizationCodeBuilder::below(
         base.as_ref(),
@@ -118,7 +113,5 @@ pub fn smart_api_manager_sign_in(
         "oauth/connect/token",
         client_id,
     )
-    .redirect_uri(redirect_uri)
-    .scope(scope)
     .require_redirect_uri_and_scope()
 }

@@ -1,7 +1,7 @@
-//! Ready configurations for known providers: plain functions that return a configured builder, to
-//! which anything can be added, or the [`Issuer`](crate::Issuer) to discover.
+//! Ready configurations for known providers: functions that return a configured builder, to which
+//! anything can be added, or the [`Issuer`](crate::Issuer) to discover.
 //!
-//! | provider | a service, with a secret | people who sign in |
+//! | provider | a service, with a secret | users who sign in |
 //! |---|---|---|
 //! | Hexagon Smart Completions | [`smart_completions`] | [`smart_completions_sign_in`] |
 //! | Hexagon Smart API Manager | [`smart_api_manager`] | [`smart_api_manager_sign_in`] |
@@ -10,9 +10,13 @@
 //! | MediationZone / Usage Engine | [`usage_engine`] | |
 //! | ADONIS, ADOIT, ADOGRC (ADOxx) | [`adoxx`] | |
 //!
-//! They do what the vendors' manuals say. None has been run against a vendor's server: each is
-//! tested against [`testing::MockIdp`](crate::testing::MockIdp), which answers as the manuals have
-//! it.
+//! A function takes what every client has, in the order of the builders: where the server is, the
+//! client's id, its secret. Everything else is a setter with a name, so that no two texts can be mixed up
+//! on the way to a server that must not see the secret.
+//!
+//! The functions follow the vendors' manuals. They are tested against
+//! [`testing::MockIdp`](crate::testing::MockIdp), which answers as the manuals say, not against the
+//! vendors' servers.
 
 mod hexagon;
 mod identity;
@@ -27,27 +31,27 @@ pub use self::{
 };
 use crate::grant::{ClientCredentials, ClientCredentialsBuilder, Required};
 
-/// MediationZone / Usage Engine: client credentials with the address of the API as `audience`,
-/// sent to the letter.
+/// MediationZone / Usage Engine: client credentials with the address of the API as
+/// [`audience`](ClientCredentialsBuilder::audience), which is required and sent verbatim.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, provider};
 ///
 /// let api = "https://usage.example/api/";
-/// let source = provider::usage_engine("https://idp.example/oauth/token", api, "id", "secret").build()?;
+/// let source = provider::usage_engine("https://idp.example/oauth/token", "id", "secret")
+///     .audience(api)
+///     .build()?;
 /// let auth = BearerAuthLayer::for_api(api, source)?;
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
 pub fn usage_engine(
     token_url: impl Into<String>,
-    audience: impl Into<String>,
     client_id: impl Into<String>,
     client_secret: impl Into<SecretString>,
 ) -> ClientCredentialsBuilder {
     ClientCredentials::builder(token_url, client_id, client_secret)
         .require(Required::Secret)
         .require(Required::Audience)
-        .audience(audience)
 }
 
 /// ADONIS, ADOIT, ADOGRC (ADOxx REST): client credentials at `{base}/oauth2/token`, the parameters

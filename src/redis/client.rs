@@ -32,7 +32,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// TLS.
 ///
 /// ```
-/// use bearer_auth::fleet::RedisClient;
+/// use bearer_auth::redis::RedisClient;
 ///
 /// let one = RedisClient::from(redis::Client::open("rediss://user:password@redis.example")?);
 /// let cluster = redis::cluster::ClusterClient::new(["redis://a.example", "redis://b.example"])?;

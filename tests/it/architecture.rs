@@ -260,7 +260,7 @@ fn is_for_tests(attribute: &Attribute) -> bool {
     };
     let condition = list.tokens.to_string().replace(' ', "");
     list.path.is_ident("cfg")
-        && ["test", "any(test,fuzzing)", "fuzzing", "doctest"]
+        && ["test", "any(test,fuzzing)", "fuzzing", "any(doc,doctest)"]
             .iter()
             .any(|tests| condition == *tests || condition.starts_with(&format!("all({tests},")))
 }

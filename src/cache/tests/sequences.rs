@@ -1,5 +1,5 @@
 //! Any sequence of calls, answers and steps of the clocks, on a cache as it is. Beside it run the
-//! rules of [the crate's documentation](crate#the-life-of-a-token), written down once more
+//! rules of [the crate's documentation](crate#lifecycle-of-a-token), written down once more
 //! ([`Rules`]): they see what the source is asked and what callers get, and nothing of the cache's
 //! state but whether a token request is under way.
 //!

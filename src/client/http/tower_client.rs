@@ -19,7 +19,7 @@ use crate::error::BoxError;
 /// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) in any case.
 ///
 /// Of its errors, a refused connection is known to have sent nothing. Any other counts as an answer
-/// that was lost, after two of which a session [is over](crate::RefreshToken). So where people sign
+/// that was lost, after two of which a session [is over](crate::Session). So where people sign
 /// in, say it of all connections that fail:
 ///
 /// ```

@@ -142,7 +142,7 @@ impl Sealer {
         if self.seals() || self.opens.is_empty() {
             return Ok(());
         }
-        let problem = "`also_opens_with` needs `sealed_with`: what is written would be in clear";
+        let problem = "`with_previous_key` needs `sealed_with`: what is written would be in clear";
         Err(ConfigError::new("sealing key", problem))
     }
 

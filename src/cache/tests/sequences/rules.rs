@@ -1,4 +1,4 @@
-//! The rules of [the crate's documentation](crate#the-life-of-a-token), written down once more: see
+//! The rules of [the crate's documentation](crate#lifecycle-of-a-token), written down once more: see
 //! [`super`].
 
 use std::collections::HashMap;
