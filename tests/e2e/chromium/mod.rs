@@ -1,0 +1,3 @@
+//! Chromium.
+
+mod login;

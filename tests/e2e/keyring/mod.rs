@@ -1,0 +1,5 @@
+//! A keyring: gnome-keyring.
+
+#[cfg(feature = "full")]
+mod canary;
+mod store;
