@@ -1,8 +1,8 @@
 //! A login on loopback in a real browser: headless Chromium, the pages of `oidc-provider` (see
 //! `../oidc_provider/tokens.rs`), and ours at the end.
 //!
-//! Needs `chromium` in the PATH beside what `../oidc_provider/tokens.rs` needs; without, the tests are
-//! skipped with a message, or fail if the environment variable `CI` is set.
+//! Needs `chromium` in the PATH, and what `../oidc_provider/tokens.rs` needs; without, the tests are
+//! ignored.
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, BearerAuthLayer, Error, ErrorKind, OAuthErrorCode,
@@ -14,11 +14,19 @@ use tokio::{net::TcpStream, sync::oneshot};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
+    harness::tests,
     programs::chromium::{Browser, Chromium},
     programs::oidc_provider::OidcProvider,
 };
 
-fn idp() -> Option<OidcProvider> {
+tests! {
+    needs: [Chromium, OidcProvider];
+    p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them,
+    p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so,
+    the_pages_of_mock_idp_work_in_chromium,
+}
+
+fn idp() -> OidcProvider {
     OidcProvider::start_with(json!({ "sign_in": true }))
 }
 
@@ -75,11 +83,8 @@ fn assert_landed(seen: &Value, heading: &str, redirect_uri: &Url) {
     assert_ne!(of("dark", "background"), of("dark", "text"));
 }
 
-#[tokio::test]
 async fn p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them() {
-    let (Some(idp), Some(chromium)) = (idp(), Chromium::find()) else {
-        return;
-    };
+    let (idp, chromium) = (idp(), Chromium::find());
     let steps = json!([
         { "fill": { "login": "ada", "password": "secret" }, "click": "form:has([value=login]) button" },
         { "click": "form:has([value=consent]) button" },
@@ -99,11 +104,8 @@ async fn p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them(
     assert_eq!(idp.stats().await.token_requests, 1);
 }
 
-#[tokio::test]
 async fn p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so() {
-    let (Some(idp), Some(chromium)) = (idp(), Chromium::find()) else {
-        return;
-    };
+    let (idp, chromium) = (idp(), Chromium::find());
     // An address on which nobody else here opens ports.
     let auth = client(&idp).redirect_uri("http://[::1]/callback");
     let steps = json!([{ "click": "text=Cancel" }]);
@@ -122,11 +124,8 @@ async fn p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so() {
     assert_eq!(idp.stats().await.token_requests, 0);
 }
 
-#[tokio::test]
 async fn the_pages_of_mock_idp_work_in_chromium() {
-    let Some(chromium) = Chromium::find() else {
-        return;
-    };
+    let chromium = Chromium::find();
     for (decision, heading) in [
         ("sign-in", "You are signed in"),
         ("refuse", "You are not signed in"),

@@ -1,8 +1,7 @@
 //! Against an authorization server of another kind: glewlwyd, in C, which has its own ideas of how
 //! clients prove themselves and of errors.
 //!
-//! Needs Debian's package `glewlwyd`; without, the tests are skipped with a message, or fail if the
-//! environment variable `CI` is set.
+//! Needs Debian's package `glewlwyd`; without, the tests are ignored.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -16,7 +15,18 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::programs::glewlwyd::{Glewlwyd, KEY};
+use crate::{
+    harness::tests,
+    programs::glewlwyd::{Glewlwyd, KEY},
+};
+
+tests! {
+    needs: [Glewlwyd];
+    a_client_proves_itself_in_all_three_ways_and_its_tokens_are_good,
+    p13_raw_basic_is_for_this_server_which_skips_the_decoding,
+    refusals_are_final_and_cost_one_request,
+    somebody_signs_in_with_pkce_and_refresh_tokens_rotate,
+}
 
 /// Of an access token. It ends on the clock of the test alone.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -82,11 +92,8 @@ async fn introspect(idp: &Glewlwyd, token: &str) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-#[tokio::test]
 async fn a_client_proves_itself_in_all_three_ways_and_its_tokens_are_good() {
-    let Some(idp) = Glewlwyd::start("127.75.0.1").await else {
-        return;
-    };
+    let idp = Glewlwyd::start("127.75.0.1").await;
     idp.add_service("plain", "plain-secret", "orders").await;
     idp.add_service("api", "api-secret", "introspect").await;
     for (name, auth) in methods() {
@@ -103,11 +110,8 @@ async fn a_client_proves_itself_in_all_three_ways_and_its_tokens_are_good() {
     assert_eq!(said["active"], false);
 }
 
-#[tokio::test]
 async fn p13_raw_basic_is_for_this_server_which_skips_the_decoding() {
-    let Some(idp) = Glewlwyd::start("127.75.0.2").await else {
-        return;
-    };
+    let idp = Glewlwyd::start("127.75.0.2").await;
     idp.add_service("special", SPECIAL, "orders").await;
     for (name, auth) in methods() {
         let answer = token(&idp, ["special", SPECIAL, "orders"], auth).await;
@@ -121,11 +125,8 @@ async fn p13_raw_basic_is_for_this_server_which_skips_the_decoding() {
     }
 }
 
-#[tokio::test]
 async fn refusals_are_final_and_cost_one_request() {
-    let Some(mut idp) = Glewlwyd::start("127.75.0.3").await else {
-        return;
-    };
+    let mut idp = Glewlwyd::start("127.75.0.3").await;
     idp.add_service("client", "client-secret", "orders").await;
     for (name, auth) in methods() {
         let wrong = ["client", "wrong", "orders"];
@@ -153,11 +154,8 @@ async fn refusals_are_final_and_cost_one_request() {
     }
 }
 
-#[tokio::test]
 async fn somebody_signs_in_with_pkce_and_refresh_tokens_rotate() {
-    let Some(idp) = Glewlwyd::start("127.75.0.4").await else {
-        return;
-    };
+    let idp = Glewlwyd::start("127.75.0.4").await;
     idp.add_service("api", "api-secret", "introspect").await;
     // Public: nothing but PKCE protects its codes, which this server is told to insist on.
     idp.add_client(&json!({

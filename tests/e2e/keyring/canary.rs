@@ -9,6 +9,7 @@ use bearer_auth::{
 use tokio::task::block_in_place;
 
 use crate::{
+    harness::tests,
     programs::keyring::GnomeKeyring,
     support::{
         alone::alone,
@@ -21,8 +22,13 @@ use crate::{
     },
 };
 
+tests! {
+    needs: [GnomeKeyring];
+    child,
+    #[threads(2)] p55_a_keyring_s_traffic_is_not_logged,
+}
+
 /// Not a test: what the other process does.
-#[tokio::test]
 async fn child() {
     if role().is_none() {
         return;
@@ -65,12 +71,9 @@ async fn keep_in_a_keyring() {
     watch.end();
 }
 
-#[tokio::test(flavor = "multi_thread")]
 async fn p55_a_keyring_s_traffic_is_not_logged() {
     alone!();
-    let Some(keyring) = GnomeKeyring::start() else {
-        return;
-    };
+    let keyring = GnomeKeyring::start();
     let home = tempfile::tempdir().unwrap();
     let lock = home.path().join("session.lock");
     let setup = format!("export DBUS_SESSION_BUS_ADDRESS='{}'", keyring.address());

@@ -3,3 +3,14 @@
 #[cfg(feature = "full")]
 mod canary;
 mod store;
+
+use crate::harness::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    [
+        #[cfg(feature = "full")]
+        canary::tests(),
+        store::tests(),
+    ]
+    .concat()
+}

@@ -15,10 +15,22 @@ use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use crate::{
+    harness::tests,
     programs::keyring::GnomeKeyring,
     support::process::{Process, role, say, told, wait},
     support::sessions::{CANARY, directory, increment, load, save, text},
 };
+
+tests! {
+    needs: [GnomeKeyring];
+    child,
+    #[threads(2)] a_session_is_there_for_the_next_process_until_it_is_forgotten,
+    #[threads(2)] a_session_may_be_long,
+    #[threads(2)] a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing,
+    #[threads(2)] many_processes_lose_no_update,
+    #[threads(2)] processes_share_one_session_and_use_no_refresh_token_twice,
+    #[threads(2)] a_session_goes_on_without_its_keyring,
+}
 
 const TIMES: usize = 10;
 const PROCESSES: usize = 4;
@@ -44,7 +56,6 @@ fn client() -> (AuthorizationCode, Failures) {
 }
 
 /// Not a test: what the other processes do.
-#[tokio::test]
 async fn child() {
     let Some(role) = role() else { return };
     match role.as_str() {
@@ -140,12 +151,12 @@ struct Desktop {
 }
 
 impl Desktop {
-    async fn start() -> Option<Self> {
-        Some(Self {
-            keyring: GnomeKeyring::start()?,
+    async fn start() -> Self {
+        Self {
+            keyring: GnomeKeyring::start(),
             idp: MockIdp::builder().client("app", "").start().await.unwrap(),
             directory: directory(),
-        })
+        }
     }
 
     fn process(&self, role: &str) -> Process {
@@ -198,11 +209,8 @@ fn ends_well(process: Process) -> bool {
     block_in_place(|| process.succeeds())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_is_there_for_the_next_process_until_it_is_forgotten() {
-    let Some(mut desktop) = Desktop::start().await else {
-        return;
-    };
+    let mut desktop = Desktop::start().await;
     assert_eq!(desktop.says("load", "loaded "), "None");
     desktop.run("save");
     let saved = format!("{:?}", Some(CANARY));
@@ -218,18 +226,13 @@ async fn a_session_is_there_for_the_next_process_until_it_is_forgotten() {
     assert_eq!(desktop.says("load", "loaded "), "None");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_may_be_long() {
-    if let Some(desktop) = Desktop::start().await {
-        desktop.run("sizes");
-    }
+    let desktop = Desktop::start().await;
+    desktop.run("sizes");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing() {
-    let Some(mut desktop) = Desktop::start().await else {
-        return;
-    };
+    let mut desktop = Desktop::start().await;
     desktop.run("save");
     desktop.keyring.lock();
     let mut process = desktop.process("fail");
@@ -253,11 +256,8 @@ async fn a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing() {
     assert_eq!(desktop.says("load", "loaded "), saved);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_processes_lose_no_update() {
-    let Some(desktop) = Desktop::start().await else {
-        return;
-    };
+    let desktop = Desktop::start().await;
     let start = |_| desktop.process("increment");
     let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
     for process in &mut processes {
@@ -273,11 +273,8 @@ async fn many_processes_lose_no_update() {
     assert_eq!(desktop.says("load", "loaded "), count);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_share_one_session_and_use_no_refresh_token_twice() {
-    let Some(desktop) = Desktop::start().await else {
-        return;
-    };
+    let desktop = Desktop::start().await;
     desktop.sign_in();
     let start = |_| desktop.process("share");
     let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
@@ -301,11 +298,8 @@ async fn processes_share_one_session_and_use_no_refresh_token_twice() {
     assert_eq!(desktop.says("start", "token "), last);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_goes_on_without_its_keyring() {
-    let Some(mut desktop) = Desktop::start().await else {
-        return;
-    };
+    let mut desktop = Desktop::start().await;
     desktop.sign_in();
     let mut process = desktop.process("go on");
     assert_eq!(answer(&mut process, "token "), "token-1");

@@ -6,13 +6,16 @@ use bearer_auth::{
 };
 use serde_json::json;
 
-use crate::programs::oidc_provider::OidcProvider;
+use crate::{harness::tests, programs::oidc_provider::OidcProvider};
 
-#[tokio::test]
+tests! {
+    needs: [OidcProvider];
+    a_service_needs_its_issuer_alone,
+    a_login_is_pushed_and_a_session_ends_at_the_server,
+}
+
 async fn a_service_needs_its_issuer_alone() {
-    let Some(idp) = OidcProvider::start() else {
-        return;
-    };
+    let idp = OidcProvider::start();
     let discover = |id, secret| ClientCredentials::discover(idp.issuer(), id, secret);
     let post = discover("post-client", "post-secret").client_auth(ClientAuth::post());
     for source in [discover("basic-client", "basic-secret"), post] {
@@ -33,11 +36,8 @@ async fn a_service_needs_its_issuer_alone() {
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Discovery);
 }
 
-#[tokio::test]
 async fn a_login_is_pushed_and_a_session_ends_at_the_server() {
-    let Some(idp) = OidcProvider::start_with(json!({ "sign_in": true })) else {
-        return;
-    };
+    let idp = OidcProvider::start_with(json!({ "sign_in": true }));
     let auth = AuthorizationCode::discover(idp.issuer(), "native-client")
         .redirect_uri("http://127.0.0.1/callback")
         .scope("openid offline_access")

@@ -11,10 +11,18 @@ use bearer_auth::{
 use serde_json::json;
 
 use crate::{
+    harness::tests,
     programs::oidc_provider::OidcProvider,
     support::process::{Process, role, say, told},
     support::sessions::directory,
 };
+
+tests! {
+    needs: [OidcProvider];
+    #[threads(2)] child,
+    eight_processes_share_one_session_and_the_grant_survives,
+    a_refresh_token_that_is_used_twice_ends_the_grant,
+}
 
 const PROCESSES: usize = 8;
 /// How often the access token ends.
@@ -44,7 +52,6 @@ fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
 }
 
 /// Not a test: what the other processes do.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     if role().is_none() {
         return;
@@ -62,12 +69,9 @@ async fn child() {
     }
 }
 
-#[tokio::test]
 async fn eight_processes_share_one_session_and_the_grant_survives() {
     let config = json!({ "sign_in": true, "ttl": LIFETIME.as_secs() });
-    let Some(idp) = OidcProvider::start_with(config) else {
-        return;
-    };
+    let idp = OidcProvider::start_with(config);
     let directory = directory();
     let path = directory.path().join("session");
     let client = client(idp.issuer(), &path);
@@ -117,11 +121,8 @@ async fn eight_processes_share_one_session_and_the_grant_survives() {
 }
 
 /// What the test above is about: without the store's lock, this is what happens.
-#[tokio::test]
 async fn a_refresh_token_that_is_used_twice_ends_the_grant() {
-    let Some(idp) = OidcProvider::start_with(json!({ "sign_in": true })) else {
-        return;
-    };
+    let idp = OidcProvider::start_with(json!({ "sign_in": true }));
     let directory = directory();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
     let login = client(idp.issuer(), &one).start().await.unwrap();

@@ -15,10 +15,18 @@ use tower::{Layer as _, ServiceExt as _};
 use url::Url;
 
 use crate::{
+    harness::tests,
     programs::oidc_provider::OidcProvider,
     programs::redis::{Redis, until},
     support::process::{Process, role, say, told},
 };
+
+tests! {
+    needs: [OidcProvider, Redis];
+    #[threads(2)] child,
+    eight_processes_live_on_short_tokens_and_the_grant_survives,
+    eight_processes_share_one_session_in_redis_and_the_grant_survives,
+}
 
 const PROCESSES: usize = 8;
 /// How often the access token ends.
@@ -44,14 +52,14 @@ fn client(issuer: &str, redis: &str) -> AuthorizationCode {
 }
 
 /// Somebody has signed in, and gets access tokens of so many seconds.
-async fn signed_in(seconds: u64) -> Option<(Redis, OidcProvider, AuthorizationCode)> {
+async fn signed_in(seconds: u64) -> (Redis, OidcProvider, AuthorizationCode) {
     let config = json!({ "sign_in": true, "ttl": seconds });
-    let (redis, idp) = (Redis::start().await?, OidcProvider::start_with(config)?);
+    let (redis, idp) = (Redis::start().await, OidcProvider::start_with(config));
     let client = client(idp.issuer(), &redis.url());
     let login = client.start().await.unwrap();
     let callback = idp.sign_in(login.url()).await;
     login.finish(&callback).await.unwrap();
-    Some((redis, idp, client))
+    (redis, idp, client)
 }
 
 fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
@@ -61,7 +69,6 @@ fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
 }
 
 /// Not a test: what the other processes do.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     match role().as_deref() {
         Some("share") => share().await,
@@ -118,11 +125,8 @@ fn renewals() -> u64 {
 
 /// For minutes, and with a line for each renewal: `FLEET_RENEWALS=100 cargo test --all-features
 /// --test e2e -- eight_processes_live`
-#[tokio::test]
 async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
-    let Some((redis, idp, client)) = signed_in(6).await else {
-        return;
-    };
+    let (redis, idp, client) = signed_in(6).await;
     let (redis_url, api) = (redis.url(), idp.api_url());
     let told = [
         ("ISSUER", idp.issuer()),
@@ -162,11 +166,8 @@ async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
     assert_eq!(idp.status_with(last.expose_secret()).await, 200);
 }
 
-#[tokio::test]
 async fn eight_processes_share_one_session_in_redis_and_the_grant_survives() {
-    let Some((redis, idp, client)) = signed_in(LIFETIME.as_secs()).await else {
-        return;
-    };
+    let (redis, idp, client) = signed_in(LIFETIME.as_secs()).await;
     let redis = redis.url();
     let told = [("ISSUER", idp.issuer()), ("REDIS", &redis)];
     let start = |_| Process::start(module_path!(), "share", &told);

@@ -8,3 +8,19 @@ mod fleet;
 #[cfg(feature = "reqwest")]
 mod mtls;
 mod tokens;
+
+use crate::harness::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    [
+        discovery::tests(),
+        #[cfg(feature = "seal")]
+        file_store::tests(),
+        #[cfg(feature = "redis")]
+        fleet::tests(),
+        #[cfg(feature = "reqwest")]
+        mtls::tests(),
+        tokens::tests(),
+    ]
+    .concat()
+}

@@ -10,9 +10,18 @@ use serde_json::{Value, json};
 use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
+    harness::tests,
     programs::oidc_provider::{OidcProvider, Stats, parse},
     support::tls::{Authority, Identity, http, pem},
 };
+
+tests! {
+    needs: [OidcProvider];
+    both_methods_bring_tokens_that_are_bound_to_the_certificate,
+    a_wrong_certificate_is_one_request_and_a_terminal_error,
+    a_token_is_of_no_use_with_another_certificate,
+    a_public_client_s_session_is_bound_to_the_certificate_that_it_began_with,
+}
 
 /// The server, and the clients that it knows.
 struct Rig {
@@ -23,8 +32,7 @@ struct Rig {
     self_signed: Identity,
 }
 
-/// `None` where there is no Node.js.
-fn rig() -> Option<Rig> {
+fn rig() -> Rig {
     let server = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let (authority, self_signed) = (Authority::new(), Identity::self_signed("self-signed"));
     let client = |method: &str| {
@@ -48,12 +56,12 @@ fn rig() -> Option<Rig> {
         ],
         "sign_in": true,
     });
-    Some(Rig {
-        idp: OidcProvider::start_with(config)?,
+    Rig {
+        idp: OidcProvider::start_with(config),
         root: server.cert.pem(),
         authority,
         self_signed,
-    })
+    }
 }
 
 impl Rig {
@@ -82,11 +90,8 @@ fn code(error: &Error) -> &OAuthErrorCode {
     error.oauth_error().unwrap().code()
 }
 
-#[tokio::test]
 async fn both_methods_bring_tokens_that_are_bound_to_the_certificate() {
-    let Some(rig) = rig() else {
-        return;
-    };
+    let rig = rig();
     let issued = rig.authority.issue("ours");
     for (tokens, method, identity) in [
         (2, "tls_client_auth", &issued),
@@ -108,11 +113,8 @@ async fn both_methods_bring_tokens_that_are_bound_to_the_certificate() {
     }
 }
 
-#[tokio::test]
 async fn a_wrong_certificate_is_one_request_and_a_terminal_error() {
-    let Some(rig) = rig() else {
-        return;
-    };
+    let rig = rig();
     let methods = ["tls_client_auth", "self_signed_tls_client_auth"];
     // Of another client; of nobody known, in the right name; none.
     let wrong = || {
@@ -137,11 +139,8 @@ async fn a_wrong_certificate_is_one_request_and_a_terminal_error() {
     }
 }
 
-#[tokio::test]
 async fn a_token_is_of_no_use_with_another_certificate() {
-    let Some(rig) = rig() else {
-        return;
-    };
+    let rig = rig();
     let [ours, renewed] = ["ours", "ours"].map(|name| rig.authority.issue(name));
     let cache = rig.cache("tls_client_auth", ours.http(&rig.root));
     assert_eq!(rig.get(&cache, &ours).await.0, 200);
@@ -166,11 +165,8 @@ async fn a_token_is_of_no_use_with_another_certificate() {
     assert_eq!(rig.idp.stats().await, expected);
 }
 
-#[tokio::test]
 async fn a_public_client_s_session_is_bound_to_the_certificate_that_it_began_with() {
-    let Some(rig) = rig() else {
-        return;
-    };
+    let rig = rig();
     let folder = tempfile::tempdir().unwrap();
     let client = |identity: &Identity| {
         let url = |path: &str| format!("{}/{path}", rig.idp.issuer());

@@ -20,13 +20,38 @@ use super::{
     Redis, end_lease, lease, leases_are_free, patient, process, secret, shared, source, store,
     told_process,
 };
-use crate::programs::redis::{proxy::Proxy, until};
+use crate::{
+    harness::tests,
+    programs::redis::{proxy::Proxy, until},
+};
 
-#[tokio::test]
+tests! {
+    needs: [Redis];
+    eight_that_start_together_make_one_token_request,
+    who_comes_later_takes_what_is_there,
+    who_comes_later_takes_its_age_as_well,
+    other_scopes_are_another_token,
+    a_token_that_the_api_refused_is_replaced_once_for_all,
+    a_renewal_is_one_for_all,
+    a_failure_of_the_server_is_everybody_s,
+    who_asks_by_hand_asks_although_another_has_failed,
+    what_is_wrong_with_one_is_not_everybody_s,
+    who_has_an_older_token_takes_the_newer_one,
+    a_token_in_hand_asks_nobody,
+    a_lease_is_prolonged_for_as_long_as_the_server_takes,
+    what_is_shared_is_shared_for_all_of_its_life,
+    who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease,
+    nobody_prolongs_what_is_not_theirs,
+    a_clock_of_redis_that_is_behind_stops_nobody,
+    who_looked_too_early_looks_again,
+    who_goes_gives_the_lease_back,
+    who_waits_asks_now_and_then,
+    a_server_that_stumbles_once_fails_nobody,
+    a_refused_token_is_replaced_once_by_one_that_ends_sooner,
+}
+
 async fn eight_that_start_together_make_one_token_request() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
@@ -42,11 +67,8 @@ async fn eight_that_start_together_make_one_token_request() {
     assert!(tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
 }
 
-#[tokio::test]
 async fn who_comes_later_takes_what_is_there() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let first = process(&idp, store(&redis)).token().await.unwrap();
     // Half an hour later, as far as Redis is concerned.
@@ -70,11 +92,8 @@ fn sooner(one: &AccessToken, other: &AccessToken) -> Duration {
 }
 
 /// Of a token that says nothing of its end, and has one by what each process is told.
-#[tokio::test]
 async fn who_comes_later_takes_its_age_as_well() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.set_expires_in(None);
     let told = |hours: u64| {
@@ -107,11 +126,8 @@ async fn who_comes_later_takes_its_age_as_well() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-#[tokio::test]
 async fn other_scopes_are_another_token() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let one = secret(&process(&idp, store(&redis))).await;
     let source = source(&idp);
@@ -121,11 +137,8 @@ async fn other_scopes_are_another_token() {
     assert_eq!(redis.keys().await.len(), 2);
 }
 
-#[tokio::test]
 async fn a_token_that_the_api_refused_is_replaced_once_for_all() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
     let old = join_all(fleet.iter().map(TokenCache::token)).await;
@@ -142,11 +155,8 @@ async fn a_token_that_the_api_refused_is_replaced_once_for_all() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-#[tokio::test]
 async fn a_renewal_is_one_for_all() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
     let old = join_all(fleet.iter().map(secret)).await;
@@ -160,11 +170,8 @@ async fn a_renewal_is_one_for_all() {
 }
 
 /// A server in trouble is not asked by all in turn.
-#[tokio::test]
 async fn a_failure_of_the_server_is_everybody_s() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::unavailable(30));
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
@@ -191,11 +198,8 @@ async fn a_failure_of_the_server_is_everybody_s() {
 }
 
 /// Whoever has mended something, and wants to know, does not wait for that; and what comes is for all.
-#[tokio::test]
 async fn who_asks_by_hand_asks_although_another_has_failed() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let [one, other, third] = [(); 3].map(|()| told_process(&idp, store(&redis)));
     let old = secret(&one.0).await;
@@ -233,11 +237,8 @@ async fn who_asks_by_hand_asks_although_another_has_failed() {
 }
 
 /// … but a process whose own secret is wrong stops nobody.
-#[tokio::test]
 async fn what_is_wrong_with_one_is_not_everybody_s() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::oauth_error("invalid_client"));
     let (one, other) = (process(&idp, store(&redis)), process(&idp, store(&redis)));
@@ -246,11 +247,8 @@ async fn what_is_wrong_with_one_is_not_everybody_s() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-#[tokio::test]
 async fn who_has_an_older_token_takes_the_newer_one() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let [one, other, third] = [(); 3].map(|()| process(&idp, store(&redis)));
     let old = one.token().await.unwrap();
@@ -267,11 +265,8 @@ async fn who_has_an_older_token_takes_the_newer_one() {
 }
 
 /// Redis is asked when a token is due, and not by requests.
-#[tokio::test]
 async fn a_token_in_hand_asks_nobody() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let process = process(&idp, store(&redis));
     secret(&process).await;
@@ -329,11 +324,8 @@ impl Asking {
     }
 }
 
-#[tokio::test]
 async fn a_lease_is_prolonged_for_as_long_as_the_server_takes() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     // A machine that stands still for longer than a lease lasts loses it.
     for _ in 0..5 {
         redis.ask::<()>(&["FLUSHALL"]).await;
@@ -377,11 +369,8 @@ async fn is_prolonged(redis: &Redis) -> bool {
 }
 
 /// Until the token ends, however long the server took.
-#[tokio::test]
 async fn what_is_shared_is_shared_for_all_of_its_life() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let before = redis.time().await;
     let one = Asking::start("one", store(&redis));
     one.asks().await;
@@ -395,11 +384,8 @@ async fn what_is_shared_is_shared_for_all_of_its_life() {
     assert!(lived > Duration::from_millis(3_599_900), "{lived:?}");
 }
 
-#[tokio::test]
 async fn who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let late = Asking::start("late", store(&redis));
     late.asks().await;
     let (owner, _) = lease(&redis).await.unwrap();
@@ -434,11 +420,8 @@ async fn who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease()
 }
 
 /// Of another, who has died.
-#[tokio::test]
 async fn nobody_prolongs_what_is_not_theirs() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let one = Asking::start("one", store(&redis).lease(Duration::from_secs(1)));
     one.asks().await;
     let keys = redis.keys().await;
@@ -449,11 +432,8 @@ async fn nobody_prolongs_what_is_not_theirs() {
 }
 
 /// As on another machine, after a failover.
-#[tokio::test]
 async fn a_clock_of_redis_that_is_behind_stops_nobody() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let one = process(&idp, store(&redis));
     secret(&one).await;
@@ -469,11 +449,8 @@ async fn a_clock_of_redis_that_is_behind_stops_nobody() {
 }
 
 /// The other was done between the look and the question for the lease.
-#[tokio::test]
 async fn who_looked_too_early_looks_again() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let (one, other) = (
@@ -493,11 +470,8 @@ async fn who_looked_too_early_looks_again() {
 }
 
 /// A fetch that is dropped.
-#[tokio::test]
 async fn who_goes_gives_the_lease_back() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
     let source = source(&idp);
@@ -515,11 +489,8 @@ async fn who_goes_gives_the_lease_back() {
 }
 
 /// Of somebody who has died, without having asked.
-#[tokio::test]
 async fn who_waits_asks_now_and_then() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let process = process(&idp, store(&redis));
     let old = secret(&process).await;
@@ -538,11 +509,8 @@ async fn who_waits_asks_now_and_then() {
 }
 
 /// As without sharing: a flight that is awaited asks again at once where that may help.
-#[tokio::test]
 async fn a_server_that_stumbles_once_fails_nobody() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::status(503));
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
@@ -552,11 +520,8 @@ async fn a_server_that_stumbles_once_fails_nobody() {
 }
 
 /// The refused one had longer to live: that says nothing for it.
-#[tokio::test]
 async fn a_refused_token_is_replaced_once_by_one_that_ends_sooner() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
     let old = join_all(fleet.iter().map(TokenCache::token)).await;

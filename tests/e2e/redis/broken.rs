@@ -14,7 +14,31 @@ use super::{
     Outage, Redis, Tempered, Told, key, patient, process, secret, source, store, telling,
     told_process,
 };
-use crate::programs::redis::{proxy::Proxy, until};
+use crate::{
+    harness::tests,
+    programs::redis::{proxy::Proxy, until},
+};
+
+tests! {
+    needs: [Redis];
+    without_redis_everybody_has_a_token_and_with_it_again_they_share_one,
+    a_connection_that_nobody_answers_is_used_once_and_not_again,
+    a_connection_that_is_closed_is_made_anew,
+    down_while_somebody_waits,
+    data_that_is_lost_is_fetched_once,
+    a_replica_serves_what_it_has_and_shares_when_it_is_promoted,
+    what_is_older_than_one_s_own_is_replaced,
+    down_from_the_beginning,
+    down_while_the_token_is_good_is_noticed_by_nobody,
+    up_again_it_is_used_again_without_its_data,
+    silent_it_is_waited_for_half_a_second,
+    full_it_takes_no_token_and_everybody_has_one,
+    garbage_in_the_key_is_overwritten,
+    a_key_of_another_type_is_nobody_s_outage,
+    slow_is_not_down_for_the_patient,
+    a_token_that_is_due_serves_while_redis_is_silent,
+    an_answer_that_is_lost_costs_nothing,
+}
 
 /// A process, how it waits, and what it is told.
 fn tempered(
@@ -31,12 +55,9 @@ fn tempered(
     (TokenCache::new(tempered.clone()), tempered, told)
 }
 
-#[tokio::test]
 async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() {
     for outage in Outage::ALL {
-        let Some(redis) = Redis::start().await else {
-            return;
-        };
+        let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let idp = MockIdp::start().await.unwrap();
         let lease = Duration::from_secs(2);
@@ -80,11 +101,8 @@ async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() 
 }
 
 /// A machine that has lost its power tells nobody. Another has its name.
-#[tokio::test]
 async fn a_connection_that_nobody_answers_is_used_once_and_not_again() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let store = RedisStore::sealed(proxy.client(), key());
@@ -104,11 +122,8 @@ async fn a_connection_that_nobody_answers_is_used_once_and_not_again() {
 }
 
 /// As a firewall does with those that are idle for long: it is noticed at once.
-#[tokio::test]
 async fn a_connection_that_is_closed_is_made_anew() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, store(&redis));
     secret(&one).await;
@@ -122,11 +137,8 @@ async fn a_connection_that_is_closed_is_made_anew() {
 }
 
 /// While it waits for what another process fetches.
-#[tokio::test]
 async fn down_while_somebody_waits() {
-    let Some(mut redis) = Redis::start().await else {
-        return;
-    };
+    let mut redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
     let processes = [(); 2].map(|()| told_process(&idp, store(&redis)));
@@ -147,11 +159,8 @@ async fn down_while_somebody_waits() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-#[tokio::test]
 async fn data_that_is_lost_is_fetched_once() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let old = secret(&process(&idp, store(&redis))).await;
     redis.ask::<()>(&["FLUSHALL"]).await;
@@ -162,11 +171,8 @@ async fn data_that_is_lost_is_fetched_once() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-#[tokio::test]
 async fn a_replica_serves_what_it_has_and_shares_when_it_is_promoted() {
-    let (Some(master), Some(replica)) = (Redis::start().await, Redis::start().await) else {
-        return;
-    };
+    let (master, replica) = (Redis::start().await, Redis::start().await);
     let idp = MockIdp::start().await.unwrap();
     let token = secret(&process(&idp, store(&master))).await;
     let port = master.port().to_string();
@@ -189,11 +195,8 @@ async fn a_replica_serves_what_it_has_and_shares_when_it_is_promoted() {
 }
 
 /// Fetched alone, while the other was all that Redis had.
-#[tokio::test]
 async fn what_is_older_than_one_s_own_is_replaced() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let one = process(&idp, patient(proxy.client()));
@@ -209,7 +212,6 @@ async fn what_is_older_than_one_s_own_is_replaced() {
     assert_eq!(secret(&other).await, new.expose_secret());
 }
 
-#[tokio::test]
 async fn down_from_the_beginning() {
     let idp = MockIdp::start().await.unwrap();
     // Nobody listens there.
@@ -220,11 +222,8 @@ async fn down_from_the_beginning() {
     assert_eq!(*told.lock().unwrap(), [Load]);
 }
 
-#[tokio::test]
 async fn down_while_the_token_is_good_is_noticed_by_nobody() {
-    let Some(mut redis) = Redis::start().await else {
-        return;
-    };
+    let mut redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (process, told) = told_process(&idp, store(&redis));
     let token = secret(&process).await;
@@ -234,11 +233,8 @@ async fn down_while_the_token_is_good_is_noticed_by_nobody() {
     assert!(told.lock().unwrap().is_empty());
 }
 
-#[tokio::test]
 async fn up_again_it_is_used_again_without_its_data() {
-    let Some(mut redis) = Redis::start().await else {
-        return;
-    };
+    let mut redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, store(&redis));
     secret(&one).await;
@@ -257,11 +253,8 @@ async fn up_again_it_is_used_again_without_its_data() {
     assert_eq!(idp.token_requests(), 3);
 }
 
-#[tokio::test]
 async fn silent_it_is_waited_for_half_a_second() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (process, told) = told_process(&idp, RedisStore::sealed(redis.client(), key()));
     secret(&process).await;
@@ -272,13 +265,8 @@ async fn silent_it_is_waited_for_half_a_second() {
     assert_eq!(*told.lock().unwrap(), [Load]);
 }
 
-#[tokio::test]
 async fn full_it_takes_no_token_and_everybody_has_one() {
-    let Some(redis) =
-        Redis::start_with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await
-    else {
-        return;
-    };
+    let redis = Redis::start_with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await;
     let idp = MockIdp::start().await.unwrap();
     let (process, told) = told_process(&idp, store(&redis));
     secret(&process).await;
@@ -287,11 +275,8 @@ async fn full_it_takes_no_token_and_everybody_has_one() {
     assert!(matches!(told[..], [Lock] | [Save]), "{told:?}");
 }
 
-#[tokio::test]
 async fn garbage_in_the_key_is_overwritten() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     secret(&process(&idp, store(&redis))).await;
     let keys = redis.keys().await;
@@ -310,11 +295,8 @@ async fn garbage_in_the_key_is_overwritten() {
     assert_eq!(secret(&process(&idp, store(&redis))).await, token);
 }
 
-#[tokio::test]
 async fn a_key_of_another_type_is_nobody_s_outage() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     secret(&process(&idp, store(&redis))).await;
     let keys = redis.keys().await;
@@ -332,11 +314,8 @@ async fn a_key_of_another_type_is_nobody_s_outage() {
 }
 
 /// The limit is the store's own, and not that of the crate `redis`, which is half a second.
-#[tokio::test]
 async fn slow_is_not_down_for_the_patient() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, store(&redis));
     secret(&one).await;
@@ -348,11 +327,8 @@ async fn slow_is_not_down_for_the_patient() {
 }
 
 /// No request waits for Redis while there is a token.
-#[tokio::test]
 async fn a_token_that_is_due_serves_while_redis_is_silent() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let clock = ManualClock::new();
     let idp = MockIdp::builder().clock(clock.clone());
     let idp = idp
@@ -376,11 +352,8 @@ async fn a_token_that_is_due_serves_while_redis_is_silent() {
     redis.go_on();
 }
 
-#[tokio::test]
 async fn an_answer_that_is_lost_costs_nothing() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, patient(proxy.client()));

@@ -3,6 +3,15 @@
 use bearer_auth::testing::MockIdp;
 
 use super::{Redis, leases_are_free, process, secret, session::Fleet, store, told_process};
+use crate::harness::tests;
+
+tests! {
+    needs: [Redis];
+    a_lease_without_an_end_is_nobody_s,
+    nor_is_it_of_a_session,
+    an_absurd_generation_is_none,
+    nor_is_it_one_of_a_session,
+}
 
 /// Of nobody who comes back, however it looks.
 const HOLDERS: [&str; 3] = ["somebody", "", "failed for ever"];
@@ -25,11 +34,8 @@ const GENERATIONS: [&str; 13] = [
     "4102444800000000",
 ];
 
-#[tokio::test]
 async fn a_lease_without_an_end_is_nobody_s() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, store(&redis));
     secret(&one).await;
@@ -45,11 +51,8 @@ async fn a_lease_without_an_end_is_nobody_s() {
     assert_eq!(idp.token_requests(), 1 + HOLDERS.len());
 }
 
-#[tokio::test]
 async fn nor_is_it_of_a_session() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
@@ -66,11 +69,8 @@ async fn nor_is_it_of_a_session() {
     assert_eq!(fleet.refreshes().len(), HOLDERS.len());
 }
 
-#[tokio::test]
 async fn an_absurd_generation_is_none() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, store(&redis));
     secret(&one).await;
@@ -92,11 +92,8 @@ async fn an_absurd_generation_is_none() {
     assert_eq!(idp.token_requests(), 1 + 2 * GENERATIONS.len());
 }
 
-#[tokio::test]
 async fn nor_is_it_one_of_a_session() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;

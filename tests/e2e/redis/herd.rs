@@ -10,7 +10,16 @@ use futures_util::future::{join, join_all};
 use tokio::task::JoinHandle;
 
 use super::{Redis, leases_are_free, patient, process, secret, store};
-use crate::programs::redis::{PATIENCE, proxy::Proxy, until};
+use crate::{
+    harness::tests,
+    programs::redis::{PATIENCE, proxy::Proxy, until},
+};
+
+tests! {
+    needs: [Redis];
+    a_lease_that_nobody_gives_back_is_waited_for_for_some_seconds,
+    who_takes_a_lease_from_one_takes_it_from_nobody_else,
+}
 
 /// How many wait.
 const WAITING: usize = 8;
@@ -26,15 +35,12 @@ enum Holder {
 }
 
 /// They wait at the same time, since they do so by the real clock.
-#[tokio::test]
 async fn a_lease_that_nobody_gives_back_is_waited_for_for_some_seconds() {
     join(outwaited(Holder::Waits), outwaited(Holder::HasDied)).await;
 }
 
 async fn outwaited(holder: Holder) {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let long = Duration::from_secs(20);
     let fleet = [(); 1 + WAITING].map(|()| match holder {
@@ -86,11 +92,8 @@ async fn outwaited(holder: Holder) {
 
 /// Two by hand, in a pause after a failure: the first has ended it, and asks, when the other is about to
 /// do so as well.
-#[tokio::test]
 async fn who_takes_a_lease_from_one_takes_it_from_nobody_else() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let [failing, one] = [(); 2].map(|()| process(&idp, store(&redis)));

@@ -16,7 +16,21 @@ use super::{
     session::{Fleet, load},
     shared, store, told_process,
 };
-use crate::programs::redis::{PATIENCE, proxy::Proxy, until};
+use crate::{
+    harness::tests,
+    programs::redis::{PATIENCE, proxy::Proxy, until},
+};
+
+tests! {
+    needs: [Redis];
+    a_lease_that_nobody_knows_of_is_given_back,
+    so_it_is_when_the_answer_does_not_come_in_time,
+    so_it_is_when_nobody_waits_for_the_answer,
+    so_it_is_with_sessions,
+    what_is_written_late_does_not_outlive_the_token,
+    what_cannot_be_written_keeps_nobody_waiting,
+    what_came_for_a_refresh_token_is_written_when_redis_is_back,
+}
 
 /// Longer than a test waits for its end.
 const LONG: Duration = Duration::from_secs(600);
@@ -37,11 +51,8 @@ async fn take_unheard(redis: &Redis, proxy: &Proxy) {
 }
 
 /// The connection is closed before the answer comes, both times.
-#[tokio::test]
 async fn a_lease_that_nobody_knows_of_is_given_back() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, patient(proxy.client()).lease(LONG));
@@ -62,11 +73,8 @@ async fn a_lease_that_nobody_knows_of_is_given_back() {
 }
 
 /// Nothing comes.
-#[tokio::test]
 async fn so_it_is_when_the_answer_does_not_come_in_time() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let impatient = RedisStore::sealed(proxy.client(), key()).timeout(Duration::from_secs(2));
@@ -82,11 +90,8 @@ async fn so_it_is_when_the_answer_does_not_come_in_time() {
 }
 
 /// Whoever waits for it goes.
-#[tokio::test]
 async fn so_it_is_when_nobody_waits_for_the_answer() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     know_the_scripts(&redis, &idp).await;
@@ -100,11 +105,8 @@ async fn so_it_is_when_nobody_waits_for_the_answer() {
     assert_eq!(idp.token_requests(), 1);
 }
 
-#[tokio::test]
 async fn so_it_is_with_sessions() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let fleet = Fleet::signed_in(&redis).await;
     let place = fleet.place(&patient(proxy.client()).lease(LONG));
@@ -143,11 +145,8 @@ impl TokenSource for Short {
 }
 
 /// Whatever happens to it on its way.
-#[tokio::test]
 async fn what_is_written_late_does_not_outlive_the_token() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     know_the_scripts(&redis, &MockIdp::start().await.unwrap()).await;
     let proxy = Proxy::start(&redis).await;
     let store = patient(proxy.client());
@@ -165,11 +164,8 @@ async fn what_is_written_late_does_not_outlive_the_token() {
     assert_eq!(redis.keys().await, [""; 0]);
 }
 
-#[tokio::test]
 async fn what_cannot_be_written_keeps_nobody_waiting() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let store_of_one = patient(proxy.client()).timeout(LONG).lease(LONG);
@@ -200,14 +196,11 @@ enum Away {
 }
 
 /// Nobody else has it: it is tried again, and again.
-#[tokio::test]
 async fn what_came_for_a_refresh_token_is_written_when_redis_is_back() {
     use Outage::{Closed, Nonsense, Paused, Stopped};
     let aways = [Closed, Nonsense, Paused, Stopped].map(Away::Network);
     for away in aways.into_iter().chain([Away::IsKilled]) {
-        let Some(mut redis) = Redis::start().await else {
-            return;
-        };
+        let mut redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let fleet = Fleet::signed_in(&redis).await;
         // What shows by silence alone is tried again after that.

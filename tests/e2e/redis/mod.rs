@@ -75,7 +75,27 @@ use bearer_auth::{
 };
 
 use self::outage::{Outage, Tempered};
-use crate::programs::redis::{Redis, until};
+use crate::{
+    harness::Test,
+    programs::redis::{Redis, until},
+};
+
+pub(crate) fn tests() -> Vec<Test> {
+    [
+        access::tests(),
+        broken::tests(),
+        foreign::tests(),
+        herd::tests(),
+        late::tests(),
+        processes::tests(),
+        providers::tests(),
+        sealed::tests(),
+        session::tests(),
+        topology::tests(),
+        unsaved::tests(),
+    ]
+    .concat()
+}
 
 /// What goes wrong with Redis, as it is told.
 type Told = Arc<Mutex<Vec<StoreOperation>>>;

@@ -11,9 +11,20 @@ use bearer_auth::{
 };
 
 use crate::{
+    harness::tests,
     programs::redis::{Redis, until},
     support::process::{Process, role, say, told},
 };
+
+tests! {
+    needs: [Redis];
+    #[threads(2)] child,
+    eight_processes_that_start_together_make_one_token_request,
+    a_dead_process_costs_the_others_its_lease_and_no_more,
+    a_process_that_wakes_up_late_replaces_nothing_newer,
+    a_process_that_dies_in_an_exchange_is_counted,
+    eight_processes_make_one_exchange,
+}
 
 /// In seconds: long, so that a busy machine loses none.
 const LONG: u64 = 20;
@@ -38,7 +49,6 @@ fn sign_in(url: &str, lease: u64, idp: &str) -> AuthorizationCode {
 }
 
 /// Not a test: what the other processes do.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn child() {
     let Some(role) = role() else { return };
     let clock = ManualClock::new();
@@ -81,13 +91,13 @@ struct Servers {
 }
 
 impl Servers {
-    async fn start(lease: u64) -> Option<Self> {
-        let redis = Redis::start().await?;
+    async fn start(lease: u64) -> Self {
+        let redis = Redis::start().await;
         let idp = MockIdp::builder()
             .client("app", "")
             .client("client-id", "client-secret");
         let idp = idp.start().await.unwrap();
-        Some(Self { redis, idp, lease })
+        Self { redis, idp, lease }
     }
 
     fn idp_url(&self) -> String {
@@ -147,11 +157,8 @@ fn signal(signal: &str, process: &Process) {
     assert!(sent.unwrap().success());
 }
 
-#[tokio::test]
 async fn eight_processes_that_start_together_make_one_token_request() {
-    let Some(servers) = Servers::start(LONG).await else {
-        return;
-    };
+    let servers = Servers::start(LONG).await;
     let mut processes = servers.processes("access", 8);
     let hold = servers.idp.hold();
     for process in &mut processes {
@@ -178,11 +185,8 @@ async fn eight_processes_that_start_together_make_one_token_request() {
 }
 
 /// `kill -9`, in the midst of its token request.
-#[tokio::test]
 async fn a_dead_process_costs_the_others_its_lease_and_no_more() {
-    let Some(servers) = Servers::start(SHORT).await else {
-        return;
-    };
+    let servers = Servers::start(SHORT).await;
     let mut dies = servers.process("access");
     let mut processes = servers.processes("access", 7);
     let hold = servers.idp.hold();
@@ -220,11 +224,8 @@ async fn a_dead_process_costs_the_others_its_lease_and_no_more() {
 
 /// As a machine that sleeps, or a long pause of the system: it wakes up when another has its lease,
 /// and has fetched.
-#[tokio::test]
 async fn a_process_that_wakes_up_late_replaces_nothing_newer() {
-    let Some(servers) = Servers::start(SHORT).await else {
-        return;
-    };
+    let servers = Servers::start(SHORT).await;
     let mut late = servers.process("access");
     let mut other = servers.process("access");
     let hold = servers.idp.hold();
@@ -249,11 +250,8 @@ async fn a_process_that_wakes_up_late_replaces_nothing_newer() {
 
 /// Its refresh token may have been used, and may be not: the next sends it once more, and after that
 /// nobody does.
-#[tokio::test]
 async fn a_process_that_dies_in_an_exchange_is_counted() {
-    let Some(servers) = Servers::start(SHORT).await else {
-        return;
-    };
+    let servers = Servers::start(SHORT).await;
     servers.idp.set_refresh_tokens(RefreshTokens::Kept);
     let auth = sign_in(&servers.redis.url(), servers.lease, &servers.idp_url());
     let login = auth.start().await.unwrap();
@@ -282,11 +280,8 @@ async fn a_process_that_dies_in_an_exchange_is_counted() {
     assert_eq!(servers.idp.token_requests(), 3);
 }
 
-#[tokio::test]
 async fn eight_processes_make_one_exchange() {
-    let Some(servers) = Servers::start(LONG).await else {
-        return;
-    };
+    let servers = Servers::start(LONG).await;
     let auth = sign_in(&servers.redis.url(), servers.lease, &servers.idp_url());
     let login = auth.start().await.unwrap();
     let callback = servers.idp.sign_in(login.url()).unwrap();

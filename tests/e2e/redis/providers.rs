@@ -19,10 +19,17 @@ use bearer_auth::{
 use rustls::{ClientConfig, crypto::CryptoProvider};
 use tempfile::TempDir;
 
-use crate::programs::redis::{Redis, free_port, tls::Tls};
-use crate::support::alone::alone;
+use crate::{
+    harness::tests,
+    programs::redis::{Redis, free_port, tls::Tls},
+    support::alone::alone,
+};
 
-#[tokio::test]
+tests! {
+    needs: [Redis];
+    redis_behind_tls_is_of_use_although_nobody_has_chosen_a_provider,
+}
+
 async fn redis_behind_tls_is_of_use_although_nobody_has_chosen_a_provider() {
     alone!();
     let tls = Tls::new();
@@ -31,9 +38,7 @@ async fn redis_behind_tls_is_of_use_although_nobody_has_chosen_a_provider() {
     let port = free_port();
     let args = tls.args(directory.path(), &port.to_string());
     let args: Vec<_> = args.iter().map(String::as_str).collect();
-    let Some(redis) = Redis::start_with(&args).await else {
-        return;
-    };
+    let redis = Redis::start_with(&args).await;
     assert!(CryptoProvider::get_default().is_none());
     assert!(catch_unwind(ClientConfig::builder).is_err());
 

@@ -12,6 +12,18 @@ use bearer_auth::{
 use super::{
     Redis, key, leases_are_free, process, secret, session::Fleet, source, store, told_process,
 };
+use crate::harness::tests;
+
+tests! {
+    needs: [Redis];
+    there_is_nothing_to_read,
+    plain_text_is_what_it_says,
+    a_key_is_replaced_while_the_fleet_works,
+    so_it_is_with_sessions,
+    what_does_not_open_is_as_good_as_absent,
+    what_is_moved_does_not_open,
+    what_is_changed_does_not_open,
+}
 
 /// Names and values of all that is there, however it is stored.
 async fn dump(redis: &Redis) -> String {
@@ -47,11 +59,8 @@ async fn key_id(redis: &Redis) -> Vec<u8> {
     value[9..17].to_vec()
 }
 
-#[tokio::test]
 async fn there_is_nothing_to_read() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let idp = MockIdp::start().await.unwrap();
     let url = |idp: &MockIdp| idp.token_url().replace("http://", "").replace("/token", "");
@@ -115,11 +124,8 @@ async fn there_is_nothing_to_read() {
     }
 }
 
-#[tokio::test]
 async fn plain_text_is_what_it_says() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let idp = MockIdp::start().await.unwrap();
     let plain = RedisStore::plain_text(redis.client());
@@ -137,11 +143,8 @@ async fn plain_text_is_what_it_says() {
     }
 }
 
-#[tokio::test]
 async fn a_key_is_replaced_while_the_fleet_works() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let told = |store| told_process(&idp, store);
     let first = sealed_with(&redis, key());
@@ -171,11 +174,8 @@ async fn a_key_is_replaced_while_the_fleet_works() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-#[tokio::test]
 async fn so_it_is_with_sessions() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = |store: RedisStore| fleet.place(&store);
     fleet.sign_in(place(sealed_with(&redis, key()))).await;
@@ -194,11 +194,8 @@ async fn so_it_is_with_sessions() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-#[tokio::test]
 async fn what_does_not_open_is_as_good_as_absent() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let first = secret(&process(&idp, store(&redis))).await;
     let (other, told) = told_process(&idp, sealed_with(&redis, another_key()));
@@ -218,11 +215,8 @@ async fn what_does_not_open_is_as_good_as_absent() {
 }
 
 /// By somebody who can write to Redis, and has no key.
-#[tokio::test]
 async fn what_is_moved_does_not_open() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let of = |who: &str| {
         let source = source(&idp);
@@ -258,11 +252,8 @@ async fn what_is_moved_does_not_open() {
     assert_eq!(fleet.refreshes(), [""; 0]);
 }
 
-#[tokio::test]
 async fn what_is_changed_does_not_open() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;
     let name = redis.keys().await.remove(0);

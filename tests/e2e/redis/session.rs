@@ -27,7 +27,35 @@ use tokio::task::JoinHandle;
 use super::{
     Outage, Redis, Tempered, Told, end_lease, key, leases_are_free, patient, secret, store,
 };
-use crate::programs::redis::{proxy::Proxy, until};
+use crate::{
+    harness::tests,
+    programs::redis::{proxy::Proxy, until},
+};
+
+tests! {
+    needs: [Redis];
+    eight_processes_share_one_session,
+    that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it,
+    an_exchange_outlives_its_callers_and_the_others_have_its_result,
+    without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends,
+    data_that_is_lost_is_a_session_that_is_lost,
+    a_replica_has_the_session_and_sends_nothing_until_it_is_promoted,
+    a_lease_that_is_lost_sends_nothing,
+    what_was_not_sent_is_not_counted,
+    what_came_for_a_refresh_token_is_written_although_the_lease_is_lost,
+    a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that,
+    a_late_refusal_ends_no_newer_session,
+    an_answer_of_redis_that_is_lost_costs_nothing,
+    what_cannot_be_read_is_not_sent_from_memory,
+    what_redis_does_not_take_is_written_with_the_next_question,
+    who_waits_for_the_lease_of_a_dead_one_asks_now_and_then,
+    who_signs_out_is_not_signed_in_again_by_somebody_late,
+    a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to,
+    for_ever_is_a_time_as_well,
+    who_signs_out_waits_for_twenty_seconds_at_most,
+    people_are_not_confused,
+    what_is_no_session_is_not_sent,
+}
 
 const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -154,11 +182,8 @@ async fn written(redis: &Redis) -> Value {
     serde_json::from_str(&value).unwrap()
 }
 
-#[tokio::test]
 async fn eight_processes_share_one_session() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = |_| fleet.process_at(&store(&redis));
     let processes: Vec<_> = (0..8).map(process).collect();
@@ -191,11 +216,8 @@ async fn eight_processes_share_one_session() {
     }
 }
 
-#[tokio::test]
 async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     // Longer than a test waits for its end.
     let plain = RedisStore::plain_text(redis.client()).lease(MINUTE);
@@ -222,11 +244,8 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
     leases_are_free(&redis).await;
 }
 
-#[tokio::test]
 async fn an_exchange_outlives_its_callers_and_the_others_have_its_result() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let [one, other] = [(); 2].map(|()| fleet.process_at(&store(&redis)));
     let token = one.cache.token().await.unwrap();
@@ -248,12 +267,9 @@ async fn an_exchange_outlives_its_callers_and_the_others_have_its_result() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-#[tokio::test]
 async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends() {
     for outage in Outage::ALL {
-        let Some(redis) = Redis::start().await else {
-            return;
-        };
+        let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let fleet = Fleet::signed_in(&redis).await;
         // What was asked in vain may be done afterwards, and then has the lease of nobody.
@@ -304,11 +320,8 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
     }
 }
 
-#[tokio::test]
 async fn data_that_is_lost_is_a_session_that_is_lost() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
     fleet.sign_in(place()).await;
@@ -329,11 +342,8 @@ async fn data_that_is_lost_is_a_session_that_is_lost() {
     assert_eq!(secret(&process.cache).await, "token-2");
 }
 
-#[tokio::test]
 async fn a_replica_has_the_session_and_sends_nothing_until_it_is_promoted() {
-    let (Some(master), Some(replica)) = (Redis::start().await, Redis::start().await) else {
-        return;
-    };
+    let (master, replica) = (Redis::start().await, Redis::start().await);
     let fleet = Fleet::start().await;
     fleet.sign_in(fleet.place(&store(&master))).await;
     let port = master.port().to_string();
@@ -404,7 +414,6 @@ enum Meddle {
     Outage(Outage),
 }
 
-#[tokio::test]
 async fn a_lease_that_is_lost_sends_nothing() {
     let outages = Outage::ALL.map(Meddle::Outage);
     let own = [
@@ -419,9 +428,7 @@ async fn a_lease_that_is_lost_sends_nothing() {
 }
 
 async fn meddled(meddle: Meddle, step: usize) {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let redis = Arc::new(redis);
     let proxy = Arc::new(Proxy::start(&redis).await);
     let fleet = Fleet::signed_in(&redis).await;
@@ -491,11 +498,8 @@ async fn meddled(meddle: Meddle, step: usize) {
 }
 
 /// However often: a refresh token may be sent twice, and has not been.
-#[tokio::test]
 async fn what_was_not_sent_is_not_counted() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let redis = Arc::new(redis);
     let fleet = Fleet::signed_in(&redis).await;
     let ends = Arc::clone(&redis);
@@ -521,11 +525,8 @@ async fn what_was_not_sent_is_not_counted() {
 }
 
 /// One exchange whose answer comes when its lease is lost.
-#[tokio::test]
 async fn what_came_for_a_refresh_token_is_written_although_the_lease_is_lost() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
@@ -564,11 +565,8 @@ pub(crate) async fn load(place: RedisSession) -> Option<String> {
     session.map(|session| session.refresh_token().unwrap().expose_secret().to_owned())
 }
 
-#[tokio::test]
 async fn a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let newer = another_session(&fleet).await;
     let process = fleet.process_at(&store(&redis));
@@ -590,11 +588,8 @@ async fn a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that() 
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-#[tokio::test]
 async fn a_late_refusal_ends_no_newer_session() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let newer = another_session(&fleet).await;
     let process = fleet.process_at(&store(&redis));
@@ -615,11 +610,8 @@ async fn a_late_refusal_ends_no_newer_session() {
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-#[tokio::test]
 async fn an_answer_of_redis_that_is_lost_costs_nothing() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&patient(proxy.client()));
@@ -650,11 +642,8 @@ async fn an_answer_of_redis_that_is_lost_costs_nothing() {
 }
 
 /// What it knew is not what is there: another has exchanged it.
-#[tokio::test]
 async fn what_cannot_be_read_is_not_sent_from_memory() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&patient(proxy.client()));
@@ -677,11 +666,8 @@ async fn what_cannot_be_read_is_not_sent_from_memory() {
 }
 
 /// It cannot be undone: the process that has it keeps it, and writes it when it can.
-#[tokio::test]
 async fn what_redis_does_not_take_is_written_with_the_next_question() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
@@ -698,11 +684,8 @@ async fn what_redis_does_not_take_is_written_with_the_next_question() {
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-#[tokio::test]
 async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
@@ -722,11 +705,8 @@ async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-#[tokio::test]
 async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
     fleet.sign_in(place()).await;
@@ -757,11 +737,8 @@ async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
     assert_eq!(left, -1);
 }
 
-#[tokio::test]
 async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis).session_ttl(24 * HOUR));
     fleet.sign_in(place()).await;
@@ -790,11 +767,8 @@ async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to()
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
 }
 
-#[tokio::test]
 async fn for_ever_is_a_time_as_well() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis).session_ttl(Duration::MAX));
     fleet.sign_in(place()).await;
@@ -806,11 +780,8 @@ async fn for_ever_is_a_time_as_well() {
 }
 
 /// That is how long a lease is waited for: then some get an error, and who signs out takes it.
-#[tokio::test]
 async fn who_signs_out_waits_for_twenty_seconds_at_most() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let [one, other] = [(); 2].map(|()| fleet.process_at(&store(&redis)));
     for process in [&one, &other] {
@@ -831,11 +802,8 @@ async fn who_signs_out_waits_for_twenty_seconds_at_most() {
     assert_eq!(fleet.refreshes(), [""; 0]);
 }
 
-#[tokio::test]
 async fn people_are_not_confused() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let auth = fleet.auth(bearer_auth::store::MemoryStore::new(), &Told::default());
     let place = |who| store(&redis).session(auth.token_key(who));
@@ -853,11 +821,8 @@ async fn people_are_not_confused() {
     assert_eq!(keys.len(), 2, "{keys:?}");
 }
 
-#[tokio::test]
 async fn what_is_no_session_is_not_sent() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
     fleet.sign_in(place()).await;

@@ -11,13 +11,21 @@ use bearer_auth::{
 use futures_util::future::join_all;
 
 use super::{Redis, key, patient, process, secret, session::Fleet, source, told_process};
-use crate::programs::redis::{cluster::Cluster, sentinel::Watched, tls::Tls, until};
+use crate::{
+    harness::tests,
+    programs::redis::{cluster::Cluster, sentinel::Watched, tls::Tls, until},
+};
 
-#[tokio::test]
+tests! {
+    needs: [Redis];
+    a_cluster,
+    behind_tls,
+    with_a_sentinel,
+    an_account_with_the_rights_that_the_guide_gives_it,
+}
+
 async fn a_cluster() {
-    let Some(mut cluster) = Cluster::start().await else {
-        return;
-    };
+    let mut cluster = Cluster::start().await;
     let rights = [&rights()[..], &["+ping", "+cluster|slots"]].concat();
     for node in &cluster.nodes {
         node.ask::<()>(&rights).await;
@@ -97,12 +105,9 @@ async fn a_cluster() {
     assert!(idp.token_requests() > alone);
 }
 
-#[tokio::test]
 async fn behind_tls() {
     let tls = Tls::new();
-    let Some(redis) = Redis::start_with_tls(&tls).await else {
-        return;
-    };
+    let redis = Redis::start_with_tls(&tls).await;
     let idp = MockIdp::start().await.unwrap();
     let (one, told) = told_process(&idp, patient(redis.client()));
     let token = secret(&one).await;
@@ -134,15 +139,12 @@ async fn behind_tls() {
 }
 
 /// Who was the master is a replica, or dead.
-#[tokio::test]
 async fn with_a_sentinel() {
     futures_util::future::join(master_goes(false), master_goes(true)).await;
 }
 
 async fn master_goes(is_killed: bool) {
-    let Some(mut watched) = Watched::start().await else {
-        return;
-    };
+    let mut watched = Watched::start().await;
     let idp = MockIdp::start().await.unwrap();
     let store = || patient(RedisClient::from(watched.client())).lease(Duration::from_secs(2));
     let stores = [store(), store()];
@@ -202,11 +204,8 @@ fn rights() -> Vec<&'static str> {
     line.unwrap().split(' ').collect()
 }
 
-#[tokio::test]
 async fn an_account_with_the_rights_that_the_guide_gives_it() {
-    let Some(redis) = Redis::start().await else {
-        return;
-    };
+    let redis = Redis::start().await;
     redis.ask::<()>(&rights()).await;
     let url = format!("redis://fleet:password@127.0.0.1:{}/", redis.port());
     // Prolonged, too.

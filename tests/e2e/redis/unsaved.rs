@@ -19,7 +19,26 @@ use super::{
     Outage, Redis, end_lease, end_leases, lease, leases_are_free, secret,
     session::{Fleet, MINUTE, Process, another_session},
 };
-use crate::programs::redis::{proxy::Proxy, until};
+use crate::{
+    harness::tests,
+    programs::redis::{proxy::Proxy, until},
+};
+
+tests! {
+    needs: [Redis];
+    what_is_not_written_yet_undoes_no_logout,
+    nor_does_it_replace_who_has_signed_in_anew,
+    it_outlives_that_its_predecessor_is_refused,
+    what_comes_late_for_what_is_still_there_counts,
+    that_it_is_about_to_be_sent_is_tried_again,
+    what_was_written_unheard_and_not_sent_is_taken_back,
+    what_was_sent_in_vain_is_not_sent_by_another_at_once,
+    what_redis_did_not_take_gets_there_by_itself,
+    who_signs_in_waits_for_no_exchange,
+    who_was_out_of_reach_for_longer_than_a_lease_is_waited_for,
+    who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_later,
+    a_sign_in_that_was_overtaken_is_over,
+}
 
 /// Two processes with one session, and the way of the first one to Redis.
 struct Two {
@@ -34,13 +53,13 @@ struct Two {
 type Exchange = JoinHandle<Result<String, Error>>;
 
 impl Two {
-    async fn start() -> Option<Self> {
+    async fn start() -> Self {
         Self::with(|store| store).await
     }
 
     /// With a store of the first one's own.
-    async fn with(store_of_one: impl FnOnce(RedisStore) -> RedisStore) -> Option<Self> {
-        let redis = Redis::start().await?;
+    async fn with(store_of_one: impl FnOnce(RedisStore) -> RedisStore) -> Self {
+        let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let fleet = Fleet::start().await;
         let store = plain(redis.client());
@@ -51,13 +70,13 @@ impl Two {
             secret(&process.cache).await;
         }
         leases_are_free(&redis).await;
-        Some(Self {
+        Self {
             redis,
             proxy,
             fleet,
             one,
             other,
-        })
+        }
     }
 
     /// A process sends its refresh token, and `answer` is what becomes of that.
@@ -140,11 +159,8 @@ fn plain(client: redis::Client) -> RedisStore {
     RedisStore::plain_text(client).timeout(Duration::from_secs(10))
 }
 
-#[tokio::test]
 async fn what_is_not_written_yet_undoes_no_logout() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     two.cut_off().await;
     two.other.session.logout().await.unwrap();
     two.end(Outage::Closed).await;
@@ -155,11 +171,8 @@ async fn what_is_not_written_yet_undoes_no_logout() {
     assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
 }
 
-#[tokio::test]
 async fn nor_does_it_replace_who_has_signed_in_anew() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     two.cut_off().await;
     two.sign_in().await;
     assert_eq!(two.there().await.unwrap(), "refresh-3");
@@ -179,11 +192,8 @@ async fn nor_does_it_replace_who_has_signed_in_anew() {
 }
 
 /// Which another one has sent, when the lease had run out: it could know no better.
-#[tokio::test]
 async fn it_outlives_that_its_predecessor_is_refused() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     two.cut_off().await;
     let refused = Answer::oauth_error("invalid_grant");
     let exchange = two.exchanges(&two.other, refused).await;
@@ -201,12 +211,9 @@ async fn it_outlives_that_its_predecessor_is_refused() {
 }
 
 /// Another one has sent it as well, when the lease was lost, and got nothing.
-#[tokio::test]
 async fn what_comes_late_for_what_is_still_there_counts() {
     for nothing in [Answer::status(503), Answer::drop_connection()] {
-        let Some(two) = Two::start().await else {
-            return;
-        };
+        let two = Two::start().await;
         let exchange = two.exchanges_slowly().await;
         end_lease(&two.redis).await;
         let in_vain = two.exchanges(&two.other, nothing).await;
@@ -224,11 +231,8 @@ async fn what_comes_late_for_what_is_still_there_counts() {
     }
 }
 
-#[tokio::test]
 async fn that_it_is_about_to_be_sent_is_tried_again() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     two.fleet.end_tokens();
     // It takes the lease, and reads. What it writes is written, and nobody hears of it: on the
     // connection that was there, on a new one, and on the next.
@@ -241,11 +245,8 @@ async fn that_it_is_about_to_be_sent_is_tried_again() {
 
 /// A refresh token may be sent twice, and has not been: however many outages there are, they do not add
 /// up to that.
-#[tokio::test]
 async fn what_was_written_unheard_and_not_sent_is_taken_back() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     two.fleet.end_tokens();
     two.proxy.hold_after(2);
     let asks = two.one.spawn();
@@ -266,11 +267,8 @@ async fn what_was_written_unheard_and_not_sent_is_taken_back() {
 }
 
 /// It may be used by now. What the server has to say of that is the same for all.
-#[tokio::test]
 async fn what_was_sent_in_vain_is_not_sent_by_another_at_once() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     // An answer is none.
     let exchange = two.exchanges(&two.one, Answer::status(503)).await;
     exchange.await.unwrap().unwrap_err();
@@ -307,13 +305,10 @@ async fn what_was_sent_in_vain_is_not_sent_by_another_at_once() {
 
 /// Neither does who asked wait for that, nor need they ask again. The lease is kept for as long: whoever
 /// gets it before would send the old one.
-#[tokio::test]
 async fn what_redis_did_not_take_gets_there_by_itself() {
     for outage in [Outage::Closed, Outage::Full, Outage::Stopped] {
         let hasty = |store: RedisStore| store.timeout(Duration::from_secs(2));
-        let Some(two) = Two::with(hasty).await else {
-            return;
-        };
+        let two = Two::with(hasty).await;
         let exchange = two.exchanges_slowly().await;
         let (holder, _) = lease(&two.redis).await.unwrap();
         outage.begin(&two.redis, &two.proxy).await;
@@ -334,11 +329,8 @@ async fn what_redis_did_not_take_gets_there_by_itself() {
 }
 
 /// Their session is another, and nobody has its refresh token but they.
-#[tokio::test]
 async fn who_signs_in_waits_for_no_exchange() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     let exchange = two.exchanges_slowly().await;
     two.sign_in().await;
     assert_eq!(two.there().await.unwrap(), "refresh-3");
@@ -362,11 +354,8 @@ async fn who_signs_in_waits_for_no_exchange() {
 }
 
 /// Whoever finds that it was sent gives that one some time.
-#[tokio::test]
 async fn who_was_out_of_reach_for_longer_than_a_lease_is_waited_for() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     two.cut_off().await;
     two.end(Outage::Closed).await;
     two.fleet.end_tokens();
@@ -375,11 +364,8 @@ async fn who_was_out_of_reach_for_longer_than_a_lease_is_waited_for() {
 }
 
 /// What came of a sign-in that met Redis down: it serves where it is, and gives way to what is newer.
-#[tokio::test]
 async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_later() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     let place = two.fleet.place(&plain(two.proxy.client()));
     #[allow(
         clippy::disallowed_methods,
@@ -436,11 +422,8 @@ impl LockedSession for OvertakenLocked {
     }
 }
 
-#[tokio::test]
 async fn a_sign_in_that_was_overtaken_is_over() {
-    let Some(two) = Two::start().await else {
-        return;
-    };
+    let two = Two::start().await;
     let newer = another_session(&two.fleet).await;
     let place = two.fleet.place(&plain(two.redis.client()));
     let overtaken = two.fleet.sign_in(Overtaken(place, newer)).await;

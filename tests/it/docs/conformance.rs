@@ -76,13 +76,23 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// The tests in a source file: functions with an attribute that ends in `test]`, and not ignored.
+/// The tests in a source file: functions with an attribute that ends in `test]`, and not ignored, and
+/// what is in the list `tests!` of `tests/e2e`.
 fn tests_in(source: &str) -> BTreeSet<&str> {
     let mut tests = BTreeSet::new();
-    let (mut test, mut ignored) = (false, false);
+    let (mut test, mut ignored, mut list) = (false, false, false);
     for line in source.lines().map(str::trim) {
         let line_of_fn = line.strip_prefix("async ").unwrap_or(line);
-        if let Some(attribute) = line.strip_prefix("#[") {
+        if list {
+            list = line != "}";
+            let name = line
+                .rsplit(' ')
+                .next()
+                .and_then(|name| name.strip_suffix(','));
+            tests.extend(name.filter(|name| *name != "child"));
+        } else if line == "tests! {" {
+            list = true;
+        } else if let Some(attribute) = line.strip_prefix("#[") {
             test |= attribute.ends_with("test]") || attribute.starts_with("tokio::test(");
             ignored |= attribute.starts_with("ignore");
         } else if let Some(rest) = line_of_fn.strip_prefix("fn ") {
@@ -196,4 +206,6 @@ fn names_are_read_as_meant() {
     assert!(ids_of("pairs_keep_their_order").is_empty());
     let source = "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test]\n#[ignore]\nasync fn c() {}";
     assert_eq!(tests_in(source), BTreeSet::from(["a"]));
+    let source = "tests! {\n    needs: [Redis];\n    child,\n    a,\n    #[threads(2)] b,\n}\nasync fn c() {}";
+    assert_eq!(tests_in(source), BTreeSet::from(["a", "b"]));
 }

@@ -1,9 +1,8 @@
 //! A person with a real browser, as a child process: see `tests/e2e/oidc_provider/server/browser.mjs`.
 
 use std::{
-    env,
     io::Read,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -13,7 +12,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::skip;
+use super::{find, missing_from_npm, npm_package};
 
 /// How long the person may take. Each of their steps has a limit of its own, of half a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -36,24 +35,8 @@ pub(crate) struct Browser {
 }
 
 impl Chromium {
-    /// `None`, after a word about it, where there is none, or not what drives it; that is a failure
-    /// where the environment variable `CI` is set.
-    pub(crate) fn find() -> Option<Self> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let names = ["chromium", "google-chrome"];
-        let found = env::split_paths(&path)
-            .flat_map(|folder| names.map(|name| folder.join(name)))
-            .find(|program| program.is_file());
-        let Some(program) = found else {
-            return skip("the tests in a browser need `chromium` in the PATH");
-        };
-        if !harness().join("node_modules/playwright-core").is_dir() {
-            return skip(
-                "the tests in a browser need `playwright-core`: run `npm ci` in \
-                 `tests/e2e/oidc_provider/server`",
-            );
-        }
-        Some(Self(program))
+    pub(crate) fn find() -> Self {
+        Self(program().expect("`chromium`"))
     }
 
     /// Opens `url`, and takes the steps: see the harness.
@@ -62,7 +45,7 @@ impl Chromium {
         let config = json!({ "chromium": self.0, "url": url, "steps": steps });
         let mut child = Command::new("node")
             .arg("browser.mjs")
-            .current_dir(harness())
+            .current_dir(npm_package())
             // Not as an argument: those can be seen by everybody on the machine.
             .env("BROWSER_TEST_CONFIG", config.to_string())
             .env("HOME", home.path())
@@ -122,8 +105,15 @@ impl Drop for Browser {
     }
 }
 
-fn harness() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/oidc_provider/server")
+fn program() -> Option<PathBuf> {
+    find(&["chromium", "google-chrome"])
+}
+
+pub(crate) fn missing() -> Option<String> {
+    if program().is_none() {
+        return Some("there is no `chromium` in the PATH: `apt-get install chromium`".to_owned());
+    }
+    missing_from_npm("playwright-core")
 }
 
 /// All of it, when it is over.

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::skip;
+use super::find;
 
 /// Where the package has the tables, and the administrator `admin` with the password `password`.
 const TABLES: &str = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3";
@@ -45,15 +45,8 @@ pub(crate) struct Glewlwyd {
 pub(crate) struct Person(String);
 
 impl Glewlwyd {
-    /// On an address of loopback that the test has to itself. `None`, after a word about it, where
-    /// the package is not installed; that is a failure where the environment variable `CI` is set.
-    pub(crate) async fn start(ip: &str) -> Option<Self> {
-        if !Path::new(TABLES).is_file() || !Path::new(MODULES).is_dir() {
-            return skip(
-                "the tests against glewlwyd need Debian's package of that name: \
-                 `apt-get install glewlwyd`",
-            );
-        }
+    /// On an address of loopback that the test has to itself.
+    pub(crate) async fn start(ip: &str) -> Self {
         let port = {
             let listener = TcpListener::bind((ip, 0)).expect("an address of loopback");
             listener.local_addr().expect("its port").port()
@@ -113,7 +106,7 @@ impl Glewlwyd {
         opened.expect("the port is opened");
         server.admin = server.sign_in("admin", "password").await;
         server.set_up().await;
-        Some(server)
+        server
     }
 
     /// One user, `ada`, scopes, and what OAuth needs.
@@ -255,6 +248,15 @@ impl Drop for Glewlwyd {
             eprintln!("--- glewlwyd said:\n{}\n---", self.said.join("\n"));
         }
     }
+}
+
+pub(crate) fn missing() -> Option<String> {
+    let installed = find(&["glewlwyd"]).is_some()
+        && find(&["sqlite3"]).is_some()
+        && Path::new(TABLES).is_file()
+        && Path::new(MODULES).is_dir();
+    let reason = "Debian's package is not installed: `apt-get install glewlwyd dbconfig-sqlite3`";
+    (!installed).then(|| reason.to_owned())
 }
 
 fn configuration(ip: &str, port: u16, database: &Path) -> String {

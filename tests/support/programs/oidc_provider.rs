@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, ErrorKind, Read},
-    path::Path,
+    io::{BufRead as _, BufReader, Read},
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread::{self, JoinHandle},
@@ -15,7 +14,7 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 use url::Url;
 
-use super::skip;
+use super::{missing_from_npm, npm_package};
 
 /// How long the child may take to open its ports.
 const START: Duration = Duration::from_secs(60);
@@ -44,35 +43,23 @@ pub(crate) struct Stats {
 
 impl OidcProvider {
     /// With the harness's own clients, and tokens of a minute.
-    pub(crate) fn start() -> Option<Self> {
+    pub(crate) fn start() -> Self {
         Self::start_with(json!({}))
     }
 
-    /// With a configuration (see the harness). `None`, after a word about it, where there is no
-    /// Node.js or the package is not installed; that is a failure where the environment variable
-    /// `CI` is set.
-    pub(crate) fn start_with(config: Value) -> Option<Self> {
-        let harness = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/oidc_provider/server");
-        if !harness.join("node_modules/oidc-provider").is_dir() {
-            return not_installed("its packages are not installed");
-        }
-        let spawned = Command::new("node")
+    /// With a configuration (see the harness).
+    pub(crate) fn start_with(config: Value) -> Self {
+        let mut child = Command::new("node")
             .arg("server.mjs")
-            .current_dir(harness)
+            .current_dir(npm_package())
             // Not as an argument: those can be seen by everybody on the machine.
             .env("OIDC_TEST_CONFIG", config.to_string())
             // It ends when this is closed, so also when this process is killed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn();
-        let mut child = match spawned {
-            Ok(child) => child,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return not_installed("there is no `node` in the PATH");
-            }
-            Err(error) => panic!("`node` cannot be started: {error}"),
-        };
+            .spawn()
+            .expect("`node`");
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none());
@@ -96,7 +83,7 @@ impl OidcProvider {
         let port = |name: &str| ports[name].as_str().expect("a URL").to_owned();
         provider.issuer = port("issuer");
         provider.api = port("api");
-        Some(provider)
+        provider
     }
 
     pub(crate) fn issuer(&self) -> &str {
@@ -222,11 +209,8 @@ pub(crate) fn parse(body: impl AsRef<[u8]>) -> Value {
     serde_json::from_slice(body.as_ref()).expect("JSON of the harness")
 }
 
-fn not_installed(why: &str) -> Option<OidcProvider> {
-    skip(&format!(
-        "the tests against oidc-provider need Node.js 20 or newer, and its packages: {why}; \
-         run `npm ci` in `tests/e2e/oidc_provider/server`"
-    ))
+pub(crate) fn missing() -> Option<String> {
+    missing_from_npm("oidc-provider")
 }
 
 fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {

@@ -15,7 +15,7 @@ use rustls::crypto::aws_lc_rs;
 use tempfile::TempDir;
 
 use self::tls::Tls;
-use super::skip;
+use super::find;
 
 pub(crate) mod cluster;
 pub(crate) mod proxy;
@@ -67,28 +67,23 @@ impl Drop for Guarded {
 }
 
 impl Redis {
-    /// `None`, after a word about it, where the package is not installed; that is a failure where
-    /// the environment variable `CI` is set.
-    pub(crate) async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
     /// With further arguments.
-    pub(crate) async fn start_with(args: &[&str]) -> Option<Self> {
+    pub(crate) async fn start_with(args: &[&str]) -> Self {
         Self::start_as(args, None).await
     }
 
     /// With TLS alone.
-    pub(crate) async fn start_with_tls(tls: &Arc<Tls>) -> Option<Self> {
+    pub(crate) async fn start_with_tls(tls: &Arc<Tls>) -> Self {
         // Two providers are linked, and the crate `redis` wants one that is chosen.
         let _ = aws_lc_rs::default_provider().install_default();
         Self::start_as(&[], Some(Arc::clone(tls))).await
     }
 
-    async fn start_as(args: &[&str], tls: Option<Arc<Tls>>) -> Option<Self> {
-        if !is_installed() {
-            return skip("redis-server is not installed");
-        }
+    async fn start_as(args: &[&str], tls: Option<Arc<Tls>>) -> Self {
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
         // A port that was free may be somebody else's by now.
         for _ in 0..10 {
@@ -100,7 +95,7 @@ impl Redis {
                 tls: tls.clone(),
             };
             if redis.try_run().await {
-                return Some(redis);
+                return redis;
             }
         }
         panic!("redis-server does not start")
@@ -256,9 +251,10 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-fn is_installed() -> bool {
-    let version = Command::new("redis-server").arg("--version").output();
-    version.is_ok()
+pub(crate) fn missing() -> Option<String> {
+    let installed = find(&["redis-server"]).is_some();
+    let reason = "there is no `redis-server` in the PATH: `apt-get install redis-server`";
+    (!installed).then(|| reason.to_owned())
 }
 
 /// How long something may take that is waited for.

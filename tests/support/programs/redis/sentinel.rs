@@ -24,11 +24,10 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// `None` as [`Redis::start`] has it.
-    pub(crate) async fn start() -> Option<Self> {
-        let master = Redis::start().await?;
+    pub(crate) async fn start() -> Self {
+        let master = Redis::start().await;
         let of = master.port().to_string();
-        let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &of]).await?;
+        let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &of]).await;
         let directory = TempDir::new().unwrap();
         let port = free_port();
         let path = directory.path().join("sentinel.conf");
@@ -54,7 +53,7 @@ impl Watched {
             replicas.is_ok_and(|replicas| replicas.contains("\"ok\""))
         })
         .await;
-        Some(watched)
+        watched
     }
 
     /// What the sentinel says, as it is shown.
