@@ -55,7 +55,7 @@ fn authorizations(log: &Log) -> Vec<String> {
 #[tokio::test]
 async fn the_layer_around_a_channel() {
     let (url, log) = server().await;
-    let auth = BearerAuthLayer::for_api(&url, numbered().0).unwrap();
+    let auth = BearerAuthLayer::for_api(&url, numbered()).unwrap();
 
     // tonic's generated clients send paths, unless they are told an origin.
     let relative = auth.clone().relative_to(&url).unwrap();

@@ -13,7 +13,8 @@ use std::{
 
 use bearer_auth::{
     BearerAuthLayer, ClientCredentials, ClientCredentialsBuilder, SourceFn, TokenRequest,
-    TokenResponse, source_fn, testing::MockIdp,
+    TokenResponse, source_fn,
+    testing::{ManualClock, MockIdp},
 };
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -23,6 +24,8 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use tower_service::Service;
+
+use super::tokens::Idp;
 
 /// A deadlock is a failure, not a test that hangs.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
@@ -97,15 +100,11 @@ where
     String::from_utf8(bytes.into()).unwrap()
 }
 
-/// A source of `t-1`, `t-2` …, and how many it has given.
-pub(crate) fn numbered() -> (impl bearer_auth::TokenSource, Arc<AtomicUsize>) {
-    let given = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&given);
-    let source = fetching(move || {
-        let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-        TokenResponse::builder(format!("t-{number}")).expires_in(Duration::from_secs(3600))
-    });
-    (source, given)
+/// A source of `t-1`, `t-2` …
+pub(crate) fn numbered() -> Idp {
+    let idp = Idp::new(&ManualClock::new());
+    idp.prefix("t");
+    idp
 }
 
 type Fetched = Ready<Result<TokenResponse, bearer_auth::Error>>;

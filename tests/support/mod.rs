@@ -3,6 +3,7 @@
 pub(crate) mod alone;
 #[cfg(feature = "full")]
 pub(crate) mod canary;
+pub(crate) mod errors;
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod sessions;

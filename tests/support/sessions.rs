@@ -1,6 +1,6 @@
 //! Sessions in stores that processes share.
 
-use std::{error::Error as StdError, fmt::Write as _, fs, path::Path};
+use std::{fs, path::Path};
 
 use bearer_auth::{
     BoxError,
@@ -8,6 +8,8 @@ use bearer_auth::{
 };
 use secrecy::ExposeSecret as _;
 use serde_json::json;
+
+use super::errors::text;
 
 /// A secret that must show nowhere.
 pub(crate) const CANARY: &str = "canary-of-the-refresh-token";
@@ -58,15 +60,4 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
     let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
     names.sort();
     names
-}
-
-/// All that an error can show.
-pub(crate) fn text(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        write!(text, "{error}\n{error:?}\n{error:#?}\n").unwrap();
-        next = error.source();
-    }
-    text
 }

@@ -15,8 +15,10 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
     harness::tests,
-    programs::chromium::{Browser, Chromium},
-    programs::oidc_provider::OidcProvider,
+    programs::{
+        chromium::{Browser, Chromium},
+        oidc_provider::OidcProvider,
+    },
 };
 
 tests! {

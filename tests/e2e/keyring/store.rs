@@ -17,8 +17,11 @@ use tokio::task::block_in_place;
 use crate::{
     harness::tests,
     programs::keyring::GnomeKeyring,
-    support::process::{Process, role, say, told, wait},
-    support::sessions::{CANARY, directory, increment, load, save, text},
+    support::{
+        errors::text,
+        process::{Process, role, say, told, wait},
+        sessions::{CANARY, directory, increment, load, save},
+    },
 };
 
 tests! {

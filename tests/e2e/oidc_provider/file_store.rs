@@ -13,8 +13,10 @@ use serde_json::json;
 use crate::{
     harness::tests,
     programs::oidc_provider::OidcProvider,
-    support::process::{Process, role, say, told},
-    support::sessions::directory,
+    support::{
+        process::{Process, role, say, told},
+        sessions::directory,
+    },
 };
 
 tests! {

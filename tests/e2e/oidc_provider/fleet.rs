@@ -16,8 +16,10 @@ use url::Url;
 
 use crate::{
     harness::tests,
-    programs::oidc_provider::OidcProvider,
-    programs::redis::{Redis, until},
+    programs::{
+        oidc_provider::OidcProvider,
+        redis::{Redis, until},
+    },
     support::process::{Process, role, say, told},
 };
 

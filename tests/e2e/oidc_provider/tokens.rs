@@ -4,7 +4,7 @@
 //! `npm ci` in `tests/e2e/oidc_provider/server` first; without it, or without Node.js, the tests are
 //! ignored.
 
-use std::{error::Error as StdError, fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use bearer_auth::{
     BearerAuth, BearerAuthLayer, ClientAuth, ClientCredentials, ClientCredentialsBuilder, Error,
@@ -21,6 +21,7 @@ use tower::{Layer as _, ServiceExt as _};
 use crate::{
     harness::tests,
     programs::oidc_provider::{OidcProvider, Stats, parse, poll},
+    support::errors::text,
 };
 
 tests! {
@@ -76,17 +77,6 @@ async fn get(client: &BearerAuth<reqwest::Client>, idp: &OidcProvider) -> u64 {
     let (status, body) = send(client, idp, Method::GET, "").await.unwrap();
     assert_eq!(status, 200, "{body}");
     body["token_n"].as_u64().unwrap()
-}
-
-/// All that an error can show.
-fn text(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        write!(text, "{error}\n{error:?}\n{error:#?}\n").unwrap();
-        next = error.source();
-    }
-    text
 }
 
 async fn a_reqwest_client_fetches_a_token_and_uses_it() {

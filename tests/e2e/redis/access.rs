@@ -1,20 +1,14 @@
 //! Access tokens are shared.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use bearer_auth::{
-    AccessToken, Error, ErrorKind, TokenCache, TokenRequest, TokenResponse, TokenSource,
+    AccessToken, ErrorKind, TokenCache, TokenRequest, TokenSource as _,
     fleet::{RedisStore, SharedSource, TokenKey},
-    testing::{Answer, MockIdp},
+    testing::{Answer, ManualClock, MockIdp},
 };
 use futures_util::future::join_all;
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use super::{
     Redis, end_lease, lease, leases_are_free, patient, process, secret, shared, source, store,
@@ -23,6 +17,7 @@ use super::{
 use crate::{
     harness::tests,
     programs::redis::{proxy::Proxy, until},
+    support::tokens::Idp,
 };
 
 tests! {
@@ -278,48 +273,29 @@ async fn a_token_in_hand_asks_nobody() {
     assert_eq!(redis.scripts_run().await, 4);
 }
 
-/// A source whose answer waits to be let out.
-struct Gated {
-    name: &'static str,
-    asked: Arc<AtomicUsize>,
-    gate: Arc<Semaphore>,
-}
-
-impl TokenSource for Gated {
-    async fn fetch(&self, _: TokenRequest) -> Result<TokenResponse, Error> {
-        self.asked.fetch_add(1, SeqCst);
-        self.gate.acquire().await.unwrap().forget();
-        let response = TokenResponse::builder(self.name);
-        response.expires_in(Duration::from_secs(3600)).build()
-    }
-}
-
 /// One process of a fleet of them, that is asking.
 struct Asking {
-    asked: Arc<AtomicUsize>,
-    gate: Arc<Semaphore>,
+    idp: Idp,
     task: JoinHandle<String>,
 }
 
 impl Asking {
     fn start(name: &'static str, store: RedisStore) -> Self {
-        let (asked, gate) = (Arc::default(), Arc::new(Semaphore::new(0)));
-        let source = Gated {
-            name,
-            asked: Arc::clone(&asked),
-            gate: Arc::clone(&gate),
-        };
-        let cache = TokenCache::new(SharedSource::new(source, store, TokenKey::named("gated")));
+        let idp = Idp::new(&ManualClock::new());
+        idp.prefix(name);
+        idp.hold();
+        let shared = SharedSource::new(idp.clone(), store, TokenKey::named("gated"));
+        let cache = TokenCache::new(shared);
         let task = tokio::spawn(async move { secret(&cache).await });
-        Self { asked, gate, task }
+        Self { idp, task }
     }
 
     async fn asks(&self) {
-        until("it asks the server", async || self.asked.load(SeqCst) == 1).await;
+        until("it asks the server", async || self.idp.fetches() == 1).await;
     }
 
     async fn ends(self) -> String {
-        self.gate.add_permits(1);
+        self.idp.release();
         self.task.await.unwrap()
     }
 }
@@ -361,11 +337,11 @@ async fn is_prolonged(redis: &Redis) -> bool {
     if is_lost {
         return false;
     }
-    assert_eq!(one.ends().await, "one");
+    assert_eq!(one.ends().await, "one-1");
     // The other may have had it by now, if that took long.
-    let asked = other.asked.load(SeqCst);
-    other.gate.add_permits(1);
-    asked == 0 && other.task.await.unwrap() == "one"
+    let asked = other.idp.fetches();
+    other.idp.release();
+    asked == 0 && other.task.await.unwrap() == "one-1"
 }
 
 /// Until the token ends, however long the server took.
@@ -376,7 +352,7 @@ async fn what_is_shared_is_shared_for_all_of_its_life() {
     one.asks().await;
     let slow = before + Duration::from_secs(1);
     until("the server is slow", async || redis.time().await > slow).await;
-    assert_eq!(one.ends().await, "one");
+    assert_eq!(one.ends().await, "one-1");
     let data = redis.keys().await.remove(0);
     let end: u64 = redis.ask(&["PEXPIRETIME", &data]).await;
     let lived = Duration::from_millis(end) - before;
@@ -395,11 +371,11 @@ async fn who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease()
     let (new_owner, _) = lease(&redis).await.unwrap();
     assert_ne!(owner, new_owner);
     // Nobody has written, so that this one is the newest so far.
-    assert_eq!(late.ends().await, "late");
+    assert_eq!(late.ends().await, "late-1");
     assert_eq!(lease(&redis).await.unwrap().0, new_owner);
-    assert_eq!(newer.ends().await, "newer");
+    assert_eq!(newer.ends().await, "newer-1");
     let third = Asking::start("third", store(&redis));
-    assert_eq!(third.task.await.unwrap(), "newer");
+    assert_eq!(third.task.await.unwrap(), "newer-1");
 
     // The other way round, with the key gone in between as well.
     for is_lost in [false, true] {
@@ -412,10 +388,10 @@ async fn who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease()
         }
         let newer = Asking::start("newer", store(&redis));
         newer.asks().await;
-        assert_eq!(newer.ends().await, "newer");
-        assert_eq!(late.ends().await, "late");
+        assert_eq!(newer.ends().await, "newer-1");
+        assert_eq!(late.ends().await, "late-1");
         let third = Asking::start("third", store(&redis));
-        assert_eq!(third.task.await.unwrap(), "newer", "{is_lost}");
+        assert_eq!(third.task.await.unwrap(), "newer-1", "{is_lost}");
     }
 }
 
@@ -428,7 +404,7 @@ async fn nobody_prolongs_what_is_not_theirs() {
     let taken = ["SET", &keys[0], "somebody dead", "PX", "3000"];
     redis.ask::<()>(&taken).await;
     until("it runs out", async || lease(&redis).await.is_none()).await;
-    assert_eq!(one.ends().await, "one");
+    assert_eq!(one.ends().await, "one-1");
 }
 
 /// As on another machine, after a failover.

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use bearer_auth::{
-    Error,
     StoreOperation::{Lock, Save},
-    TokenRequest, TokenResponse, TokenSource,
+    TokenRequest, TokenSource as _,
     fleet::{RedisStore, SharedSource, TokenKey},
     store::TokenStore as _,
-    testing::MockIdp,
+    testing::{ManualClock, MockIdp},
 };
 
 use super::{
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     harness::tests,
     programs::redis::{PATIENCE, proxy::Proxy, until},
+    support::tokens::Idp,
 };
 
 tests! {
@@ -133,16 +133,8 @@ async fn so_it_is_with_sessions() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-/// Three seconds are all it lives.
-struct Short;
-
+/// Three seconds are all that a token lives.
 const SHORT: Duration = Duration::from_secs(3);
-
-impl TokenSource for Short {
-    async fn fetch(&self, _: TokenRequest) -> Result<TokenResponse, Error> {
-        TokenResponse::builder("short").expires_in(SHORT).build()
-    }
-}
 
 /// Whatever happens to it on its way.
 async fn what_is_written_late_does_not_outlive_the_token() {
@@ -150,7 +142,9 @@ async fn what_is_written_late_does_not_outlive_the_token() {
     know_the_scripts(&redis, &MockIdp::start().await.unwrap()).await;
     let proxy = Proxy::start(&redis).await;
     let store = patient(proxy.client());
-    let shared = SharedSource::new(Short, store, TokenKey::named("short"));
+    let source = Idp::new(&ManualClock::new());
+    source.lifetime(SHORT);
+    let shared = SharedSource::new(source, store, TokenKey::named("short"));
     proxy.hold_after(2);
     let fetch = tokio::spawn(async move { shared.fetch(TokenRequest::new()).await });
     until("it writes", async || proxy.holds()).await;

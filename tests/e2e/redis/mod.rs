@@ -78,6 +78,7 @@ use self::outage::{Outage, Tempered};
 use crate::{
     harness::Test,
     programs::redis::{Redis, until},
+    support::tokens::secret,
 };
 
 pub(crate) fn tests() -> Vec<Test> {
@@ -145,10 +146,6 @@ fn shared(idp: &MockIdp, store: RedisStore) -> SharedSource<ClientCredentials> {
     let source = source(idp);
     let key = source.token_key();
     SharedSource::new(source, store, key)
-}
-
-async fn secret(cache: &TokenCache) -> String {
-    cache.token().await.unwrap().expose_secret().to_owned()
 }
 
 /// Who has the lease, and for how many milliseconds.

@@ -29,9 +29,10 @@ use crate::support::{
     alone::alone,
     canary::{
         canaries::Secret::*,
-        rig::{Tls, address, credentials, echo, idp, nobody, second_token, token},
+        rig::{Tls, address, credentials, echo, idp, second_token, token},
         watch::Watch,
     },
+    http::nobody,
 };
 
 fn hyper_util(http2: bool) -> Client<HttpConnector, Full<Bytes>> {

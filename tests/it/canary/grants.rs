@@ -21,11 +21,10 @@ use crate::support::{
     alone::alone,
     canary::{
         canaries::Secret::*,
-        rig::{
-            Certified, Key, Tls, address, cache, credentials, echoes, hurried, idp, nobody, token,
-        },
+        rig::{Certified, Key, Tls, address, cache, credentials, echoes, hurried, idp, token},
         watch::Watch,
     },
+    http::nobody,
 };
 
 /// Asks once, as a source and through a cache with a listener, and shows what comes.

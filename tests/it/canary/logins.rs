@@ -16,11 +16,12 @@ use crate::support::{
     canary::{
         canaries::Secret::*,
         rig::{
-            Key, REDIRECT, Tls, address, cache, echo, echoes, encoded, hurried, idp, nobody,
-            parameter, second_token, sign_in, token,
+            Key, REDIRECT, Tls, address, cache, echo, echoes, encoded, hurried, idp, parameter,
+            second_token, sign_in, token,
         },
         watch::Watch,
     },
+    http::nobody,
 };
 
 fn login() -> Login {

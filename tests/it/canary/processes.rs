@@ -12,14 +12,13 @@ use tokio::{
 
 use crate::support::{
     alone::alone,
-    {
-        canary::{
-            canaries::Secret::*,
-            rig::{Tls, address, credentials, echo, idp, nobody, parameter, sign_in},
-            watch::Watch,
-        },
-        process::{Process, role, say, told, wait},
+    canary::{
+        canaries::Secret::*,
+        rig::{Tls, address, credentials, echo, idp, parameter, sign_in},
+        watch::Watch,
     },
+    http::nobody,
+    process::{Process, role, say, told, wait},
 };
 
 /// Not a test: what the other processes do.

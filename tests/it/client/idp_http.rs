@@ -62,12 +62,7 @@ async fn fails(name: &str, source: &ClientCredentials) -> Error {
 
 /// Neither the secret, nor the query, in the error or its causes.
 fn assert_says_nothing(name: &str, error: &Error) {
-    let mut text = format!("{error} {error:?} {error:#?}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(" {error} {error:?}");
-        cause = error.source();
-    }
+    let text = support::errors::text(error);
     for forbidden in [CANARY, "tenant=", "grant_type", "trunc", "s3cr3t"] {
         assert!(!text.contains(forbidden), "{name}: {text}");
     }

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bearer_auth::{
-    BearerAuth, BearerAuthLayer, ClientCredentials, ClientCredentialsBuilder, ConfigError, Error,
-    ErrorKind, TokenCache, TokenRequest, TokenResponse, TokenSource as _,
+    BearerAuth, BearerAuthLayer, ClientCredentialsBuilder, ConfigError, Error, ErrorKind,
+    TokenCache, TokenRequest, TokenResponse, TokenSource as _,
     resend::InMemory,
     testing::{Answer, ManualClock, MockIdp, Recorded},
 };
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use hyper_util::{
-    client::legacy::{Client, connect::HttpConnector},
-    rt::TokioExecutor,
-};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use tokio::task::JoinHandle;
 use tower::{Layer as _, ServiceExt as _};
+
+pub(crate) use crate::support::http::credentials as client;
+use crate::support::{errors::text, http::http1};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) const NANO: Duration = Duration::from_nanos(1);
@@ -25,12 +25,7 @@ pub(crate) const NANO: Duration = Duration::from_nanos(1);
 pub(crate) type Http = Client<HttpConnector, Full<Bytes>>;
 
 pub(crate) fn http() -> Http {
-    Client::builder(TokioExecutor::new()).build_http()
-}
-
-/// A client with the mock's credentials.
-pub(crate) fn client(idp: &MockIdp) -> ClientCredentialsBuilder {
-    ClientCredentials::builder(idp.token_url(), "client-id", "client-secret")
+    http1()
 }
 
 /// One token request, without a cache.
@@ -95,12 +90,7 @@ pub(crate) fn credentials(request: &Recorded) -> String {
 /// The kind of the error, of which nothing printable shows `canary`.
 #[track_caller]
 pub(crate) fn kind(error: &Error, canary: &str) -> ErrorKind {
-    let mut shown = format!("{error} {error:?} {error:#?}");
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        shown += &format!(" {error} {error:?}");
-        cause = error.source();
-    }
+    let shown = text(error);
     assert!(!shown.contains(canary), "{shown}");
     error.kind()
 }

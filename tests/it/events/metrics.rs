@@ -15,7 +15,7 @@ use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::ServiceExt as _;
 use tower_layer::Layer as _;
 
-use crate::support::http::*;
+use crate::support::{http::*, tokens};
 
 /// What was told, in a word each.
 #[derive(Clone, Default)]
@@ -199,17 +199,10 @@ async fn failures_are_told_attempt_by_attempt() {
 
 #[tokio::test]
 async fn a_source_that_panics_is_told() {
-    struct Panics;
-    impl bearer_auth::TokenSource for Panics {
-        async fn fetch(
-            &self,
-            _: bearer_auth::TokenRequest,
-        ) -> Result<bearer_auth::TokenResponse, bearer_auth::Error> {
-            panic!("on purpose")
-        }
-    }
+    let idp = tokens::Idp::new(&ManualClock::new());
+    idp.answer(tokens::Answer::Panic);
     let told = Told::default();
-    let cache = told.listen(TokenCache::builder(Panics)).build();
+    let cache = told.listen(idp.builder()).build();
     cache.token().await.unwrap_err();
     let expected = ["asked First 1", "failed 1, 1 waited: Interrupted", "waited"];
     assert_eq!(told.take(), expected);

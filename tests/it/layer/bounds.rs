@@ -72,7 +72,7 @@ fn a_service_of_one_thread() {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let service = OneThread::default();
-        let client = BearerAuthLayer::any_api(numbered().0).layer(service.clone());
+        let client = BearerAuthLayer::any_api(numbered()).layer(service.clone());
         let call = client.clone().oneshot(post(URI, ()));
         let response = tokio::task::spawn_local(call).await.unwrap().unwrap();
         assert_eq!(response.status(), 200);

@@ -3,18 +3,16 @@
 use std::{
     convert::Infallible,
     future::{Ready, ready},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
-use bearer_auth::{BearerAuthLayer, TokenCache, TokenResponse, source_fn, testing::ManualClock};
+use bearer_auth::{BearerAuthLayer, TokenCache, testing::ManualClock};
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
-use tokio::sync::Semaphore;
 use tower::{Layer as _, Service};
+
+use crate::support::tokens::Idp;
 
 const LIFETIME: Duration = Duration::from_secs(60);
 
@@ -80,29 +78,19 @@ impl Service<Request<()>> for Gated {
 struct World {
     clock: ManualClock,
     cache: TokenCache,
-    /// Token requests that may be answered.
-    answers: Arc<Semaphore>,
+    idp: Idp,
     api: Gated,
 }
 
 fn world() -> World {
     let clock = ManualClock::new();
-    let answers = Arc::new(Semaphore::new(0));
-    let (asked, gate) = (AtomicUsize::new(0), Arc::clone(&answers));
-    let source = source_fn(move |_| {
-        let n = asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let gate = Arc::clone(&gate);
-        async move {
-            gate.acquire().await.unwrap().forget();
-            TokenResponse::builder(format!("token-{n}"))
-                .expires_in(LIFETIME)
-                .build()
-        }
-    });
+    let idp = Idp::new(&clock);
+    idp.lifetime(LIFETIME);
+    idp.hold();
     World {
-        cache: TokenCache::builder(source).clock(clock.clone()).build(),
+        cache: idp.cache(),
         clock,
-        answers,
+        idp,
         api: Gated::default(),
     }
 }
@@ -115,7 +103,7 @@ impl World {
         let answer = tokio::spawn(async move { answer.await.unwrap().status() });
         self.clock.settle().await;
         self.api.shut();
-        self.answers.add_permits(1);
+        self.idp.release();
         self.clock.settle().await;
         assert!(self.cache.status().ready && !answer.is_finished());
         answer
@@ -127,7 +115,7 @@ async fn a_token_that_was_replaced_meanwhile_is_not_sent() {
     let world = world();
     let answer = world.at_the_gate().await;
     world.clock.advance(2 * LIFETIME);
-    world.answers.add_permits(1);
+    world.idp.release();
     let token = world.cache.token().await.unwrap();
     assert_eq!(token.expose_secret(), "token-2");
     world.api.open();
@@ -143,7 +131,7 @@ async fn a_token_that_ended_meanwhile_is_not_sent_and_another_is_waited_for() {
     world.api.open();
     world.clock.settle().await;
     assert_eq!(world.api.seen(), [""; 0], "nothing goes out yet");
-    world.answers.add_permits(1);
+    world.idp.release();
     assert_eq!(answer.await.unwrap(), 200);
     assert_eq!(world.api.seen(), ["token-2"]);
 }
@@ -152,13 +140,13 @@ async fn a_token_that_ended_meanwhile_is_not_sent_and_another_is_waited_for() {
 #[tokio::test]
 async fn a_second_try_goes_with_the_token_of_its_moment() {
     let world = world();
-    world.answers.add_permits(1);
+    world.idp.release();
     world.cache.token().await.unwrap();
     world.api.refuse("token-1");
     let answer = world.at_the_gate().await;
     assert_eq!(world.api.seen(), ["token-1"]);
     world.clock.advance(2 * LIFETIME);
-    world.answers.add_permits(1);
+    world.idp.release();
     world.api.open();
     assert_eq!(answer.await.unwrap(), 200);
     assert_eq!(world.api.seen(), ["token-1", "token-3"]);

@@ -29,7 +29,7 @@ const URI: &str = "https://api.example/x";
 #[tokio::test]
 async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
     let api = Api::that_accepts(&["t-1"]);
-    let auth = BearerAuthLayer::any_api(numbered().0);
+    let auth = BearerAuthLayer::any_api(numbered());
     auth.cache().token().await.unwrap();
 
     let mut client = auth.clone().resend(Off).layer(api.clone());
@@ -55,7 +55,7 @@ async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
 #[tokio::test]
 async fn the_resend_polls_its_own_clone() {
     let api = Api::that_accepts(&["t-2"]);
-    let auth = BearerAuthLayer::any_api(numbered().0);
+    let auth = BearerAuthLayer::any_api(numbered());
     let mut client = auth.layer(api.clone());
     for _ in 0..2 {
         // Without a token, and with one.
@@ -113,7 +113,7 @@ async fn the_401_is_gone_before_the_second_try_asks_for_readiness() {
 
     let gone = Arc::new(AtomicBool::new(true));
     let service = OneAtATime { gone: gone.clone() };
-    let client = BearerAuthLayer::any_api(numbered().0).layer(service);
+    let client = BearerAuthLayer::any_api(numbered()).layer(service);
     let response = client.oneshot(get::<()>(URI)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(!gone.load(Ordering::SeqCst));
@@ -308,7 +308,7 @@ async fn an_inner_service_that_fails_to_be_ready_is_an_inner_error() {
         }
     }
 
-    let cache = TokenCache::new(numbered().0);
+    let cache = TokenCache::new(numbered());
     let client = BearerAuthLayer::any_api(cache).layer(Broken);
     let error = client.oneshot(get::<()>(URI)).await.unwrap_err();
     assert_eq!(error.into_inner(), Some("broken"));

@@ -271,7 +271,7 @@ async fn the_second_request_is_the_first_but_for_its_token() {
     struct Mark(u32);
 
     let api = Api::that_accepts(&["t-2"]);
-    let client = BearerAuthLayer::any_api(numbered().0).layer(api.clone());
+    let client = BearerAuthLayer::any_api(numbered()).layer(api.clone());
     let request = Request::patch("https://api.example/a?b=c")
         .version(Version::HTTP_2)
         .header("x-twice", "1")

@@ -1,7 +1,5 @@
 //! Who gets the token, and whose header is left alone.
 
-use std::sync::atomic::Ordering;
-
 use bearer_auth::{
     BearerAuthLayer, Error, ErrorKind, StaticToken, TokenResponse, source_fn,
     testing::{Answer, MockIdp},
@@ -117,8 +115,8 @@ async fn another_origin_is_untouched_whatever_the_state_of_the_token() {
 #[tokio::test]
 async fn a_further_api_gets_the_same_token() {
     let api = Api::that_accepts(&["t-1"]);
-    let (source, given) = numbered();
-    let auth = BearerAuthLayer::for_api("https://a.example/v1", source)
+    let source = numbered();
+    let auth = BearerAuthLayer::for_api("https://a.example/v1", source.clone())
         .unwrap()
         .allow_api("https://b.example")
         .unwrap();
@@ -131,7 +129,7 @@ async fn a_further_api_gets_the_same_token() {
         client.clone().oneshot(get::<()>(uri)).await.unwrap();
     }
     assert_eq!(api.authorizations(), ["Bearer t-1", "Bearer t-1", "none"]);
-    assert_eq!(given.load(Ordering::SeqCst), 1);
+    assert_eq!(source.issued(), 1);
 }
 
 #[tokio::test]

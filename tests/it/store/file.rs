@@ -13,8 +13,9 @@ use std::{
 use bearer_auth::store::{BusyStore, FileStore, LockedSession as _, TokenStore as _};
 use tokio::{runtime, task::JoinSet};
 
-use crate::support::sessions::{
-    CANARY, directory, increment, load, names, refresh_token, save, session, text,
+use crate::support::{
+    errors::text,
+    sessions::{CANARY, directory, increment, load, names, refresh_token, save, session},
 };
 
 #[tokio::test]

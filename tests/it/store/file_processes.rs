@@ -4,9 +4,9 @@ use std::{fs, path::Path, time::Duration};
 
 use bearer_auth::store::{FileStore, TokenStore as _};
 
-use crate::{
-    support::process::{Process, role, say, told, wait},
-    support::sessions::{directory, increment, load, names, save},
+use crate::support::{
+    process::{Process, role, say, told, wait},
+    sessions::{directory, increment, load, names, save},
 };
 
 const TIMES: usize = 20;

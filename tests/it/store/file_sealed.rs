@@ -4,7 +4,10 @@ use std::{fs, path::Path};
 
 use bearer_auth::store::{FileStore, SealingKey, TokenStore as _};
 
-use crate::support::sessions::{CANARY, directory, load, save, text};
+use crate::support::{
+    errors::text,
+    sessions::{CANARY, directory, load, save},
+};
 
 fn key(byte: u8) -> SealingKey {
     SealingKey::new([byte; 32])

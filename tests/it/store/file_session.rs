@@ -18,7 +18,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 
-use crate::support::sessions::{CANARY, directory, load, text};
+use crate::support::{
+    errors::text,
+    sessions::{CANARY, directory, load},
+};
 
 /// An access token that lives as long as this century, and one that is over.
 const LIVES: &str =

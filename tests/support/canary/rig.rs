@@ -339,13 +339,6 @@ pub(crate) fn address(url: &str) -> SocketAddr {
     url.authority().unwrap().as_str().parse().unwrap()
 }
 
-/// `http://127.0.0.1:…`, where nobody listens; the port is held so that nobody else gets it.
-pub(crate) fn nobody() -> (String, tokio::net::TcpSocket) {
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    (format!("http://{}", socket.local_addr().unwrap()), socket)
-}
-
 /// A cache whose pauses between attempts are over at once.
 pub(crate) fn cache(source: impl TokenSource) -> (TokenCache, ManualClock) {
     let clock = ManualClock::new();

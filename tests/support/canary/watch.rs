@@ -24,7 +24,7 @@ use tracing::{
 };
 
 use super::canaries::{Canaries, Secret};
-use crate::support::alone::is_alone;
+use crate::support::{alone::is_alone, errors};
 
 /// Something that was said.
 #[derive(Clone)]
@@ -57,7 +57,7 @@ impl Visit for Line {
 
     /// Errors' causes are fields, too.
     fn record_error(&mut self, field: &Field, value: &(dyn StdError + 'static)) {
-        write!(self.0, " {}={}", field.name(), chain(value)).unwrap();
+        write!(self.0, " {}={}", field.name(), errors::text(value)).unwrap();
     }
 }
 
@@ -183,7 +183,7 @@ impl Watch {
     /// With all its causes.
     pub(crate) fn error<E: StdError + 'static>(&self, error: &E) {
         self.both(error);
-        record(format!("causes of {}", name_of::<E>()), chain(error));
+        record(format!("causes of {}", name_of::<E>()), errors::text(error));
     }
 
     /// For a cache: `on_event`.
@@ -195,7 +195,7 @@ impl Watch {
     pub(crate) fn store_error(error: &StoreError) {
         record("Debug of StoreError", format!("{error:?}\n{error:#?}"));
         record("Display of StoreError", format!("{error}\n{}", error.cause));
-        record("causes of StoreError", chain(error));
+        record("causes of StoreError", errors::text(error));
     }
 
     /// What is in a content that may have something in it.
@@ -299,16 +299,6 @@ fn is_configuration(secret: Secret, place: &str) -> bool {
     ];
     let shown = place.strip_prefix("Debug of ");
     secret == Secret::ClientId && shown.is_some_and(|name| SHOWING.contains(&name))
-}
-
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        write!(text, "{error}\n{error:?}\n{error:#?}\n").unwrap();
-        next = error.source();
-    }
-    text
 }
 
 /// Without its path and what it is of.
