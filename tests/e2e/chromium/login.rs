@@ -17,8 +17,9 @@ use crate::{
     harness::tests,
     programs::{
         chromium::{Browser, Chromium},
-        oidc_provider::OidcProvider,
+        oidc_provider::{OidcProvider, native_client},
     },
+    support::alone::alone,
 };
 
 tests! {
@@ -33,11 +34,7 @@ fn idp() -> OidcProvider {
 }
 
 fn client(idp: &OidcProvider) -> AuthorizationCodeBuilder {
-    let authorization_url = format!("{}/auth", idp.issuer());
-    AuthorizationCode::builder(authorization_url, idp.token_url(), "native-client")
-        .issuer_always_sent(idp.issuer())
-        .scope("openid offline_access")
-        .param("prompt", "consent")
+    native_client(idp.issuer())
 }
 
 /// A login, with a person who takes these steps: how it went for the program, what the person saw,
@@ -107,6 +104,8 @@ async fn p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them(
 }
 
 async fn p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so() {
+    // A child process that another test starts has the port open, too, until it runs its program.
+    alone!();
     let (idp, chromium) = (idp(), Chromium::find());
     // An address on which nobody else here opens ports.
     let auth = client(&idp).redirect_uri("http://[::1]/callback");

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use bearer_auth::{
     AuthorizationCode, BearerAuthLayer, TokenCache, fleet::RedisStore, store::SealingKey,
-    testing::ManualClock,
 };
 use http::Method;
 use serde_json::json;
@@ -14,10 +13,11 @@ use tokio::time::MissedTickBehavior;
 use tower::{Layer as _, ServiceExt as _};
 use url::Url;
 
+use super::shared::{LIFETIME, PROCESSES, grant_survives, share, sign_in};
 use crate::{
     harness::tests,
     programs::{
-        oidc_provider::OidcProvider,
+        oidc_provider::{OidcProvider, native_client},
         redis::{Redis, until},
     },
     support::process::{Process, role, say, told},
@@ -30,20 +30,9 @@ tests! {
     eight_processes_share_one_session_in_redis_and_the_grant_survives,
 }
 
-const PROCESSES: usize = 8;
-/// How often the access token ends.
-const ENDS: u64 = 6;
-/// Of an access token. It ends on the clock of the test alone.
-const LIFETIME: Duration = Duration::from_secs(600);
-
 fn client(issuer: &str, redis: &str) -> AuthorizationCode {
-    let urls = [format!("{issuer}/auth"), format!("{issuer}/token")];
-    let [authorization_url, token_url] = urls;
-    let client = AuthorizationCode::builder(authorization_url, token_url, "native-client")
+    let client = native_client(issuer)
         .redirect_uri("http://127.0.0.1/callback")
-        .issuer_always_sent(issuer)
-        .scope("openid offline_access")
-        .param("prompt", "consent")
         .on_store_error(|error| panic!("{error}: {}", error.cause))
         .build()
         .unwrap();
@@ -58,38 +47,16 @@ async fn signed_in(seconds: u64) -> (Redis, OidcProvider, AuthorizationCode) {
     let config = json!({ "sign_in": true, "ttl": seconds });
     let (redis, idp) = (Redis::start().await, OidcProvider::start_with(config));
     let client = client(idp.issuer(), &redis.url());
-    let login = client.start().await.unwrap();
-    let callback = idp.sign_in(login.url()).await;
-    login.finish(&callback).await.unwrap();
+    sign_in(&idp, &client).await;
     (redis, idp, client)
-}
-
-fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
-    let clock = ManualClock::new();
-    let cache = TokenCache::builder(client.session()).clock(clock.clone());
-    (cache.build(), clock)
 }
 
 /// Not a test: what the other processes do.
 async fn child() {
     match role().as_deref() {
-        Some("share") => share().await,
+        Some("share") => share(&client(&told("ISSUER"), &told("REDIS"))).await,
         Some("live") => live().await,
         _ => {}
-    }
-}
-
-async fn share() {
-    let (cache, clock) = cache(&client(&told("ISSUER"), &told("REDIS")));
-    say("ready");
-    for line in std::io::stdin().lines() {
-        if line.unwrap() == "later" {
-            clock.advance(LIFETIME);
-        }
-        match cache.token().await {
-            Ok(token) => say(&format!("token {}", token.expose_secret())),
-            Err(error) => say(&format!("token: {error}")),
-        }
     }
 }
 
@@ -172,41 +139,6 @@ async fn eight_processes_share_one_session_in_redis_and_the_grant_survives() {
     let (redis, idp, client) = signed_in(LIFETIME.as_secs()).await;
     let redis = redis.url();
     let told = [("ISSUER", idp.issuer()), ("REDIS", &redis)];
-    let start = |_| Process::start(module_path!(), "share", &told);
-    let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
-    for process in &mut processes {
-        assert!(process.says("ready"));
-    }
-    let mut before = String::new();
-    for ends in 0..=ENDS {
-        for process in &mut processes {
-            process.tell(if ends == 0 { "now" } else { "later" });
-        }
-        let answers = processes.iter_mut().map(|p| p.answer("token").unwrap());
-        let answers: Vec<_> = answers.collect();
-        let token = answers[0].strip_prefix(' ').expect(&answers[0]);
-        assert!(
-            answers.iter().all(|other| *other == answers[0]),
-            "{answers:?}"
-        );
-        assert_ne!(token, before, "a new one each time");
-        assert_eq!(idp.status_with(token).await, 200);
-        // One for the code, and one for each end. None failed: no refresh token was sent twice.
-        let stats = idp.stats().await;
-        assert_eq!(stats.token_requests, 1 + ends);
-        assert_eq!(stats.token_requests_failed, 0);
-        token.clone_into(&mut before);
-    }
-    for process in processes {
-        process.kill();
-    }
-
-    // The session outlives them all.
-    let (cache, clock) = cache(&client);
-    assert_eq!(cache.token().await.unwrap().expose_secret(), before);
-    clock.advance(LIFETIME);
-    let token = cache.token().await.unwrap();
-    assert_ne!(token.expose_secret(), before);
-    assert_eq!(idp.status_with(token.expose_secret()).await, 200);
-    assert_eq!(idp.stats().await.token_requests, ENDS + 2);
+    let start = || Process::start(module_path!(), "share", &told);
+    grant_survives(&idp, &client, start).await;
 }

@@ -7,6 +7,8 @@ mod file_store;
 mod fleet;
 #[cfg(feature = "reqwest")]
 mod mtls;
+#[cfg(feature = "seal")]
+mod shared;
 mod tokens;
 
 use crate::harness::Test;

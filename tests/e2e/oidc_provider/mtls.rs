@@ -2,8 +2,8 @@
 //! certificates and binds tokens to them, and an API that compares.
 
 use bearer_auth::{
-    AuthorizationCode, BearerAuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind,
-    OAuthErrorCode, TokenCache, endpoint::ReqwestClient, store::FileStore,
+    BearerAuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, OAuthErrorCode, TokenCache,
+    endpoint::ReqwestClient, store::FileStore,
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -11,7 +11,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::{
     harness::tests,
-    programs::oidc_provider::{OidcProvider, Stats, parse},
+    programs::oidc_provider::{OidcProvider, Stats, native_client, parse},
     support::tls::{Authority, Identity, http, pem},
 };
 
@@ -169,12 +169,8 @@ async fn a_public_client_s_session_is_bound_to_the_certificate_that_it_began_wit
     let rig = rig();
     let folder = tempfile::tempdir().unwrap();
     let client = |identity: &Identity| {
-        let url = |path: &str| format!("{}/{path}", rig.idp.issuer());
-        AuthorizationCode::builder(url("auth"), url("token"), "native-client")
+        native_client(rig.idp.issuer())
             .redirect_uri("http://127.0.0.1/callback")
-            .issuer_always_sent(rig.idp.issuer())
-            .scope("openid offline_access")
-            .param("prompt", "consent")
             .http_client(identity.http(&rig.root))
             .store(FileStore::new(folder.path().join("session")))
             .build()

@@ -13,6 +13,9 @@ use reqwest::{Client, Response, StatusCode, Url, redirect::Policy};
 use tokio::{net::TcpStream, sync::oneshot, task::JoinHandle};
 use tower::{Layer as _, ServiceExt as _};
 
+#[cfg(target_os = "linux")]
+use crate::support::alone::alone;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn idp() -> MockIdp {
@@ -120,11 +123,13 @@ async fn p84_the_time_of_a_login_begins_with_it() {
 }
 
 // The tests that find a port closed have an address of loopback to themselves: on 127.0.0.1,
-// somebody else might have been given the port by then.
+// somebody else might have been given the port by then. And they have a process to themselves: a
+// child process that another test starts has the port open, too, until it runs its program.
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn p84_s1_3_the_port_is_open_for_the_login_and_no_longer() {
+    alone!();
     let idp = idp().await;
     let port = {
         let listener = tokio::net::TcpListener::bind("127.84.0.1:0").await.unwrap();
@@ -145,6 +150,7 @@ async fn p84_s1_3_the_port_is_open_for_the_login_and_no_longer() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn p84_nobody_comes_back_and_the_port_is_closed() {
+    alone!();
     let idp = idp().await;
     let auth = client(&idp)
         .redirect_uri("http://127.84.0.2/cb")
@@ -163,6 +169,7 @@ async fn p84_nobody_comes_back_and_the_port_is_closed() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn p84_a_login_that_is_dropped_closes_the_port() {
+    alone!();
     let idp = idp().await;
     let (login, url) = start(
         client(&idp)

@@ -205,6 +205,16 @@ pub(crate) async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>)
     panic!("{what}: not after {TRIES} tries");
 }
 
+/// Its client that signs people in, without a redirect URI.
+#[cfg(any(feature = "login", feature = "reqwest", feature = "seal"))]
+pub(crate) fn native_client(issuer: &str) -> bearer_auth::AuthorizationCodeBuilder {
+    let [authorization_url, token_url] = ["auth", "token"].map(|path| format!("{issuer}/{path}"));
+    bearer_auth::AuthorizationCode::builder(authorization_url, token_url, "native-client")
+        .issuer_always_sent(issuer)
+        .scope("openid offline_access")
+        .param("prompt", "consent")
+}
+
 pub(crate) fn parse(body: impl AsRef<[u8]>) -> Value {
     serde_json::from_slice(body.as_ref()).expect("JSON of the harness")
 }
