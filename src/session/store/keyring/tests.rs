@@ -1,5 +1,5 @@
 //! Without a keyring: keyring-core's mock of one, and entries that do what no real one does on
-//! demand. `tests/keyring_store.rs` has a real one.
+//! demand. `tests/e2e/keyring/store.rs` has a real one.
 
 use std::{
     any::Any,

@@ -1,0 +1,9 @@
+//! Chromium.
+
+mod login;
+
+use crate::harness::Test;
+
+pub(crate) fn tests() -> Vec<Test> {
+    [login::tests()].concat()
+}

@@ -1,0 +1,184 @@
+//! The identity provider fails: who notices, and how often it is asked.
+
+use std::{pin::pin, task::Poll};
+
+use bearer_auth::ErrorKind;
+
+use crate::support::tokens::{
+    Answer, Idp, at_once, call, calls, millis, pass, poll_once, secret, secs,
+};
+
+#[tokio::test]
+async fn p57_a_minute_of_outage_with_a_valid_token_is_noticed_by_nobody() {
+    let (clock, idp, cache) = Idp::with_cache();
+    secret(&cache).await;
+    // From the time when the token ages for sure.
+    clock.advance(secs(2_930));
+    idp.answer(Answer::Fail);
+    for _ in 0..60_000 / 20 {
+        assert_eq!(at_once(&cache).unwrap(), "token-1");
+        clock.settle().await;
+        clock.advance(millis(20));
+    }
+    let asked = idp.fetches() - 1;
+    assert!((4..=7).contains(&asked), "{asked}");
+    idp.answer(Answer::NewToken);
+    for _ in 0..60 {
+        clock.advance(secs(1));
+        at_once(&cache).unwrap();
+        clock.settle().await;
+    }
+    assert_eq!(at_once(&cache).unwrap(), "token-2");
+}
+
+#[tokio::test]
+async fn p57_c15_a_failed_refresh_inside_the_margin_serves_the_token_to_its_very_end() {
+    for answer in [Answer::Fail, Answer::FailForGood] {
+        let (clock, idp, cache) = Idp::with_cache();
+        secret(&cache).await;
+        clock.advance(secs(3_590));
+        idp.answer(answer);
+        for _ in 0..100 {
+            assert_eq!(secret(&cache).await, "token-1");
+            clock.advance(millis(100) - std::time::Duration::from_nanos(1));
+            assert_eq!(secret(&cache).await, "token-1");
+            clock.advance(std::time::Duration::from_nanos(1));
+        }
+        cache.token().await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn c14_an_outage_without_a_token_is_at_most_seven_fetches_in_its_first_minute() {
+    let (clock, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::Fail);
+    let mut told = 0;
+    for _ in 0..60_000 / 20 {
+        let mut caller = pin!(cache.token());
+        let result = match poll_once(caller.as_mut()) {
+            Poll::Ready(result) => result,
+            Poll::Pending => {
+                // It started a fetch, and is told when that fails.
+                clock.settle().await;
+                let Poll::Ready(result) = poll_once(caller) else {
+                    panic!("a caller hangs")
+                };
+                result
+            }
+        };
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Source);
+        let wait = error.retry_after().unwrap();
+        assert!(wait > secs(0) && wait <= secs(60), "{wait:?}");
+        told += 1;
+        clock.advance(millis(20));
+    }
+    assert_eq!(told, 3_000);
+    assert!((5..=7).contains(&idp.fetches()), "{}", idp.fetches());
+    assert!(idp.pauses().iter().all(|pause| *pause >= secs(1)));
+}
+
+#[tokio::test]
+async fn the_pauses_of_an_outage_double_to_a_minute_and_are_told() {
+    let (clock, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::Fail);
+    for full in [1, 2, 4, 8, 16, 32, 60, 60] {
+        let error = cache.token().await.unwrap_err();
+        let pause = error.retry_after().unwrap();
+        let least = secs(1).max(secs(full) / 2);
+        assert!(pause >= least && pause <= secs(full), "{full}: {pause:?}");
+        // Until then callers are told at once, and the server is left alone.
+        let asked = idp.fetches();
+        clock.advance(pause / 2);
+        let error = at_once(&cache).unwrap_err();
+        assert_eq!(error.retry_after(), Some(pause - pause / 2));
+        clock.advance(pause - pause / 2 - std::time::Duration::from_nanos(1));
+        at_once(&cache).unwrap_err();
+        assert_eq!(idp.fetches(), asked);
+        clock.advance(std::time::Duration::from_nanos(1));
+    }
+}
+
+#[tokio::test]
+async fn c14_many_callers_in_an_outage_are_told_by_one_fetch() {
+    let (clock, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::Fail);
+    for round in 1..4 {
+        for caller in calls(&cache, 500) {
+            caller.await.unwrap().unwrap_err();
+        }
+        assert_eq!(idp.fetches(), round);
+        clock.advance(secs(4));
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_somebody_has_to_mend_is_kept_for_five_minutes() {
+    let (clock, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::FailForGood);
+    let error = cache.token().await.unwrap_err();
+    assert!(!error.is_retryable());
+    assert_eq!(error.retry_after(), Some(secs(300)));
+    idp.answer(Answer::NewToken);
+    clock.advance(millis(299_999));
+    let error = at_once(&cache).unwrap_err();
+    assert!(!error.is_retryable());
+    assert_eq!(error.retry_after(), Some(millis(1)));
+    assert_eq!(idp.fetches(), 1);
+    clock.advance(millis(1));
+    assert_eq!(secret(&cache).await, "token-1");
+}
+
+#[tokio::test]
+async fn p51_a_source_s_own_error_is_one_attempt() {
+    let (_, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::Fail);
+    call(&cache).await.unwrap().unwrap_err();
+    assert_eq!(idp.fetches(), 1);
+}
+
+#[tokio::test]
+async fn a_backoff_is_over_after_a_suspend_and_not_prolonged_by_a_clock_set_back() {
+    let (clock, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::FailForGood);
+    cache.token().await.unwrap_err();
+    clock.suspend(secs(300));
+    cache.token().await.unwrap_err();
+    assert_eq!(idp.fetches(), 2);
+    clock.set_back(secs(86_400));
+    clock.advance(secs(300));
+    cache.token().await.unwrap_err();
+    assert_eq!(idp.fetches(), 3);
+}
+
+#[tokio::test]
+async fn an_outage_ends_for_everybody_with_the_first_token() {
+    let (clock, idp, cache) = Idp::with_cache();
+    idp.answer(Answer::Fail);
+    for _ in 0..300 {
+        let _ = poll_once(pin!(cache.token()));
+        pass(&clock, millis(100)).await;
+    }
+    idp.answer(Answer::NewToken);
+    for _ in 0..320 {
+        let _ = poll_once(pin!(cache.token()));
+        pass(&clock, millis(100)).await;
+    }
+    let status = cache.status();
+    assert!(status.ready && status.last_error.is_none());
+    assert_eq!(at_once(&cache).unwrap(), "token-1");
+}
+
+#[tokio::test]
+async fn p55_errors_show_their_cause_and_no_token() {
+    let (_, idp, cache) = Idp::with_cache();
+    idp.prefix("s3cr3t");
+    secret(&cache).await;
+    idp.answer(Answer::Fail);
+    let error = cache.refresh().await.unwrap_err();
+    let shown = format!("{error} {error:?} {:?} {cache:?}", cache.status());
+    assert!(shown.contains("the next attempt is in 1 s"), "{shown}");
+    assert!(!shown.contains("s3cr3t"), "{shown}");
+    let cause = std::error::Error::source(&error).unwrap();
+    assert_eq!(cause.to_string(), "the server is down");
+}

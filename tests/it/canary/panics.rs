@@ -1,0 +1,154 @@
+//! Somebody else's code panics, with a secret in its words: nobody who waits for the token gets these
+//! words, and nothing of ours panics.
+
+use bearer_auth::{
+    AuthorizationCode, BoxError, Error, ErrorKind, TokenCache, TokenRequest, TokenResponse,
+    TokenSource,
+    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    source_fn,
+    store::{LockedSession, Session, TokenStore},
+};
+use bytes::Bytes;
+use http::Request;
+
+use crate::support::{
+    alone::alone,
+    canary::{
+        canaries::Secret::*,
+        rig::{REDIRECT, credentials, echo, encoded, idp},
+        watch::{ON_PURPOSE, Watch},
+    },
+};
+
+/// Says all that it knows, if the request is for this path.
+struct Panics(&'static str);
+
+impl HttpClient for Panics {
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        if request.uri().path().ends_with(self.0) {
+            panic!("{ON_PURPOSE} {request:?} {:?} {}", request.body(), echo());
+        }
+        let http = ReqwestClient::new();
+        Box::pin(async move { http.send(request).await })
+    }
+}
+
+impl TokenStore for Panics {
+    type Locked = Panics;
+
+    async fn lock(&self) -> Result<Panics, BoxError> {
+        match self.0 {
+            "lock" => panic!("{ON_PURPOSE} {}", echo()),
+            at => Ok(Panics(at)),
+        }
+    }
+}
+
+impl LockedSession for Panics {
+    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+        match self.0 {
+            "load" => panic!("{ON_PURPOSE} {}", echo()),
+            _ => Ok(Some(session())),
+        }
+    }
+
+    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+        panic!(
+            "{ON_PURPOSE} {:?} {}",
+            session.map(Session::to_json),
+            echo()
+        );
+    }
+}
+
+fn session() -> Session {
+    let json = serde_json::json!({"version": 1, "refresh_token": RefreshToken.text()});
+    Session::from_json(&json.to_string()).unwrap()
+}
+
+async fn interrupted(watch: &Watch, source: impl TokenSource) {
+    let cache = TokenCache::builder(source).on_event(Watch::event).build();
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    watch.error(&error);
+    watch.debug(&cache);
+}
+
+#[tokio::test]
+async fn p55_a_panic_s_words_are_not_in_the_error() {
+    alone!();
+    let watch = Watch::new().await;
+    let idp = idp().await;
+    let source = source_fn(|_| async {
+        if true {
+            panic!("{ON_PURPOSE} {}", echo());
+        }
+        TokenResponse::builder("never").build()
+    });
+    interrupted(&watch, source).await;
+    let source = credentials(idp.token_url()).http_client(Panics("token"));
+    interrupted(&watch, source.build().unwrap()).await;
+
+    let client = |http| {
+        AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), ClientId.text())
+            .client_secret(ClientSecret.text())
+            .redirect_uri(REDIRECT)
+            .revocation_url(idp.issuer() + "/oauth2/v1/revoke")
+            .http_client(http)
+    };
+    // The exchange of a code.
+    let login = client(Panics("token"))
+        .build()
+        .unwrap()
+        .start()
+        .await
+        .unwrap();
+    let state = parameter(login.url());
+    let callback = format!("{REDIRECT}?code={}&state={state}", encoded(&Code.text()));
+    let error = login.finish(&callback).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    watch.error(&error);
+    // That of a refresh token, by the client and by the store.
+    for (http, store) in [("token", "save"), ("nothing", "lock"), ("nothing", "load")] {
+        let auth = client(Panics(http)).store(Panics(store)).build().unwrap();
+        let asked = auth.session().fetch(TokenRequest::new()).await;
+        watch.error(&only_interrupted(asked));
+        interrupted(&watch, auth.session()).await;
+        // And the end.
+        watch.error(&only_interrupted(auth.session().logout().await));
+    }
+    // Somebody who listens.
+    let cache = TokenCache::builder(credentials(idp.token_url()).build().unwrap());
+    let cache = cache
+        .on_event(|_| panic!("{ON_PURPOSE} {}", echo()))
+        .build();
+    let token = cache.token().await.unwrap();
+    assert_eq!(token.expose_secret(), AccessToken.text());
+    watch.debug(&cache);
+    // And is told of a panic.
+    let cache = TokenCache::builder(source_fn(|_| async {
+        if true {
+            panic!("{ON_PURPOSE} {}", echo());
+        }
+        TokenResponse::builder("never").build()
+    }));
+    let cache = cache
+        .on_event(|_| panic!("{ON_PURPOSE} {}", echo()))
+        .build();
+    watch.error(&cache.token().await.unwrap_err());
+    // That they were heard, and are the test's.
+    watch.heard(&["panic in tests/it/canary"]);
+    watch.end();
+}
+
+fn only_interrupted<T>(result: Result<T, Error>) -> Error {
+    let Err(error) = result else {
+        panic!("it went well");
+    };
+    assert_eq!(error.kind(), ErrorKind::Interrupted);
+    error
+}
+
+fn parameter(url: &str) -> String {
+    encoded(&crate::support::canary::rig::parameter(url, "state"))
+}

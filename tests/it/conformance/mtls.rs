@@ -1,0 +1,453 @@
+//! Mutual TLS (RFC 8705): clients that prove themselves by a certificate, and tokens that are bound
+//! to one.
+
+use std::sync::{Arc, Mutex};
+
+use bearer_auth::{
+    AuthorizationCode, BearerAuth, BearerAuthLayer, ClientAuth, ClientCredentials,
+    ClientCredentialsBuilder, ErrorKind, OAuthErrorCode, TokenCache,
+    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    provider,
+    store::FileStore,
+    testing::MockIdp,
+};
+use bytes::Bytes;
+use http::Request;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tower::{Layer as _, ServiceExt as _};
+
+use super::{
+    rig::*,
+    sign_in::{REDIRECT, public, signed_in},
+    tls_front::{Asking, Front},
+};
+use crate::support::tls::{Authority, Identity, http};
+
+/// With a client that has no secret, so that a certificate is all there is.
+async fn idp() -> MockIdp {
+    let builder = MockIdp::builder().client("mtls", "").client("app", "");
+    builder.start().await.unwrap()
+}
+
+fn source(front: &Front, http: impl HttpClient) -> ClientCredentialsBuilder {
+    ClientCredentials::builder(front.token_url(), "mtls", "")
+        .client_auth(ClientAuth::tls())
+        .http_client(http)
+}
+
+fn layer(front: &Front, http: impl HttpClient) -> BearerAuthLayer {
+    let source = source(front, http).build().unwrap();
+    BearerAuthLayer::for_api(front.api_url(), source).unwrap()
+}
+
+async fn get(client: &BearerAuth<reqwest::Client>, front: &Front) -> u16 {
+    let url = front.api_url() + "orders";
+    let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
+    let response = client.clone().oneshot(request).await.unwrap();
+    response.status().as_u16()
+}
+
+/// A client whose certificate is changed while it runs.
+#[derive(Clone)]
+struct Changing(Arc<Mutex<Arc<ReqwestClient>>>);
+
+impl Changing {
+    fn new(http: ReqwestClient) -> Self {
+        Self(Arc::new(Mutex::new(Arc::new(http))))
+    }
+
+    fn change(&self, http: ReqwestClient) {
+        *self.0.lock().unwrap() = Arc::new(http);
+    }
+}
+
+impl HttpClient for Changing {
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        let http = Arc::clone(&self.0.lock().unwrap());
+        Box::pin(async move { http.send(request).await })
+    }
+}
+
+#[tokio::test]
+async fn p139_the_client_id_is_in_the_body_and_nothing_else_of_the_client() {
+    // With a secret, which is not used.
+    let plain = ReqwestClient::new;
+    let tls = |source: ClientCredentialsBuilder| {
+        source.client_auth(ClientAuth::tls()).http_client(plain())
+    };
+    let request = sent(tls).await;
+    assert_eq!(
+        body(&request),
+        "grant_type=client_credentials&client_id=client-id"
+    );
+    assert_eq!(request.header("authorization"), None);
+    let request = sent(|source| tls(source).params_in_query()).await;
+    assert_eq!(value(&request.query(), "client_id"), Some("client-id"));
+    assert_eq!(value(&request.query(), "client_secret"), None);
+    assert_eq!(request.header("authorization"), None);
+
+    // A code and a refresh token have it, too, once.
+    let idp = MockIdp::builder().client("app", "").start().await.unwrap();
+    let auth = public(&idp)
+        .client_secret("client-secret")
+        .client_auth(ClientAuth::tls())
+        .http_client(plain())
+        .build()
+        .unwrap();
+    super::sign_in::refresh(&signed_in(&auth).await)
+        .await
+        .unwrap();
+    let log = idp.token_log();
+    assert_eq!(log.len(), 2);
+    for request in log {
+        assert_eq!(value(&request.form(), "client_id"), Some("app"));
+        assert_eq!(value(&request.form(), "client_secret"), None);
+        assert_eq!(request.header("authorization"), None);
+    }
+}
+
+#[test]
+fn p139_a_certificate_needs_a_client_that_has_one() {
+    let source = || ClientCredentials::builder("https://as.example/token", "mtls", "");
+    let tls = || source().client_auth(ClientAuth::tls());
+    let http = ReqwestClient::new;
+    assert_eq!(refused(tls()), "http_client");
+    assert!(tls().http_client(http()).build().is_ok());
+    assert_eq!(
+        refused(tls().client_auth(ClientAuth::basic()).http_client(http())),
+        "client_auth"
+    );
+    assert_eq!(
+        refused(source().client_auth(ClientAuth::none()).http_client(http())),
+        "client_auth"
+    );
+    let spelled = source().client_auth(ClientAuth::tls().scheme("basic"));
+    assert_eq!(refused(spelled.http_client(http())), "client_auth");
+    // What wants a proof takes this one, without a secret.
+    let smart = provider::smart_completions("https://as.example", "mtls", "");
+    let smart = smart.client_auth(ClientAuth::tls()).http_client(http());
+    assert!(smart.build().is_ok());
+    let urls = ("https://as.example/auth", "https://as.example/token");
+    let login = || AuthorizationCode::builder(urls.0, urls.1, "mtls").without_pkce();
+    let tls = login().client_auth(ClientAuth::tls()).http_client(http());
+    assert!(tls.build().is_ok());
+    assert_eq!(login().build().unwrap_err().field(), "without_pkce");
+}
+
+#[tokio::test]
+async fn p140_the_certificate_is_presented_with_its_chain() {
+    let idp = idp().await;
+    let issued = Authority::new().issue("mtls");
+    let self_signed = Identity::self_signed("mtls");
+    for version in [&TLS12, &TLS13] {
+        for identity in [&issued, &self_signed] {
+            let asking = Asking {
+                version: Some(version),
+                ..Asking::for_one_of(&[identity])
+            };
+            let front = Front::of(&idp, asking).await;
+            front.register("mtls", &[identity]);
+            let source = source(&front, identity.http(&front.root)).build().unwrap();
+            let cache = TokenCache::new(source);
+            for _ in 0..3 {
+                cache.refresh().await.unwrap();
+            }
+            let seen = front.seen(false);
+            // Connections that go on with a session of an earlier one show no certificate again,
+            // but stand for the one of then (RFC 8446 §2.2).
+            let resumed: Vec<_> = seen.iter().map(|seen| seen.resumed).collect();
+            assert_eq!(resumed, [false, true, true]);
+            for seen in seen {
+                assert_eq!(seen.chain, identity.thumbprints());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn p140_without_the_right_certificate_the_error_is_typed() {
+    let idp = idp().await;
+    let authority = Authority::new();
+    let [ours, other] = ["mtls", "other"].map(|name| authority.issue(name));
+    let stranger = Identity::self_signed("mtls");
+
+    // The connection is refused. In TLS 1.3 the client learns of it after its own handshake.
+    for (version, kind) in [(&TLS12, ErrorKind::Connect), (&TLS13, ErrorKind::Transport)] {
+        let asking = Asking {
+            version: Some(version),
+            ..Asking::for_one_of(&[&ours])
+        };
+        let front = Front::of(&idp, asking).await;
+        for http in [http(&front.root), stranger.http(&front.root)] {
+            let error = fetch(source(&front, http)).await.unwrap_err();
+            assert_eq!(error.kind(), kind, "{error:?}");
+            assert_eq!(error.oauth_error(), None);
+        }
+        assert!(front.seen(false).is_empty());
+    }
+
+    // The connection is let in, and the server says who it is not.
+    let asking = Asking {
+        optional: true,
+        ..Asking::for_one_of(&[&ours])
+    };
+    let front = Front::of(&idp, asking).await;
+    front.register("mtls", &[&ours]);
+    for (requests, http) in (1..).zip([http(&front.root), other.http(&front.root)]) {
+        let cache = TokenCache::new(source(&front, http).build().unwrap());
+        for _ in 0..2 {
+            let error = cache.token().await.unwrap_err();
+            let code = error.oauth_error().unwrap().code();
+            assert_eq!(*code, OAuthErrorCode::InvalidClient);
+            assert!(!error.is_retryable());
+        }
+        assert_eq!(front.seen(false).len(), requests);
+    }
+    assert_eq!(idp.token_requests(), 0);
+    fetch(source(&front, ours.http(&front.root))).await.unwrap();
+}
+
+#[tokio::test]
+async fn p141_the_api_sees_the_certificate_that_the_token_is_bound_to() {
+    let idp = idp().await;
+    let authority = Authority::new();
+    let [ours, other] = ["mtls", "other"].map(|name| authority.issue(name));
+    let front = Front::of(&idp, Asking::for_one_of(&[&ours])).await;
+    front.register("mtls", &[&ours]);
+    let auth = layer(&front, ours.http(&front.root));
+    let client = auth.layer(ours.api(&front.root));
+    for _ in 0..2 {
+        assert_eq!(get(&client, &front).await, 200);
+    }
+    let with = |status, identity: &Identity| (status, identity.thumbprint());
+    assert_eq!(front.at_the_idp(), [ours.thumbprint()]);
+    assert_eq!(front.at_the_api(), [with(200, &ours), with(200, &ours)]);
+
+    // The same token, and its successor, with a certificate that they are not bound to.
+    let client = auth.layer(other.api(&front.root));
+    assert_eq!(get(&client, &front).await, 401);
+    assert_eq!(front.at_the_idp().len(), 2);
+    assert_eq!(
+        front.at_the_api()[2..],
+        [with(401, &other), with(401, &other)]
+    );
+}
+
+#[tokio::test]
+async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
+    let idp = idp().await;
+    let ours = Identity::self_signed("ours");
+    let front = Front::of(&idp, Asking::for_one_of(&[&ours])).await;
+    front.register("mtls", &[&ours]);
+    let path = |url: String| url.parse::<http::Uri>().unwrap().path().to_owned();
+    let token = path(idp.token_url());
+    let aliases = serde_json::json!({ "token_endpoint": front.token_url() });
+    idp.set_metadata("mtls_endpoint_aliases", aliases);
+    let plainly = |idp: &MockIdp| {
+        let log = idp.token_log().into_iter();
+        log.filter(|sent| sent.path() == token).count()
+    };
+    // One that proves itself so, and one that only binds its tokens.
+    let source = ClientCredentials::discover(idp.issuer(), "mtls", "")
+        .client_auth(ClientAuth::tls())
+        .http_client(ours.http(&front.root));
+    fetch(source).await.unwrap();
+    assert_eq!(front.at_the_idp(), [ours.thumbprint()]);
+    let auth = |http: ReqwestClient| {
+        let auth = AuthorizationCode::discover(idp.issuer(), "app").http_client(http);
+        auth.redirect_uri(REDIRECT).build().unwrap()
+    };
+    let session = signed_in(&auth(ours.http(&front.root))).await;
+    assert_eq!(front.at_the_idp(), [ours.thumbprint(), ours.thumbprint()]);
+    assert_eq!(plainly(&idp), 2, "both through the front");
+    // An endpoint without an alias is the usual one.
+    session.logout().await.unwrap();
+    assert!(
+        idp.token_log()
+            .iter()
+            .any(|sent| sent.path().ends_with("/revoke"))
+    );
+    assert_eq!(front.at_the_idp().len(), 2);
+    // Who has no certificate passes them over.
+    signed_in(&auth(ReqwestClient::new())).await;
+    assert_eq!((front.at_the_idp().len(), plainly(&idp)), (2, 3));
+}
+
+/// Sends nothing, and notes what was asked.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<String>>>);
+
+impl HttpClient for Asked {
+    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+        let url = request.uri().to_string();
+        let answer = if url.contains("/.well-known/") {
+            let at = |host: &str| {
+                serde_json::json!({
+                    "token_endpoint": format!("https://{host}/token"),
+                    "revocation_endpoint": format!("https://{host}/revoke"),
+                    "pushed_authorization_request_endpoint": format!("https://{host}/par"),
+                })
+            };
+            let mut document = at("idp.example");
+            document["issuer"] = "https://idp.example".into();
+            document["authorization_endpoint"] = "https://idp.example/authorize".into();
+            document["mtls_endpoint_aliases"] = at("mtls.idp.example");
+            document
+        } else {
+            self.0.lock().unwrap().push(url);
+            serde_json::json!({
+                "access_token": "a", "token_type": "Bearer", "refresh_token": "r",
+                "request_uri": "urn:x", "expires_in": 60,
+            })
+        };
+        let answer = Bytes::from(answer.to_string());
+        Box::pin(async { Ok(http::Response::new(answer)) })
+    }
+}
+
+/// Of a client whose certificate is in a connector, of which nobody is told.
+#[tokio::test]
+async fn p142_every_endpoint_has_one_for_clients_that_prove_themselves_by_a_certificate() {
+    for (client, host) in [
+        (ClientAuth::tls(), "mtls.idp.example"),
+        (ClientAuth::none(), "idp.example"),
+    ] {
+        let asked = Asked::default();
+        let auth = AuthorizationCode::discover("https://idp.example", "app")
+            .client_auth(client)
+            .http_client(asked.clone())
+            .build()
+            .unwrap();
+        let login = auth.start().await.unwrap();
+        assert!(login.url().starts_with("https://idp.example/authorize?"));
+        let state = secrecy::ExposeSecret::expose_secret(login.state()).to_owned();
+        let session = login.finish(&format!("code=c&state={state}")).await;
+        session.unwrap().logout().await.unwrap();
+        let expected = ["par", "token", "revoke", "revoke"];
+        let expected = expected.map(|path| format!("https://{host}/{path}"));
+        assert_eq!(*asked.0.lock().unwrap(), expected);
+    }
+}
+
+#[tokio::test]
+async fn p143_a_token_that_is_bound_to_the_old_certificate_is_replaced_once() {
+    let idp = idp().await;
+    let authority = Authority::new();
+    let [old, new] = ["mtls", "mtls"].map(|name| authority.issue(name));
+    let front = Front::of(&idp, Asking::for_one_of(&[&old])).await;
+    front.register("mtls", &[&old, &new]);
+    let http = Changing::new(old.http(&front.root));
+    let auth = layer(&front, http.clone());
+    assert_eq!(get(&auth.layer(old.api(&front.root)), &front).await, 200);
+
+    // In place, and nobody tells the cache.
+    http.change(new.http(&front.root));
+    let client = auth.layer(new.api(&front.root));
+    for _ in 0..2 {
+        assert_eq!(get(&client, &front).await, 200);
+    }
+    let with = |status, identity: &Identity| (status, identity.thumbprint());
+    assert_eq!(
+        front.at_the_api(),
+        [
+            with(200, &old),
+            with(401, &new),
+            with(200, &new),
+            with(200, &new)
+        ]
+    );
+    assert_eq!(front.at_the_idp(), [old.thumbprint(), new.thumbprint()]);
+}
+
+/// The store has an access token that is bound to the certificate of before.
+#[tokio::test]
+async fn p143_a_session_goes_on_with_another_certificate() {
+    let idp = idp().await;
+    let authority = Authority::new();
+    let [old, new] = ["mtls", "mtls"].map(|name| authority.issue(name));
+    let front = Front::of(&idp, Asking::for_one_of(&[&old])).await;
+    front.register("mtls", &[&old, &new]);
+    let folder = tempfile::tempdir().unwrap();
+    let auth = |identity: &Identity| {
+        let urls = (idp.authorization_url(), front.token_url());
+        AuthorizationCode::builder(urls.0, urls.1, "mtls")
+            .redirect_uri(REDIRECT)
+            .client_auth(ClientAuth::tls())
+            .http_client(identity.http(&front.root))
+            .store(FileStore::new(folder.path().join("session")))
+            .build()
+            .unwrap()
+    };
+    signed_in(&auth(&old)).await;
+    let session = auth(&new).session();
+    let layer = BearerAuthLayer::for_api(front.api_url(), session).unwrap();
+    assert_eq!(get(&layer.layer(new.api(&front.root)), &front).await, 200);
+    let with = |status, identity: &Identity| (status, identity.thumbprint());
+    assert_eq!(front.at_the_api(), [with(401, &new), with(200, &new)]);
+    assert_eq!(front.at_the_idp(), [old.thumbprint(), new.thumbprint()]);
+}
+
+#[tokio::test]
+async fn p144_with_another_certificate_the_next_request_has_a_new_token() {
+    let idp = idp().await;
+    let authority = Authority::new();
+    let [first, second, third] = ["mtls"; 3].map(|name| authority.issue(name));
+    let front = Front::of(&idp, Asking::for_one_of(&[&first])).await;
+    front.register("mtls", &[&first, &second, &third]);
+
+    let auth = layer(&front, first.http(&front.root));
+    assert_eq!(get(&auth.layer(first.api(&front.root)), &front).await, 200);
+    // Made again, as the documentation has it.
+    let http = Changing::new(second.http(&front.root));
+    let auth = layer(&front, http.clone());
+    assert_eq!(get(&auth.layer(second.api(&front.root)), &front).await, 200);
+    // Changed below the layer, which is told.
+    http.change(third.http(&front.root));
+    auth.cache().refresh().await.unwrap();
+    assert_eq!(get(&auth.layer(third.api(&front.root)), &front).await, 200);
+
+    let with = |identity: &Identity| (200, identity.thumbprint());
+    let all = [&first, &second, &third];
+    assert_eq!(front.at_the_api(), all.map(with), "and no 401");
+    assert_eq!(front.at_the_idp(), all.map(Identity::thumbprint));
+}
+
+/// A client without a proof of its own, whose tokens are bound all the same (RFC 8705 §4).
+#[tokio::test]
+async fn p145_a_public_client_refreshes_with_the_certificate_that_it_signed_in_with() {
+    let idp = idp().await;
+    let [ours, other] = ["ours", "other"].map(Identity::self_signed);
+    let front = Front::of(&idp, Asking::for_one_of(&[&ours, &other])).await;
+    let folder = tempfile::tempdir().unwrap();
+    let auth = |identity: &Identity| {
+        AuthorizationCode::builder(idp.authorization_url(), front.token_url(), "app")
+            .redirect_uri(REDIRECT)
+            .revocation_url(front.at("/revoke"))
+            .http_client(identity.http(&front.root))
+            .store(FileStore::new(folder.path().join("session")))
+            .build()
+            .unwrap()
+    };
+    let session = signed_in(&auth(&ours)).await;
+    let cache = TokenCache::new(session.clone());
+    cache.token().await.unwrap();
+    cache.refresh().await.unwrap();
+    assert_eq!(front.at_the_idp(), [ours.thumbprint(), ours.thumbprint()]);
+
+    // Another certificate ends the session.
+    let elsewhere = TokenCache::new(auth(&other).session());
+    elsewhere.token().await.unwrap();
+    let error = elsewhere.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::SignInRequired);
+    let cause = std::error::Error::source(&error).unwrap();
+    let cause: &bearer_auth::Error = cause.downcast_ref().unwrap();
+    let code = cause.oauth_error().unwrap().code();
+    assert_eq!(*code, OAuthErrorCode::InvalidGrant);
+    assert_eq!(front.at_the_idp()[2..], [other.thumbprint()]);
+
+    // The end is told over the same certificate.
+    session.logout().await.unwrap();
+    let last = front.seen(false).pop().unwrap();
+    assert_eq!((last.path.as_str(), last.status), ("/revoke", 200));
+    assert_eq!(last.chain, ours.thumbprints());
+}

@@ -1,0 +1,261 @@
+//! What operators see of a token's life: events and metrics.
+
+use std::{
+    fmt::Write as _,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bearer_auth::{
+    BearerAuthLayer, Event, TokenCache, TokenCacheBuilder,
+    testing::{Answer, ManualClock, MockIdp},
+};
+use http::StatusCode;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tower::ServiceExt as _;
+use tower_layer::Layer as _;
+
+use crate::support::{http::*, tokens};
+
+/// What was told, in a word each.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn listen(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
+        let told = self.clone();
+        cache.on_event(move |event| told.note(event))
+    }
+
+    fn note(&self, event: &Event<'_>) {
+        let word = match event {
+            Event::Asked {
+                reason, attempt, ..
+            } => format!("asked {reason:?} {attempt}"),
+            Event::Obtained {
+                reason,
+                attempt,
+                waiters,
+                expires_at,
+                ..
+            } => {
+                let ends = if expires_at.is_some() { "" } else { " endless" };
+                format!("obtained {reason:?} {attempt}, {waiters} waited{ends}")
+            }
+            Event::Failed {
+                attempt,
+                waiters,
+                error,
+                ..
+            } => {
+                assert!(error.retry_after().is_some());
+                format!("failed {attempt}, {waiters} waited: {:?}", error.kind())
+            }
+            Event::Waited { .. } => "waited".to_owned(),
+            Event::Rejected { .. } => "rejected".to_owned(),
+            Event::Healed { .. } => "healed".to_owned(),
+            event => panic!("{event:?}"),
+        };
+        self.0.lock().unwrap().push(word);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+struct Rig {
+    idp: MockIdp,
+    clock: ManualClock,
+    cache: TokenCache,
+    told: Told,
+}
+
+async fn rig() -> Rig {
+    let clock = ManualClock::new();
+    let builder = MockIdp::builder().clock(clock.clone());
+    let idp = builder.start().await.unwrap();
+    let told = Told::default();
+    let source = credentials(&idp).build().unwrap();
+    let cache = TokenCache::builder(source).name("orders");
+    let cache = told.listen(cache.clock(clock.clone())).build();
+    Rig {
+        idp,
+        clock,
+        cache,
+        told,
+    }
+}
+
+impl Rig {
+    async fn get(&self) -> StatusCode {
+        let auth = BearerAuthLayer::for_api(self.idp.api_url(), self.cache.clone()).unwrap();
+        let client = auth.layer(http1::<NoBody>());
+        let request = get(self.idp.api_url() + "orders");
+        client.oneshot(request).await.unwrap().status()
+    }
+
+    /// While pauses between attempts pass.
+    async fn token(&self) -> Result<(), bearer_auth::Error> {
+        let cache = self.cache.clone();
+        let task = tokio::spawn(async move { cache.token().await });
+        while !task.is_finished() {
+            if let Some(next) = self.clock.next_wakeup()
+                && next <= Duration::from_secs(3)
+            {
+                self.clock.advance(next);
+            }
+            tokio::task::yield_now().await;
+        }
+        task.await.unwrap().map(drop)
+    }
+
+    async fn landed(&self) {
+        while self.cache.status().fetching {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_token_s_life_is_told() {
+    let rig = rig().await;
+    let hold = rig.idp.hold();
+    let both = tokio::join!(rig.get(), rig.get(), async {
+        rig.idp.token_requests_reach(1).await;
+        rig.clock.settle().await;
+        hold.release();
+    });
+    assert_eq!((both.0, both.1), (StatusCode::OK, StatusCode::OK));
+    let first = [
+        "asked First 1",
+        "obtained First 1, 2 waited",
+        "waited",
+        "waited",
+    ];
+    assert_eq!(rig.told.take(), first);
+    // With a good token there is nothing to tell.
+    assert_eq!(rig.get().await, StatusCode::OK);
+    assert!(rig.told.take().is_empty());
+    // Ahead of its end nobody waits.
+    rig.clock.advance(Duration::from_secs(3_000));
+    assert_eq!(rig.get().await, StatusCode::OK);
+    rig.landed().await;
+    let ahead = ["asked Ageing 1", "obtained Ageing 1, 0 waited"];
+    assert_eq!(rig.told.take(), ahead);
+    // A 401 that another token mends.
+    rig.clock.advance(Duration::from_secs(2));
+    rig.idp.revoke_all();
+    assert_eq!(rig.get().await, StatusCode::OK);
+    let healed = [
+        "rejected",
+        "asked Rejected 1",
+        "obtained Rejected 1, 1 waited",
+        "waited",
+        "healed",
+    ];
+    assert_eq!(rig.told.take(), healed);
+    // One that it does not mend.
+    rig.clock.advance(Duration::from_secs(400));
+    rig.idp.api_answers("/api/orders", Answer::status(401));
+    assert_eq!(rig.get().await, StatusCode::UNAUTHORIZED);
+    let told = rig.told.take();
+    assert!(told.contains(&"rejected".to_owned()), "{told:?}");
+    assert!(!told.contains(&"healed".to_owned()), "{told:?}");
+}
+
+#[tokio::test]
+async fn failures_are_told_attempt_by_attempt() {
+    let rig = rig().await;
+    rig.idp.always(Answer::status(500));
+    rig.token().await.unwrap_err();
+    let told = [
+        "asked First 1",
+        "failed 1, 1 waited: Status",
+        "asked First 2",
+        "failed 2, 1 waited: Status",
+        "asked First 3",
+        "failed 3, 1 waited: Status",
+        "waited",
+    ];
+    assert_eq!(rig.told.take(), told);
+    // Too early for another.
+    rig.token().await.unwrap_err();
+    assert!(rig.told.take().is_empty());
+    // Too slow.
+    rig.clock.advance(Duration::from_secs(600));
+    rig.idp.recover();
+    let hold = rig.idp.hold();
+    let cache = rig.cache.clone();
+    let slow = tokio::spawn(async move { cache.token().await });
+    rig.idp.token_requests_reach(4).await;
+    rig.clock.settle().await;
+    rig.clock.advance(Duration::from_secs(30));
+    slow.await.unwrap().unwrap_err();
+    hold.release();
+    let told = ["asked First 1", "failed 1, 1 waited: Timeout", "waited"];
+    assert_eq!(rig.told.take(), told);
+}
+
+#[tokio::test]
+async fn a_source_that_panics_is_told() {
+    let idp = tokens::Idp::new(&ManualClock::new());
+    idp.answer(tokens::Answer::Panic);
+    let told = Told::default();
+    let cache = told.listen(idp.builder()).build();
+    cache.token().await.unwrap_err();
+    let expected = ["asked First 1", "failed 1, 1 waited: Interrupted", "waited"];
+    assert_eq!(told.take(), expected);
+}
+
+#[tokio::test]
+async fn metrics_count_it() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    // Of this thread, on which everything runs.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let rig = rig().await;
+    rig.idp.then(Answer::status(500));
+    rig.token().await.unwrap();
+    rig.clock.advance(Duration::from_secs(2));
+    rig.idp.revoke_all();
+    assert_eq!(rig.get().await, StatusCode::OK);
+    let mut seen: Vec<_> = snapshotter
+        .snapshot()
+        .into_vec()
+        .into_iter()
+        .map(|(key, _, _, value)| {
+            let mut line = key.key().name().to_owned();
+            for label in key.key().labels() {
+                write!(line, " {}={}", label.key(), label.value()).unwrap();
+            }
+            match value {
+                DebugValue::Counter(count) => write!(line, ": {count}"),
+                DebugValue::Gauge(_) => write!(line, ": gauge"),
+                DebugValue::Histogram(values) => write!(line, ": {} values", values.len()),
+            }
+            .unwrap();
+            line
+        })
+        .collect();
+    seen.sort();
+    let expected = [
+        "bearer_auth_requests_healed_total cache=orders: 1",
+        "bearer_auth_token_expires_at_seconds cache=orders: gauge",
+        "bearer_auth_token_request_duration_seconds cache=orders outcome=ok: 2 values",
+        "bearer_auth_token_request_duration_seconds cache=orders outcome=status: 1 values",
+        "bearer_auth_token_request_waiters cache=orders: 2 values",
+        "bearer_auth_token_requests_total cache=orders reason=first outcome=ok: 1",
+        "bearer_auth_token_requests_total cache=orders reason=first outcome=status: 1",
+        "bearer_auth_token_requests_total cache=orders reason=rejected outcome=ok: 1",
+        "bearer_auth_tokens_rejected_total cache=orders: 1",
+        "bearer_auth_wait_duration_seconds cache=orders: 2 values",
+    ];
+    assert_eq!(seen, expected);
+    // They are those that the documentation lists.
+    let page = include_str!("../../../docs/observability.md");
+    for line in expected {
+        let name = line.split([' ', ':']).next().unwrap();
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+    }
+}

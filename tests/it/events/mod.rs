@@ -1,0 +1,5 @@
+//! What operators see.
+
+mod log;
+#[cfg(feature = "metrics")]
+mod metrics;

@@ -1,0 +1,180 @@
+//! tonic's client and server: a health service behind a layer that wants a token.
+
+use std::sync::{Arc, Mutex};
+
+use bearer_auth::{BearerAuth, BearerAuthLayer, Error, StaticToken, source_fn, testing::MockIdp};
+use http::{HeaderMap, Uri};
+use tokio::net::TcpListener;
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tower::ServiceBuilder;
+use tower_layer::Layer as _;
+
+#[cfg(feature = "tonic")]
+use crate::support::http::nobody;
+use crate::support::http::{layer_for, numbered, soon};
+
+type Log = Arc<Mutex<Vec<HeaderMap>>>;
+
+/// The server's URL and the metadata of the requests that arrived.
+async fn server() -> (String, Log) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let log = Log::default();
+    let seen = log.clone();
+    let (_, health) = tonic_health::server::health_reporter();
+    let health =
+        tonic::service::interceptor::InterceptedService::new(health, move |request: Request<()>| {
+            let headers = request.metadata().clone().into_headers();
+            seen.lock().unwrap().push(headers);
+            Ok::<_, Status>(request)
+        });
+    let server = Server::builder().add_service(health);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    (url, log)
+}
+
+fn channel(url: &str) -> Channel {
+    Endpoint::from_shared(url.to_owned())
+        .unwrap()
+        .connect_lazy()
+}
+
+fn authorizations(log: &Log) -> Vec<String> {
+    let log = log.lock().unwrap();
+    let value = |headers: &HeaderMap| match headers.get("authorization") {
+        Some(value) => value.to_str().unwrap().to_owned(),
+        None => "none".to_owned(),
+    };
+    log.iter().map(value).collect()
+}
+
+#[tokio::test]
+async fn the_layer_around_a_channel() {
+    let (url, log) = server().await;
+    let auth = BearerAuthLayer::for_api(&url, numbered()).unwrap();
+
+    // tonic's generated clients send paths, unless they are told an origin.
+    let relative = auth.clone().relative_to(&url).unwrap();
+    let mut client = HealthClient::new(relative.layer(channel(&url)));
+    for _ in 0..2 {
+        soon(client.check(HealthCheckRequest::default()))
+            .await
+            .unwrap();
+    }
+    let origin: Uri = url.parse().unwrap();
+    let mut client = HealthClient::with_origin(auth.layer(channel(&url)), origin);
+    soon(client.check(HealthCheckRequest::default()))
+        .await
+        .unwrap();
+    // A stream from the server.
+    let watched = soon(client.watch(HealthCheckRequest::default()))
+        .await
+        .unwrap();
+    assert!(
+        soon(watched.into_inner().message())
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert_eq!(authorizations(&log), ["Bearer t-1"; 4]);
+}
+
+#[tokio::test]
+async fn in_a_stack_and_many_at_once() {
+    let (url, log) = server().await;
+    let idp = MockIdp::start().await.unwrap();
+    let auth = BearerAuthLayer::for_api(&url, layer_for(&idp).cache().clone())
+        .unwrap()
+        .relative_to(&url)
+        .unwrap();
+    let service = ServiceBuilder::new()
+        .layer(auth)
+        .concurrency_limit(2)
+        .service(channel(&url));
+    let client: HealthClient<BearerAuth<_>> = HealthClient::new(service);
+    let calls: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.check(HealthCheckRequest::default()).await })
+        })
+        .collect();
+    for call in calls {
+        soon(call).await.unwrap().unwrap();
+    }
+    assert_eq!(authorizations(&log), ["Bearer token-1"; 10]);
+    assert_eq!(idp.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn metadata_of_the_callers_own_is_respected() {
+    let (url, log) = server().await;
+    let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
+    let auth = auth.relative_to(&url).unwrap();
+    let mut client = HealthClient::new(auth.layer(channel(&url)));
+    let mut request = Request::new(HealthCheckRequest::default());
+    let own = "Bearer own".parse().unwrap();
+    request.metadata_mut().insert("authorization", own);
+    client.check(request).await.unwrap();
+    assert_eq!(authorizations(&log), ["Bearer own"]);
+}
+
+#[tokio::test]
+async fn a_path_alone_is_refused_and_says_what_to_do() {
+    let (url, log) = server().await;
+    let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
+    let mut client = HealthClient::new(auth.layer(channel(&url)));
+    let status = client
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap_err();
+    let cause = std::error::Error::source(&status).unwrap();
+    let cause = cause
+        .source()
+        .map_or(cause.to_string(), ToString::to_string);
+    assert!(cause.contains("relative_to"), "{status:?}");
+    assert!(log.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn without_a_token_nothing_is_sent() {
+    let (url, log) = server().await;
+    let failing = source_fn(|_| async { Err(Error::from_source("no token today")) });
+    let auth = BearerAuthLayer::for_api(&url, failing).unwrap();
+    let auth = auth.relative_to(&url).unwrap();
+    let mut client = HealthClient::new(auth.layer(channel(&url)));
+    let status = client
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap_err();
+    println!("a token error as a status: {:?}", status.code());
+    assert_ne!(status.code(), Code::Ok);
+    assert!(log.lock().unwrap().is_empty());
+}
+
+#[cfg(feature = "tonic")]
+#[tokio::test]
+async fn a_server_that_is_not_there_is_unavailable() {
+    let (url, _held) = nobody();
+    let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
+    let auth = auth.relative_to(&url).unwrap();
+    let mut client = HealthClient::new(auth.layer(channel(&url)));
+    let status = soon(client.check(HealthCheckRequest::default()))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+
+    // Also with layers in between, which box the error.
+    let service = ServiceBuilder::new()
+        .layer(auth)
+        .timeout(std::time::Duration::from_secs(30))
+        .service(channel(&url));
+    let mut client = HealthClient::new(service);
+    let status = soon(client.check(HealthCheckRequest::default()))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+}

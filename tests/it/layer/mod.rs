@@ -1,0 +1,9 @@
+//! The layer, as a tower service.
+
+mod bounds;
+mod late;
+mod ready;
+mod resend;
+mod stack;
+mod target;
+mod unauthorized_route;

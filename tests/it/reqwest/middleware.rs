@@ -1,0 +1,188 @@
+//! The layer as a middleware of reqwest-middleware, on real sockets.
+
+use bearer_auth::{
+    BearerAuthLayer, Error, ErrorKind,
+    resend::{Buffered, Off, Replay},
+    testing::{Answer, MockIdp},
+};
+use futures_util::stream;
+use reqwest::{Body, Request};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware};
+
+use crate::support::{
+    self,
+    http::{layer_for, settle, soon},
+};
+
+fn client<P>(auth: BearerAuthLayer<P>) -> ClientWithMiddleware
+where
+    P: Replay<Request>,
+    BearerAuthLayer<P>: Middleware,
+{
+    ClientBuilder::new(support::http::reqwest())
+        .with(auth)
+        .build()
+}
+
+fn streaming(chunks: &'static [&'static str]) -> Body {
+    Body::wrap_stream(stream::iter(
+        chunks.iter().map(|chunk| Ok::<_, std::io::Error>(*chunk)),
+    ))
+}
+
+/// The error of ours that a middleware's error is made of.
+fn ours(error: &reqwest_middleware::Error) -> &Error {
+    match error {
+        reqwest_middleware::Error::Middleware(error) => error.downcast_ref().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_token_is_put_on_and_renewed() {
+    let idp = MockIdp::start().await.unwrap();
+    let client = client(layer_for(&idp));
+    let url = idp.api_url() + "orders";
+    assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    idp.revoke("token-1");
+    let response = client.post(&url).body("body").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.text().await.unwrap().contains(r#""body":"body""#));
+    let own = client.get(&url).bearer_auth("own").send().await.unwrap();
+    assert_eq!(own.status(), 401);
+    let log = idp.api_log();
+    let tokens: Vec<_> = log
+        .iter()
+        .filter_map(|r| r.header("authorization"))
+        .collect();
+    assert_eq!(
+        tokens,
+        [
+            "Bearer token-1",
+            "Bearer token-1",
+            "Bearer token-2",
+            "Bearer own"
+        ]
+    );
+    assert_eq!(idp.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn c13_two_401s_and_the_second_is_the_answer() {
+    let idp = MockIdp::start().await.unwrap();
+    let refusal = Answer::bytes(401, "text/plain", "x".repeat(100_000));
+    idp.api_answers("/api/never", refusal);
+    let client = client(layer_for(&idp));
+    let response = client.get(idp.api_url() + "never").send().await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert_eq!(response.text().await.unwrap().len(), 100_000);
+    assert_eq!(idp.api_requests(), 2);
+}
+
+#[tokio::test]
+async fn when_renewing_fails_the_401_comes_whole() {
+    let idp = MockIdp::start().await.unwrap();
+    let refusal = Answer::bytes(401, "text/plain", "x".repeat(100_000));
+    idp.api_answers("/api/never", refusal);
+    idp.then(Answer::ok());
+    idp.then(Answer::oauth_error("invalid_client"));
+    let client = client(layer_for(&idp));
+    let response = client.get(idp.api_url() + "never").send().await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert_eq!(response.text().await.unwrap().len(), 100_000);
+    assert_eq!((idp.api_requests(), idp.token_requests()), (1, 2));
+}
+
+#[tokio::test]
+async fn a_streaming_body_is_sent_once_unless_it_is_buffered() {
+    let idp = MockIdp::start().await.unwrap();
+    let url = idp.api_url() + "orders";
+    let once = client(layer_for(&idp));
+    let send =
+        |client: &ClientWithMiddleware| client.post(&url).body(streaming(&["ab", "cd"])).send();
+    assert_eq!(send(&once).await.unwrap().status(), 200);
+    idp.revoke_all();
+    assert_eq!(send(&once).await.unwrap().status(), 401);
+    assert_eq!(send(&once).await.unwrap().status(), 200);
+    assert_eq!((idp.api_requests(), idp.token_requests()), (3, 2));
+
+    let auth = layer_for(&idp);
+    let twice = client(auth.resend(Buffered::new(4, Body::from)));
+    assert_eq!(send(&twice).await.unwrap().status(), 200);
+    idp.revoke_all();
+    assert_eq!(send(&twice).await.unwrap().status(), 200);
+    assert_eq!(idp.api_requests(), 6);
+    assert!(idp.api_log().iter().all(|request| request.body == "abcd"));
+    let long = twice.post(&url).body(streaming(&["abc", "de"])).send();
+    let error = long.await.unwrap_err();
+    assert_eq!(ours(&error).kind(), ErrorKind::RequestBody);
+    assert_eq!(idp.api_requests(), 6);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_when_it_is_off() {
+    let idp = MockIdp::start().await.unwrap();
+    let auth = layer_for(&idp);
+    auth.cache().token().await.unwrap();
+    idp.revoke_all();
+    let client = client(auth.resend(Off));
+    let response = client.get(idp.api_url()).send().await.unwrap();
+    assert_eq!(response.status(), 401);
+    soon(idp.token_requests_reach(2)).await;
+    settle().await;
+    assert_eq!(idp.api_requests(), 1);
+}
+
+#[tokio::test]
+async fn errors_are_ours_behind_the_middleware_s() {
+    let idp = MockIdp::start().await.unwrap();
+    idp.always(Answer::oauth_error("invalid_client"));
+    let auth = layer_for(&idp);
+    let error = client(auth.clone())
+        .get(idp.api_url())
+        .send()
+        .await
+        .unwrap_err();
+    assert!(error.is_middleware());
+    let error = ours(&error);
+    assert_eq!(error.kind(), ErrorKind::OAuth);
+    assert_eq!(
+        error.oauth_error().unwrap().code().as_str(),
+        "invalid_client"
+    );
+    assert!(error.retry_after().is_some());
+
+    let any = client(BearerAuthLayer::any_api(auth.cache().clone()));
+    let error = any
+        .get("http://192.0.2.1/?q=canary")
+        .send()
+        .await
+        .unwrap_err();
+    assert_eq!(ours(&error).kind(), ErrorKind::Target);
+    assert!(!format!("{error} {error:?}").contains("canary"));
+    assert_eq!((idp.token_requests(), idp.api_requests()), (1, 0));
+}
+
+#[tokio::test]
+async fn another_origin_is_untouched_and_so_is_the_token() {
+    let idp = MockIdp::start().await.unwrap();
+    let other = MockIdp::start().await.unwrap();
+    let both = layer_for(&idp).allow_api(other.api_url()).unwrap();
+    for (auth, tokens) in [(layer_for(&idp), 1), (both, 2)] {
+        let client = client(auth);
+        idp.api_answers("/api/away", Answer::redirect(&(other.api_url() + "there")));
+        let response = client.get(idp.api_url() + "away").send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(idp.token_requests(), tokens);
+    }
+    let client = client(layer_for(&idp));
+    let response = client.get(other.api_url()).send().await.unwrap();
+    assert_eq!(response.status(), 401);
+    assert!(
+        other
+            .api_log()
+            .iter()
+            .all(|r| r.header("authorization").is_none())
+    );
+    assert_eq!(idp.token_requests(), 2);
+}

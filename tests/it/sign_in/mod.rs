@@ -1,0 +1,5 @@
+//! Signing in and out.
+
+#[cfg(feature = "login")]
+mod login;
+mod logout;

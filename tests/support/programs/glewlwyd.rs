@@ -1,0 +1,288 @@
+//! Debian's package `glewlwyd`, an authorization server in C, as a child process: with a database
+//! of its own, an OpenID Connect "plugin", one user, and the clients that a test registers.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Duration,
+};
+
+use http::header;
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::find;
+
+/// Where the package has the tables, and the administrator `admin` with the password `password`.
+const TABLES: &str = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3";
+const MODULES: &str = "/usr/lib/glewlwyd";
+/// How long the server may take to say something.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// What it signs its tokens with.
+pub(crate) const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// A running server. Killed when dropped.
+pub(crate) struct Glewlwyd {
+    origin: String,
+    http: Client,
+    admin: Person,
+    child: Child,
+    /// It is killed when this is closed, so also when this process is.
+    stdin: Option<ChildStdin>,
+    log: Receiver<String>,
+    said: Vec<String>,
+    _directory: TempDir,
+}
+
+/// Somebody who is signed in: the cookie that shows it.
+pub(crate) struct Person(String);
+
+impl Glewlwyd {
+    /// On an address of loopback that the test has to itself.
+    pub(crate) async fn start(ip: &str) -> Self {
+        let port = {
+            let listener = TcpListener::bind((ip, 0)).expect("an address of loopback");
+            listener.local_addr().expect("its port").port()
+        };
+        let origin = format!("http://{ip}:{port}");
+        let directory = tempfile::tempdir().expect("a directory");
+        let database = directory.path().join("glewlwyd.db");
+        let filled = Command::new("sqlite3")
+            .arg(&database)
+            .stdin(File::open(TABLES).expect("the tables"))
+            .status();
+        assert!(filled.expect("sqlite3, which comes along").success());
+        let config = directory.path().join("glewlwyd.conf");
+        fs::write(&config, configuration(ip, port, &database)).expect("a file");
+
+        let mut child = Command::new("sh")
+            .args([
+                "-c",
+                "\"$@\" 2>&1 & cat; kill -9 $!; wait",
+                "sh",
+                "glewlwyd",
+            ])
+            .arg(format!("--config-file={}", config.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (lines, log) = mpsc::channel();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        let mut server = Self {
+            origin,
+            http: Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .expect("a client"),
+            admin: Person(String::new()),
+            stdin: child.stdin.take(),
+            child,
+            log,
+            said: Vec::new(),
+            _directory: directory,
+        };
+        server.says_until("Glewlwyd started on port");
+        // It says so a moment before it is true, and nothing afterwards.
+        let is_open = async {
+            while TcpStream::connect((ip, port)).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let opened = tokio::time::timeout(PATIENCE, is_open).await;
+        opened.expect("the port is opened");
+        server.admin = server.sign_in("admin", "password").await;
+        server.set_up().await;
+        server
+    }
+
+    /// One user, `ada`, scopes, and what OAuth needs.
+    async fn set_up(&self) {
+        for name in ["orders", "introspect"] {
+            let scope = json!({ "name": name, "display_name": name, "password_required": false });
+            self.administer("scope", &scope).await;
+        }
+        let ada = json!({ "username": "ada", "password": "lovelace", "scope": ["orders"] });
+        self.administer("user", &ada).await;
+        let plugin = json!({
+            "module": "oidc",
+            "name": "oidc",
+            "display_name": "OpenID Connect",
+            "parameters": {
+                "iss": self.issuer(),
+                "oauth-as-iss-id": true,
+                "subject-type": "public",
+                "jwt-type": "sha",
+                "jwt-key-size": "256",
+                "key": KEY,
+                "access-token-duration": 3600,
+                "refresh-token-duration": 86400,
+                "code-duration": 600,
+                "refresh-token-rolling": true,
+                "refresh-token-one-use": "always",
+                "allow-non-oidc": true,
+                "auth-type-code-enabled": true,
+                "auth-type-client-enabled": true,
+                "auth-type-refresh-enabled": true,
+                "pkce-allowed": true,
+                "pkce-required": true,
+                "introspection-revocation-allowed": true,
+                "introspection-revocation-auth-scope": ["introspect"],
+            },
+        });
+        self.administer("mod/plugin", &plugin).await;
+    }
+
+    /// Registers a client that gets tokens for itself.
+    pub(crate) async fn add_service(&self, id: &str, secret: &str, scope: &str) {
+        self.add_client(&json!({
+            "client_id": id,
+            "password": secret,
+            "confidential": true,
+            "scope": [scope],
+            "authorization_type": ["client_credentials"],
+            "token_endpoint_auth_method": ["client_secret_basic", "client_secret_post"],
+        }))
+        .await;
+    }
+
+    pub(crate) async fn add_client(&self, client: &Value) {
+        self.administer("client", client).await;
+    }
+
+    async fn administer(&self, what: &str, thing: &Value) {
+        let request = self.http.post(format!("{}/api/{what}/", self.origin));
+        self.send(request, Some(&self.admin), thing).await;
+    }
+
+    /// As its login page does.
+    pub(crate) async fn sign_in(&self, name: &str, password: &str) -> Person {
+        let request = self.http.post(format!("{}/api/auth", self.origin));
+        let who = json!({ "username": name, "password": password });
+        let response = self.send(request, None, &who).await;
+        let cookie = response.headers()[header::SET_COOKIE].to_str();
+        let cookie = cookie.expect("a cookie").split(';').next();
+        Person(cookie.expect("a value").to_owned())
+    }
+
+    /// As its page of consent does.
+    pub(crate) async fn grant(&self, person: &Person, client_id: &str, scope: &str) {
+        let url = format!("{}/api/auth/grant/{client_id}", self.origin);
+        let grant = json!({ "scope": scope });
+        self.send(self.http.put(url), Some(person), &grant).await;
+    }
+
+    /// Goes to the authorization endpoint, and says where the browser is sent from there.
+    pub(crate) async fn authorize(&self, person: &Person, login_url: &str) -> String {
+        // What its pages add when they send the browser back to the endpoint.
+        let url = format!("{login_url}&g_continue");
+        let request = self.http.get(url).header(header::COOKIE, &person.0);
+        let response = request.send().await.expect("an answer");
+        let location = response.headers()[header::LOCATION].to_str();
+        location.expect("a URL").to_owned()
+    }
+
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        person: Option<&Person>,
+        body: &Value,
+    ) -> reqwest::Response {
+        let mut request = request
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.to_string());
+        if let Some(Person(cookie)) = person {
+            request = request.header(header::COOKIE, cookie);
+        }
+        let response = request.send().await.expect("an answer of glewlwyd");
+        assert_eq!(response.status(), 200, "{}: {body}", response.url());
+        response
+    }
+
+    /// What it says until it says this.
+    pub(crate) fn says_until(&mut self, what: &str) -> Vec<String> {
+        let mut said = Vec::new();
+        loop {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => {
+                    said.push(line.clone());
+                    self.said.push(line);
+                }
+                Err(_) => panic!("glewlwyd does not say {what:?}"),
+            }
+            if said.last().is_some_and(|line| line.contains(what)) {
+                return said;
+            }
+        }
+    }
+
+    pub(crate) fn issuer(&self) -> &str {
+        &self.origin
+    }
+
+    /// Below the plugin.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}/api/oidc/{path}", self.origin)
+    }
+}
+
+impl Drop for Glewlwyd {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.wait();
+        if thread::panicking() {
+            self.said.extend(self.log.iter());
+            eprintln!("--- glewlwyd said:\n{}\n---", self.said.join("\n"));
+        }
+    }
+}
+
+pub(crate) fn missing() -> Option<String> {
+    let installed = find(&["glewlwyd"]).is_some()
+        && find(&["sqlite3"]).is_some()
+        && Path::new(TABLES).is_file()
+        && Path::new(MODULES).is_dir();
+    let reason = "Debian's package is not installed: `apt-get install glewlwyd dbconfig-sqlite3`";
+    (!installed).then(|| reason.to_owned())
+}
+
+fn configuration(ip: &str, port: u16, database: &Path) -> String {
+    let database = database.display();
+    format!(
+        r#"
+bind_address = "{ip}"
+port = {port}
+external_url = "http://{ip}:{port}"
+api_prefix = "api"
+login_url = "login.html"
+cookie_domain = "{ip}"
+cookie_secure = 0
+session_key = "session"
+session_expiration = 3600
+admin_scope = "g_admin"
+profile_scope = "g_profile"
+hash_algorithm = "SHA512"
+log_mode = "console"
+log_level = "DEBUG"
+user_module_path = "{MODULES}/user"
+user_middleware_module_path = "{MODULES}/user_middleware"
+user_auth_scheme_module_path = "{MODULES}/scheme"
+client_module_path = "{MODULES}/client"
+plugin_module_path = "{MODULES}/plugin"
+database = {{ type = "sqlite3" path = "{database}" }};
+"#
+    )
+}
