@@ -5,7 +5,8 @@
 //! cargo run --example quickstart
 //! ```
 //!
-//! `RUST_LOG=bearer_auth=debug` in the environment shows what it logs meanwhile.
+//! With `--features tracing`, and `RUST_LOG=bearer_auth=debug` in the environment, it shows what the
+//! crate logs meanwhile.
 //!
 //! With arguments it asks a real identity provider for a token and sends ten requests to a real
 //! API; the client's secret is in the environment variable `CLIENT_SECRET`:
@@ -30,15 +31,13 @@ use bearer_auth::{
 use reqwest::{Client, Method, Request, Url};
 use tokio::{task::JoinSet, time};
 use tower::{Layer as _, ServiceExt as _};
-use tracing_subscriber::EnvFilter;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Nothing, unless `RUST_LOG` asks for it.
-    let filter = EnvFilter::builder().parse_lossy(env::var("RUST_LOG").unwrap_or("off".to_owned()));
-    tracing_subscriber::fmt().with_env_filter(filter).init();
+    #[cfg(feature = "tracing")]
+    log();
     let outcome = if env::args().len() > 1 {
         against_a_real_server().await
     } else {
@@ -54,6 +53,14 @@ async fn main() -> ExitCode {
         cause = error.source();
     }
     ExitCode::FAILURE
+}
+
+/// Nothing, unless `RUST_LOG` asks for it.
+#[cfg(feature = "tracing")]
+fn log() {
+    let asked = env::var("RUST_LOG").unwrap_or("off".to_owned());
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(asked);
+    tracing_subscriber::fmt().with_env_filter(filter).init();
 }
 
 async fn against_ourselves() -> Outcome<()> {
