@@ -117,7 +117,7 @@ async fn against_ourselves() -> Outcome<()> {
     idp.revoke_all();
     load.run(Duration::from_millis(300)).await;
     show.line(format!(
-        "the token was revoked; 401s: {}, sent again with a new token, good for {}; failures: {}",
+        "the token was revoked; 401 answers: {}, sent again with a new token, good for {}; failures: {}",
         idp.api_unauthorized(),
         Seconds(LONG),
         load.seen().failures
@@ -143,7 +143,7 @@ async fn against_ourselves() -> Outcome<()> {
     println!(
         "  token requests {asked:>7}  (first, renewal, after the 401, refused, after the outage)"
     );
-    println!("  401s healed    {healed:>7}");
+    println!("  401 answers    {healed:>7}  (healed with a new token)");
     println!("  longest wait   {longest:>7}  (a whole request, the two bursts aside)");
     if seen.failures > 0 {
         return Err("there should have been no failure".into());
