@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let token = response.into_body().ok_or("no token")?;
         println!("GET /{path} went with {}", token.to_str()?);
     }
-    println!("by hand: {:?}", cache.refresh().await?);
+    println!("explicitly refreshed: {:?}", cache.refresh().await?);
     println!(
         "the vault was asked {} times",
         ASKED.load(Ordering::Relaxed)

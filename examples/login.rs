@@ -2,8 +2,8 @@
 //! this program, with a sign-in page of its own, or against a real one:
 //!
 //! ```text
-//! cargo run --features browser,testing --example login
-//! cargo run --features browser,testing --example login -- \
+//! cargo run --features browser --example login
+//! cargo run --features browser --example login -- \
 //!     --issuer https://… --client-id … --scope "openid offline_access"
 //! ```
 //!
@@ -77,7 +77,7 @@ async fn against_ourselves() -> Outcome<()> {
     Ok(())
 }
 
-/// With nobody at the terminal, this program is the browser, too.
+/// Without a terminal, this program is the browser, too.
 async fn sign_in(auth: &AuthorizationCode) -> Outcome<RefreshToken> {
     if stdin().is_terminal() {
         println!("Your browser opens a page: sign in there.");

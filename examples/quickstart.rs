@@ -5,10 +5,12 @@
 //! cargo run --example quickstart
 //! ```
 //!
-//! `RUST_LOG=bearer_auth=debug` in the environment shows what it logs meanwhile.
+//! With `--features tracing`, and `RUST_LOG=bearer_auth=debug` in the environment, it shows what the
+//! crate logs meanwhile.
 //!
 //! With arguments it asks a real identity provider for a token and sends ten requests to a real
-//! API; the client's secret is in the environment variable `CLIENT_SECRET`:
+//! API; the client's secret is in the environment variable `CLIENT_SECRET`. If there is no token, or
+//! no request succeeds, it says why and exits with 1:
 //!
 //! ```text
 //! cargo run --example quickstart -- --token-url https://… --client-id … --api https://…
@@ -18,27 +20,33 @@
 use std::{
     env,
     error::Error,
+    fmt,
     process::ExitCode,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use bearer_auth::{
-    BearerAuth, BearerAuthLayer, ClientCredentials,
+    BearerAuth, BearerAuthLayer, ClientCredentials, ErrorKind, OAuthErrorCode,
     testing::{Answer, MockIdp},
 };
-use reqwest::{Client, Method, Request, Url};
+use reqwest::{Client, Method, Request, StatusCode, Url};
 use tokio::{task::JoinSet, time};
 use tower::{Layer as _, ServiceExt as _};
-use tracing_subscriber::EnvFilter;
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+type BoxError = Box<dyn Error + Send + Sync>;
+type Outcome<T> = Result<T, BoxError>;
+
+/// How long the first tokens live, and the last ones.
+const SHORT: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(8);
+/// How long the identity provider takes to renew a token.
+const SLOW: Duration = Duration::from_millis(200);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    // Nothing, unless `RUST_LOG` asks for it.
-    let filter = EnvFilter::builder().parse_lossy(env::var("RUST_LOG").unwrap_or("off".to_owned()));
-    tracing_subscriber::fmt().with_env_filter(filter).init();
+    #[cfg(feature = "tracing")]
+    log();
     let outcome = if env::args().len() > 1 {
         against_a_real_server().await
     } else {
@@ -56,9 +64,17 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Nothing, unless `RUST_LOG` asks for it.
+#[cfg(feature = "tracing")]
+fn log() {
+    let asked = env::var("RUST_LOG").unwrap_or("off".to_owned());
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(asked);
+    tracing_subscriber::fmt().with_env_filter(filter).init();
+}
+
 async fn against_ourselves() -> Outcome<()> {
     let idp = MockIdp::start().await?;
-    idp.set_lifetime(Duration::from_secs(2));
+    idp.set_lifetime(SHORT);
 
     // The three lines that a program needs.
     let source =
@@ -84,29 +100,34 @@ async fn against_ourselves() -> Outcome<()> {
         idp.token_requests() - first
     ));
 
-    show.line("from now on 200 requests a second; the token lives for 2 s …");
-    idp.then(Answer::ok().delay(Duration::from_millis(200)));
+    show.line(format!(
+        "from now on 200 requests a second; the token lives for {} …",
+        Seconds(SHORT)
+    ));
+    idp.then(Answer::ok().delay(SLOW));
     load.until(|| idp.tokens_issued() == 2).await;
     load.run(Duration::from_millis(250)).await;
     show.line(format!(
-        "… a new one came ahead of its end; asking took 200 ms, the longest request {:.0?}",
-        load.seen().longest
+        "… it was renewed before it expired; the token request took {}, the longest API request {}",
+        Seconds(SLOW),
+        Seconds(load.seen().longest)
     ));
 
-    idp.set_lifetime(Duration::from_secs(8));
+    idp.set_lifetime(LONG);
     idp.revoke_all();
     load.run(Duration::from_millis(300)).await;
     show.line(format!(
-        "the token was revoked; 401s: {}, sent again with a new token, good for 8 s; failures: {}",
+        "the token was revoked; 401 answers: {}, sent again with a new token, good for {}; failures: {}",
         idp.api_unauthorized(),
+        Seconds(LONG),
         load.seen().failures
     ));
 
     idp.always(Answer::unavailable(0));
-    show.line("the IdP goes down; nobody notices until the renewal, 2 s before the token's end …");
+    show.line("the IdP goes down; no request needs it, and the next renewal …");
     let failed = || auth.cache().status().last_error.is_some();
     load.until(failed).await;
-    show.line("… which is refused (503); requests go on with the token in hand …");
+    show.line("… is refused (503); requests go on with the cached token …");
     load.run(Duration::from_millis(500)).await;
     idp.recover();
     load.until(|| !failed()).await;
@@ -115,15 +136,15 @@ async fn against_ourselves() -> Outcome<()> {
     let seen = load.seen();
     let healed = idp.api_unauthorized();
     let asked = idp.token_requests();
-    let longest = format!("{:.0?}", seen.longest);
+    let longest = Seconds(seen.longest);
     println!();
-    println!("  requests       {:>6}", seen.requests);
-    println!("  failures       {:>6}", seen.failures);
+    println!("  requests       {:>7}", seen.requests);
+    println!("  failures       {:>7}", seen.failures);
     println!(
-        "  token requests {asked:>6}  (first, renewal, after the 401, refused, after the outage)"
+        "  token requests {asked:>7}  (first, renewal, after the 401, refused, after the outage)"
     );
-    println!("  401s healed    {healed:>6}");
-    println!("  longest wait   {longest:>6}  (a whole request, the two bursts aside)");
+    println!("  401 answers    {healed:>7}  (healed with a new token)");
+    println!("  longest wait   {longest:>7}  (a whole request, the two bursts aside)");
     if seen.failures > 0 {
         return Err("there should have been no failure".into());
     }
@@ -133,7 +154,7 @@ async fn against_ourselves() -> Outcome<()> {
 async fn against_a_real_server() -> Outcome<()> {
     let arguments = Arguments::parse()?;
     let mut source = ClientCredentials::builder(
-        arguments.token_url,
+        &arguments.token_url,
         arguments.client_id,
         arguments.client_secret,
     );
@@ -145,25 +166,135 @@ async fn against_a_real_server() -> Outcome<()> {
     }
     let auth = BearerAuthLayer::for_api(&arguments.api, source.build()?)?;
     let show = Timeline::start();
-    let token = auth.cache().token().await?;
-    let left = auth.cache().status().expires_in.unwrap_or_default();
+    let token = auth.cache().token().await;
+    let token = token.map_err(|error| Wrong::token(&arguments.token_url, error))?;
+    let left = Seconds(auth.cache().status().expires_in.unwrap_or_default());
     let scope = token.scope().unwrap_or("as asked");
-    show.line(format!("a token, good for {left:.0?}; scope: {scope}"));
+    show.line(format!("a token, good for {left}; scope: {scope}"));
 
-    let client = Client::builder().redirect(auth.redirect_policy());
+    let client = Client::builder()
+        .redirect(auth.redirect_policy())
+        .timeout(Duration::from_secs(30));
     let client = auth.layer(client.build()?);
     let url: Url = arguments.api.parse()?;
-    for _ in 0..10 {
+    let mut succeeded = false;
+    for request in 1..=REQUESTS {
         let started = Instant::now();
-        let request = Request::new(Method::GET, url.clone());
-        let status = client.clone().oneshot(request).await?.status();
-        show.line(format!(
-            "GET {url}: {status}, after {:.0?}",
-            started.elapsed()
-        ));
-        time::sleep(Duration::from_millis(500)).await;
+        let answer = Request::new(Method::GET, url.clone());
+        let answer = client.clone().oneshot(answer).await;
+        let status = answer
+            .map_err(|error| Wrong::unanswered(&url, error))?
+            .status();
+        let took = Seconds(started.elapsed());
+        show.line(format!("GET {url}: {status}, after {took}"));
+        succeeded |= status.is_success();
+        // Another request would get the same, or has.
+        if !succeeded && (request == REQUESTS || !may_change(status)) {
+            return Err(Wrong::answered(&url, status).into());
+        }
+        if request < REQUESTS {
+            time::sleep(Duration::from_millis(500)).await;
+        }
     }
     Ok(())
+}
+
+const REQUESTS: usize = 10;
+
+/// Whether the same request can get another answer later.
+fn may_change(status: StatusCode) -> bool {
+    let passing = [
+        StatusCode::UNAUTHORIZED,
+        StatusCode::REQUEST_TIMEOUT,
+        StatusCode::TOO_EARLY,
+        StatusCode::TOO_MANY_REQUESTS,
+    ];
+    status.is_success() || status.is_server_error() || passing.contains(&status)
+}
+
+/// What a server said to an argument, and where to look.
+#[derive(Debug)]
+struct Wrong {
+    what: String,
+    hint: &'static str,
+    cause: Option<BoxError>,
+}
+
+impl Wrong {
+    /// The identity provider gave no token.
+    fn token(url: &str, error: bearer_auth::Error) -> Self {
+        let answer = match error.status() {
+            Some(status) => format!("the answer is {status}"),
+            None => "no token".to_owned(),
+        };
+        let code = error.oauth_error().map(|oauth| oauth.code());
+        let hint = match (error.kind(), code) {
+            (_, Some(OAuthErrorCode::InvalidClient | OAuthErrorCode::UnauthorizedClient)) => {
+                "check --client-id and CLIENT_SECRET, and that the client may use client credentials"
+            }
+            (_, Some(OAuthErrorCode::InvalidScope)) => "check --scope",
+            (_, Some(_)) => "the identity provider's code says which argument it does not accept",
+            (ErrorKind::Connect, _) => "no connection: check the host and port of --token-url",
+            _ if error.is_retryable() => {
+                "check --token-url; if it is right, the identity provider has a problem: try later"
+            }
+            _ => {
+                "check --token-url: it is the address that the provider's metadata call \
+                 `token_endpoint`, not the issuer or a page to log in"
+            }
+        };
+        Self {
+            what: format!("POST {url}: {answer}"),
+            hint,
+            cause: Some(error.into()),
+        }
+    }
+
+    /// The API could not be reached.
+    fn unanswered(url: &Url, cause: impl Into<BoxError>) -> Self {
+        Self {
+            what: format!("GET {url}: no answer"),
+            hint: "check the host and port of --api",
+            cause: Some(cause.into()),
+        }
+    }
+
+    /// The API answers no request with success.
+    fn answered(url: &Url, status: StatusCode) -> Self {
+        let hint = match status {
+            StatusCode::UNAUTHORIZED => {
+                "the API does not accept this token: check --scope and --audience, \
+                 and that --api and --token-url belong together"
+            }
+            StatusCode::FORBIDDEN => "the token is not enough for this: check --scope and --api",
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                "nothing is at this address: check the path of --api"
+            }
+            StatusCode::METHOD_NOT_ALLOWED => "give --api an address that answers to GET",
+            _ if status.is_redirection() => {
+                "the API sends the client elsewhere: give --api the address where that ends"
+            }
+            _ if may_change(status) => "the API has a problem, or --api is not its address",
+            _ => "the API does not understand a plain GET: give --api an address that does",
+        };
+        Self {
+            what: format!("GET {url}: no request succeeded, the last answer is {status}"),
+            hint,
+            cause: None,
+        }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n  hint: {}", self.what, self.hint)
+    }
+}
+
+impl Error for Wrong {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.cause.as_deref()?)
+    }
 }
 
 /// Requests to one URL, and how they went.
@@ -244,11 +375,16 @@ impl Timeline {
     }
 
     fn line(&self, text: impl AsRef<str>) {
-        println!(
-            "{:6.2} s  {}",
-            self.0.elapsed().as_secs_f32(),
-            text.as_ref()
-        );
+        println!("{:>8}  {}", Seconds(self.0.elapsed()), text.as_ref());
+    }
+}
+
+/// The form of all times here.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:.3} s", self.0.as_secs_f64()))
     }
 }
 

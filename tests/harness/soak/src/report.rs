@@ -47,7 +47,7 @@ impl Report {
         } = arguments;
         Self {
             command: format!(
-                "cargo run --release --example soak -- --minutes {minutes} --seed {seed} --rate {rate}"
+                "cargo run --release -p soak -- --minutes {minutes} --seed {seed} --rate {rate}"
             ),
             total: arguments.duration(),
             ledger,

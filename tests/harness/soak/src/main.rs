@@ -2,7 +2,7 @@
 //! are checked meanwhile:
 //!
 //! ```text
-//! cargo run --release --example soak -- --minutes 10
+//! cargo run --release -p soak -- --minutes 10
 //! ```
 //!
 //! 2,000 requests a second (`--rate`) go through the layer to an API on loopback, each at its time

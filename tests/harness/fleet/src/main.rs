@@ -1,7 +1,7 @@
 //! A fleet of processes, a Redis, and an identity provider that counts.
 //!
 //! ```text
-//! cargo run --release --features redis --example fleet -- --processes 8
+//! cargo run --release -p fleet -- --processes 8
 //! ```
 //!
 //! Starts `redis-server`, which has to be installed, in memory and on a port of its own, and as many
