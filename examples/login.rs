@@ -19,7 +19,7 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, BearerAuthLayer, RefreshToken, TokenCache, open_browser, testing::MockIdp,
+    AuthorizationCode, BearerAuthLayer, Session, TokenCache, open_browser, testing::MockIdp,
 };
 use reqwest::{Client, Url};
 use tower::{Layer as _, ServiceExt as _};
@@ -78,7 +78,7 @@ async fn against_ourselves() -> Outcome<()> {
 }
 
 /// Without a terminal, this program is the browser, too.
-async fn sign_in(auth: &AuthorizationCode) -> Outcome<RefreshToken> {
+async fn sign_in(auth: &AuthorizationCode) -> Outcome<Session> {
     if stdin().is_terminal() {
         println!("Your browser opens a page: sign in there.");
         return Ok(auth.login_on_loopback(open_browser).await?);

@@ -6,7 +6,7 @@ use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, ClientAuth, ClientCredentials,
     ClientCredentialsBuilder, Issuer,
     endpoint::ReqwestClient,
-    fleet::{SharedSource, TokenKey},
+    redis::{SharedSource, TokenKey},
     store::MemoryStore,
 };
 #[cfg(feature = "jwt")]
@@ -14,7 +14,7 @@ use bearer_auth::{JwtBearer, JwtBearerBuilder, SigningKey};
 #[cfg(feature = "jwt")]
 use serde_json::json;
 
-use bearer_auth::{fleet::RedisStore, store::SealingKey};
+use bearer_auth::{redis::SharedRedis, store::SealingKey};
 
 fn sealing_key() -> SealingKey {
     SealingKey::new([7; 32])
@@ -171,7 +171,7 @@ const CLIENT_CREDENTIALS: Kind<ClientCredentialsBuilder> = Kind {
             ("client_auth", |b| b.client_auth(ClientAuth::post())),
             ("client_auth", |b| b.client_auth(ClientAuth::basic_raw())),
             ("params_in_query", |b| b.params_in_query()),
-            ("get", |b| b.get()),
+            ("get", |b| b.use_get()),
             ("strict_token_type", |b| b.strict_token_type()),
             ("bearer_alias", |b| b.bearer_alias("BearerToken")),
             ("http_client", |b| b.http_client(ReqwestClient::new())),
@@ -437,7 +437,7 @@ fn a_key_stays_what_it_is() {
 #[test]
 fn nothing_shows_a_secret() {
     let url = "redis://user-canary:password-canary@redis.example/";
-    let store = RedisStore::sealed(redis::Client::open(url).unwrap(), sealing_key());
+    let store = SharedRedis::sealed(redis::Client::open(url).unwrap(), sealing_key());
     let source = client()
         .param("name", "param-canary")
         .header("name", "header-canary");
@@ -448,11 +448,11 @@ fn nothing_shows_a_secret() {
     let shown = format!(
         "{:?} {:#?} {:?} {:?} {:?} {:?} {:?}",
         store,
-        store.session(key.clone()),
+        store.store(key.clone()),
         key,
         SharedSource::new(source, store.clone(), key.clone()),
-        bearer_auth::fleet::RedisClient::from(one),
-        bearer_auth::fleet::RedisClient::from(cluster),
+        bearer_auth::redis::RedisClient::from(one),
+        bearer_auth::redis::RedisClient::from(cluster),
         sealing_key(),
     );
     for secret in ["canary", "client-secret", "[7, 7", "07070707"] {

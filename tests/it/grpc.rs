@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use bearer_auth::{BearerAuth, BearerAuthLayer, Error, StaticToken, source_fn, testing::MockIdp};
+use bearer_auth::{
+    BearerAuth, BearerAuthLayer, Error, StaticToken, TokenCache, source_fn, testing::MockIdp,
+};
 use http::{HeaderMap, Uri};
 use tokio::net::TcpListener;
 use tonic::{
@@ -52,13 +54,19 @@ fn authorizations(log: &Log) -> Vec<String> {
     log.iter().map(value).collect()
 }
 
+/// A layer for the server, whose requests name no host.
+fn relative_to(url: &str, tokens: impl Into<TokenCache>) -> BearerAuthLayer {
+    let builder = BearerAuthLayer::builder(tokens).api(url).relative_to(url);
+    builder.build().unwrap()
+}
+
 #[tokio::test]
 async fn the_layer_around_a_channel() {
     let (url, log) = server().await;
     let auth = BearerAuthLayer::for_api(&url, numbered()).unwrap();
 
-    // tonic's generated clients send paths, unless they are told an origin.
-    let relative = auth.clone().relative_to(&url).unwrap();
+    // tonic's generated clients send paths, unless an origin is configured.
+    let relative = relative_to(&url, auth.cache().clone());
     let mut client = HealthClient::new(relative.layer(channel(&url)));
     for _ in 0..2 {
         soon(client.check(HealthCheckRequest::default()))
@@ -87,10 +95,7 @@ async fn the_layer_around_a_channel() {
 async fn in_a_stack_and_many_at_once() {
     let (url, log) = server().await;
     let idp = MockIdp::start().await.unwrap();
-    let auth = BearerAuthLayer::for_api(&url, layer_for(&idp).cache().clone())
-        .unwrap()
-        .relative_to(&url)
-        .unwrap();
+    let auth = relative_to(&url, layer_for(&idp).cache().clone());
     let service = ServiceBuilder::new()
         .layer(auth)
         .concurrency_limit(2)
@@ -112,8 +117,7 @@ async fn in_a_stack_and_many_at_once() {
 #[tokio::test]
 async fn metadata_of_the_callers_own_is_respected() {
     let (url, log) = server().await;
-    let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
-    let auth = auth.relative_to(&url).unwrap();
+    let auth = relative_to(&url, StaticToken::new("t"));
     let mut client = HealthClient::new(auth.layer(channel(&url)));
     let mut request = Request::new(HealthCheckRequest::default());
     let own = "Bearer own".parse().unwrap();
@@ -143,8 +147,7 @@ async fn a_path_alone_is_refused_and_says_what_to_do() {
 async fn without_a_token_nothing_is_sent() {
     let (url, log) = server().await;
     let failing = source_fn(|_| async { Err(Error::from_source("no token today")) });
-    let auth = BearerAuthLayer::for_api(&url, failing).unwrap();
-    let auth = auth.relative_to(&url).unwrap();
+    let auth = relative_to(&url, failing);
     let mut client = HealthClient::new(auth.layer(channel(&url)));
     let status = client
         .check(HealthCheckRequest::default())
@@ -159,8 +162,7 @@ async fn without_a_token_nothing_is_sent() {
 #[tokio::test]
 async fn a_server_that_is_not_there_is_unavailable() {
     let (url, _held) = nobody();
-    let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
-    let auth = auth.relative_to(&url).unwrap();
+    let auth = relative_to(&url, StaticToken::new("t"));
     let mut client = HealthClient::new(auth.layer(channel(&url)));
     let status = soon(client.check(HealthCheckRequest::default()))
         .await

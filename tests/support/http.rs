@@ -12,8 +12,8 @@ use std::{
 };
 
 use bearer_auth::{
-    BearerAuthLayer, ClientCredentials, ClientCredentialsBuilder, SourceFn, TokenRequest,
-    TokenResponse, source_fn,
+    BearerAuthLayer, BearerAuthLayerBuilder, ClientCredentials, ClientCredentialsBuilder, SourceFn,
+    TokenRequest, TokenResponse, source_fn,
     testing::{ManualClock, MockIdp},
 };
 use bytes::Bytes;
@@ -54,7 +54,12 @@ pub(crate) fn credentials(idp: &MockIdp) -> ClientCredentialsBuilder {
 
 /// A layer for the API of `idp`, with tokens from there.
 pub(crate) fn layer_for(idp: &MockIdp) -> BearerAuthLayer {
-    BearerAuthLayer::for_api(idp.api_url(), credentials(idp).build().unwrap()).unwrap()
+    builder_for(idp).build().unwrap()
+}
+
+/// The configuration of [`layer_for`].
+pub(crate) fn builder_for(idp: &MockIdp) -> BearerAuthLayerBuilder {
+    BearerAuthLayer::builder(credentials(idp).build().unwrap()).api(idp.api_url())
 }
 
 /// reqwest's client for this machine alone: whatever proxies the environment names and whether

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use bearer_auth::{
     BoxError,
-    store::{LockedSession as _, Session, TokenStore},
+    store::{LockedSession as _, StoredSession, TokenStore},
 };
 use secrecy::ExposeSecret as _;
 use serde_json::json;
@@ -19,12 +19,12 @@ pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-pub(crate) fn session(refresh_token: &str) -> Session {
+pub(crate) fn session(refresh_token: &str) -> StoredSession {
     let json = json!({ "version": 1, "refresh_token": refresh_token });
-    Session::from_json(&json.to_string()).unwrap()
+    StoredSession::from_json(&json.to_string()).unwrap()
 }
 
-pub(crate) fn refresh_token(session: &Session) -> &str {
+pub(crate) fn refresh_token(session: &StoredSession) -> &str {
     session.refresh_token().unwrap().expose_secret()
 }
 

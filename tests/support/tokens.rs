@@ -185,7 +185,7 @@ impl TokenSource for Idp {
                 }
             }
             Answer::Fail => Err(Error::from_source("the server is down")),
-            Answer::FailForGood => Err(Error::from_source_terminal("the client is unknown")),
+            Answer::FailForGood => Err(Error::from_source_permanent("the client is unknown")),
             Answer::Panic => panic!("scripted: the source panics"),
             Answer::Silence => std::future::pending().await,
         }

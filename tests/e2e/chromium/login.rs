@@ -6,7 +6,7 @@
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, BearerAuthLayer, Error, ErrorKind, OAuthErrorCode,
-    RefreshToken, testing::MockIdp,
+    Session, testing::MockIdp,
 };
 use reqwest::{Client, StatusCode, Url};
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ async fn login(
     chromium: &Chromium,
     auth: AuthorizationCode,
     steps: Value,
-) -> (Result<RefreshToken, Error>, Value, Url) {
+) -> (Result<Session, Error>, Value, Url) {
     let chromium = chromium.clone();
     let (opened, browser) = oneshot::channel::<(Browser, Url)>();
     let login = tokio::spawn(async move {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, StoreOperation, TokenCache,
-    store::{KeyringStore, LockedSession as _, TokenStore as _},
+    AuthorizationCode, TokenCache,
+    store::{KeyringStore, LockedSession as _, StoreOperation, TokenStore as _},
     testing::MockIdp,
 };
 use tempfile::TempDir;
@@ -52,7 +52,7 @@ fn client() -> (AuthorizationCode, Failures) {
         .redirect_uri("https://app.example/callback")
         .store(store())
         .on_store_error(move |error| {
-            let failure = (error.doing, text(error.cause.as_ref()));
+            let failure = (error.operation, text(error.cause.as_ref()));
             heard.lock().unwrap().push(failure);
         });
     (client.build().unwrap(), failures)

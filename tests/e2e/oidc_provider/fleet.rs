@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use bearer_auth::{
-    AuthorizationCode, BearerAuthLayer, TokenCache, fleet::RedisStore, store::SealingKey,
+    AuthorizationCode, BearerAuthLayer, TokenCache, redis::SharedRedis, store::SealingKey,
 };
 use http::Method;
 use serde_json::json;
@@ -37,9 +37,9 @@ fn client(issuer: &str, redis: &str) -> AuthorizationCode {
         .build()
         .unwrap();
     let redis = redis::Client::open(redis).unwrap();
-    let store = RedisStore::sealed(redis, SealingKey::new([7; 32]));
+    let store = SharedRedis::sealed(redis, SealingKey::new([7; 32]));
     let store = store.timeout(Duration::from_secs(10));
-    client.with_store(store.session(client.token_key("me")))
+    client.with_store(store.store(client.token_key("me")))
 }
 
 /// Somebody has signed in, and gets access tokens of so many seconds.

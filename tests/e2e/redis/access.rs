@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bearer_auth::{
     AccessToken, ErrorKind, TokenCache, TokenRequest, TokenSource as _,
-    fleet::{RedisStore, SharedSource, TokenKey},
+    redis::{SharedRedis, SharedSource, TokenKey},
     testing::{Answer, ManualClock, MockIdp},
 };
 use futures_util::future::join_all;
@@ -127,7 +127,7 @@ async fn other_scopes_are_another_token() {
     let one = secret(&process(&idp, store(&redis))).await;
     let source = source(&idp);
     let key = source.token_key().subject("another");
-    let shared = bearer_auth::fleet::SharedSource::new(source, store(&redis), key);
+    let shared = bearer_auth::redis::SharedSource::new(source, store(&redis), key);
     assert_ne!(secret(&TokenCache::new(shared)).await, one);
     assert_eq!(redis.keys().await.len(), 2);
 }
@@ -280,7 +280,7 @@ struct Asking {
 }
 
 impl Asking {
-    fn start(name: &'static str, store: RedisStore) -> Self {
+    fn start(name: &'static str, store: SharedRedis) -> Self {
         let idp = Idp::new(&ManualClock::new());
         idp.prefix(name);
         idp.hold();

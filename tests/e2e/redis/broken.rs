@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bearer_auth::{
-    ClientCredentials,
-    StoreOperation::{Load, Lock, Save},
-    TokenCache,
-    fleet::{RedisStore, SharedSource},
+    ClientCredentials, TokenCache,
+    redis::{SharedRedis, SharedSource},
+    store::StoreOperation::{Load, Lock, Save},
     testing::{ManualClock, MockIdp},
 };
 
@@ -43,7 +42,7 @@ tests! {
 /// A process, how it waits, and what it is told.
 fn tempered(
     idp: &MockIdp,
-    store: &RedisStore,
+    store: &SharedRedis,
 ) -> (
     TokenCache,
     Tempered<Arc<SharedSource<ClientCredentials>>>,
@@ -61,7 +60,7 @@ async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() 
         let proxy = Proxy::start(&redis).await;
         let idp = MockIdp::start().await.unwrap();
         let lease = Duration::from_secs(2);
-        let store = RedisStore::sealed(proxy.client(), key()).lease(lease);
+        let store = SharedRedis::sealed(proxy.client(), key()).lease(lease);
         let (one, tempered, told) = tempered(&idp, &store);
         let token = secret(&one).await;
         outage.begin(&redis, &proxy).await;
@@ -105,7 +104,7 @@ async fn a_connection_that_nobody_answers_is_used_once_and_not_again() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
-    let store = RedisStore::sealed(proxy.client(), key());
+    let store = SharedRedis::sealed(proxy.client(), key());
     let (one, tempered, told) = tempered(&idp, &store);
     secret(&one).await;
     assert_eq!(proxy.connections(), 1);
@@ -216,7 +215,7 @@ async fn down_from_the_beginning() {
     let idp = MockIdp::start().await.unwrap();
     // Nobody listens there.
     let client = redis::Client::open("redis://127.0.0.1:1/").unwrap();
-    let (process, told) = told_process(&idp, RedisStore::sealed(client, key()));
+    let (process, told) = told_process(&idp, SharedRedis::sealed(client, key()));
     secret(&process).await;
     assert_eq!(idp.token_requests(), 1);
     assert_eq!(*told.lock().unwrap(), [Load]);
@@ -256,7 +255,7 @@ async fn up_again_it_is_used_again_without_its_data() {
 async fn silent_it_is_waited_for_half_a_second() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (process, told) = told_process(&idp, RedisStore::sealed(redis.client(), key()));
+    let (process, told) = told_process(&idp, SharedRedis::sealed(redis.client(), key()));
     secret(&process).await;
     redis.stop();
     process.refresh().await.unwrap();
@@ -338,7 +337,7 @@ async fn a_token_that_is_due_serves_while_redis_is_silent() {
         .unwrap();
     let source = source(&idp);
     let key = source.token_key();
-    let store = RedisStore::sealed(redis.client(), super::key());
+    let store = SharedRedis::sealed(redis.client(), super::key());
     let shared = SharedSource::new(source, store, key);
     let cache = TokenCache::builder(shared).clock(clock.clone()).build();
     let token = secret(&cache).await;

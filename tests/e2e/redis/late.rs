@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use bearer_auth::{
-    StoreOperation::{Lock, Save},
     TokenRequest, TokenSource as _,
-    fleet::{RedisStore, SharedSource, TokenKey},
+    redis::{SharedRedis, SharedSource, TokenKey},
+    store::StoreOperation::{Lock, Save},
     store::TokenStore as _,
     testing::{ManualClock, MockIdp},
 };
@@ -77,7 +77,7 @@ async fn so_it_is_when_the_answer_does_not_come_in_time() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
-    let impatient = RedisStore::sealed(proxy.client(), key()).timeout(Duration::from_secs(2));
+    let impatient = SharedRedis::sealed(proxy.client(), key()).timeout(Duration::from_secs(2));
     let (one, told) = told_process(&idp, impatient.lease(LONG));
     secret(&one).await;
     leases_are_free(&redis).await;
@@ -198,7 +198,7 @@ async fn what_came_for_a_refresh_token_is_written_when_redis_is_back() {
         let proxy = Proxy::start(&redis).await;
         let fleet = Fleet::signed_in(&redis).await;
         // What shows by silence alone is tried again after that.
-        let at_proxy = RedisStore::sealed(proxy.client(), key()).timeout(Duration::from_secs(2));
+        let at_proxy = SharedRedis::sealed(proxy.client(), key()).timeout(Duration::from_secs(2));
         let process = fleet.process_at(&at_proxy);
         let old = secret(&process.cache).await;
         let (hold, task) = fleet.renews(&process).await;

@@ -68,9 +68,9 @@ use std::{
 };
 
 use bearer_auth::{
-    ClientCredentials, StoreOperation, TokenCache,
-    fleet::{RedisClient, RedisStore, SharedSource},
-    store::SealingKey,
+    ClientCredentials, TokenCache,
+    redis::{RedisClient, SharedRedis, SharedSource},
+    store::{SealingKey, StoreOperation},
     testing::MockIdp,
 };
 
@@ -106,16 +106,16 @@ fn key() -> SealingKey {
 }
 
 /// Patient, so that a busy machine is no outage.
-fn store(redis: &Redis) -> RedisStore {
+fn store(redis: &Redis) -> SharedRedis {
     patient(redis.client())
 }
 
-fn store_at(url: &str) -> RedisStore {
+fn store_at(url: &str) -> SharedRedis {
     patient(redis::Client::open(url).unwrap())
 }
 
-fn patient(client: impl Into<RedisClient>) -> RedisStore {
-    RedisStore::sealed(client, key()).timeout(Duration::from_secs(10))
+fn patient(client: impl Into<RedisClient>) -> SharedRedis {
+    SharedRedis::sealed(client, key()).timeout(Duration::from_secs(10))
 }
 
 fn source(idp: &MockIdp) -> ClientCredentials {
@@ -126,23 +126,23 @@ fn source(idp: &MockIdp) -> ClientCredentials {
 }
 
 /// A process of the fleet.
-fn process(idp: &MockIdp, store: RedisStore) -> TokenCache {
+fn process(idp: &MockIdp, store: SharedRedis) -> TokenCache {
     told_process(idp, store).0
 }
 
-fn told_process(idp: &MockIdp, store: RedisStore) -> (TokenCache, Told) {
+fn told_process(idp: &MockIdp, store: SharedRedis) -> (TokenCache, Told) {
     let told = Told::default();
     let cache = TokenCache::new(telling(idp, store, &told));
     (cache, told)
 }
 
-fn telling(idp: &MockIdp, store: RedisStore, told: &Told) -> SharedSource<ClientCredentials> {
+fn telling(idp: &MockIdp, store: SharedRedis, told: &Told) -> SharedSource<ClientCredentials> {
     let tells = Arc::clone(told);
     let shared = shared(idp, store);
-    shared.on_store_error(move |error| tells.lock().unwrap().push(error.doing))
+    shared.on_store_error(move |error| tells.lock().unwrap().push(error.operation))
 }
 
-fn shared(idp: &MockIdp, store: RedisStore) -> SharedSource<ClientCredentials> {
+fn shared(idp: &MockIdp, store: SharedRedis) -> SharedSource<ClientCredentials> {
     let source = source(idp);
     let key = source.token_key();
     SharedSource::new(source, store, key)

@@ -9,7 +9,8 @@ use std::{
 };
 
 use bearer_auth::{
-    BoxError, Error, TokenRequest, TokenResponse, TokenSource, fleet::RedisStore, store::TokenStore,
+    BoxError, Error, TokenRequest, TokenResponse, TokenSource, redis::SharedRedis,
+    store::TokenStore,
 };
 
 use super::Redis;
@@ -72,7 +73,7 @@ impl Outage {
 }
 
 /// How long whoever notices an outage waits for Redis: while all is well, long enough for a busy machine
-/// to be no outage; during one, as long as a [`RedisStore`] does by default, where that is how it shows.
+/// to be no outage; during one, as long as a [`SharedRedis`] does by default, where that is how it shows.
 #[derive(Clone)]
 pub(crate) struct Tempered<T> {
     patient: T,
@@ -81,7 +82,7 @@ pub(crate) struct Tempered<T> {
 }
 
 impl<T> Tempered<T> {
-    pub(crate) fn new(store: &RedisStore, of: impl Fn(RedisStore) -> T) -> Self {
+    pub(crate) fn new(store: &SharedRedis, of: impl Fn(SharedRedis) -> T) -> Self {
         Self {
             patient: of(store.clone().timeout(Duration::from_secs(60))),
             hasty: of(store.clone().timeout(Duration::from_millis(500))),

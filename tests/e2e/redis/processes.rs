@@ -5,7 +5,7 @@ use std::{process::Command, time::Duration};
 
 use bearer_auth::{
     AuthorizationCode, ClientCredentials, TokenCache,
-    fleet::{RedisStore, SharedSource},
+    redis::{SharedRedis, SharedSource},
     store::SealingKey,
     testing::{ManualClock, MockIdp, RefreshTokens},
 };
@@ -31,8 +31,8 @@ const LONG: u64 = 20;
 /// For those who wait until it has run out.
 const SHORT: u64 = 2;
 
-fn store(url: &str, lease: u64) -> RedisStore {
-    RedisStore::sealed(redis::Client::open(url).unwrap(), SealingKey::new([7; 32]))
+fn store(url: &str, lease: u64) -> SharedRedis {
+    SharedRedis::sealed(redis::Client::open(url).unwrap(), SealingKey::new([7; 32]))
         .lease(Duration::from_secs(lease))
         .timeout(Duration::from_secs(10))
 }
@@ -44,7 +44,7 @@ fn sign_in(url: &str, lease: u64, idp: &str) -> AuthorizationCode {
         .redirect_uri("https://app.example/callback")
         .build()
         .unwrap();
-    let session = store(url, lease).session(auth.token_key("alice"));
+    let session = store(url, lease).store(auth.token_key("alice"));
     auth.with_store(session)
 }
 

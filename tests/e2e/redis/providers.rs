@@ -11,9 +11,9 @@ use std::{
 };
 
 use bearer_auth::{
-    ClientCredentials, StoreOperation, TokenCache,
-    fleet::{RedisStore, SharedSource, TokenKey},
-    store::SealingKey,
+    ClientCredentials, TokenCache,
+    redis::{SharedRedis, SharedSource, TokenKey},
+    store::{SealingKey, StoreOperation},
     testing::MockIdp,
 };
 use rustls::{ClientConfig, crypto::CryptoProvider};
@@ -46,7 +46,7 @@ async fn redis_behind_tls_is_of_use_although_nobody_has_chosen_a_provider() {
     let told = Arc::<Mutex<Vec<StoreOperation>>>::default();
     let process = || {
         let client = tls.client(port);
-        let store = RedisStore::sealed(client, SealingKey::new([7; 32]));
+        let store = SharedRedis::sealed(client, SealingKey::new([7; 32]));
         let source = ClientCredentials::builder(idp.token_url(), "client-id", "client-secret");
         let source = source.build().unwrap();
         let tells = Arc::clone(&told);
@@ -55,7 +55,9 @@ async fn redis_behind_tls_is_of_use_although_nobody_has_chosen_a_provider() {
             store.timeout(Duration::from_secs(10)),
             TokenKey::named("token"),
         );
-        TokenCache::new(shared.on_store_error(move |error| tells.lock().unwrap().push(error.doing)))
+        TokenCache::new(
+            shared.on_store_error(move |error| tells.lock().unwrap().push(error.operation)),
+        )
     };
     let token = process().token().await.unwrap();
     let other = process().token().await.unwrap();

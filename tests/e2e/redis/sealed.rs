@@ -1,11 +1,10 @@
 //! Who reads Redis reads no token, and who writes there makes none.
 
 use bearer_auth::{
-    ErrorKind,
-    StoreOperation::Load,
-    TokenCache,
-    fleet::RedisStore,
+    ErrorKind, TokenCache,
+    redis::SharedRedis,
     store::SealingKey,
+    store::StoreOperation::Load,
     testing::{Answer, MockIdp},
 };
 
@@ -47,9 +46,9 @@ fn another_key() -> SealingKey {
     SealingKey::new([8; 32])
 }
 
-fn sealed_with(redis: &Redis, key: SealingKey) -> RedisStore {
+fn sealed_with(redis: &Redis, key: SealingKey) -> SharedRedis {
     let patience = std::time::Duration::from_secs(10);
-    RedisStore::sealed(redis.client(), key).timeout(patience)
+    SharedRedis::sealed(redis.client(), key).timeout(patience)
 }
 
 /// What a value says of its key: the eight bytes behind `ba-seal` and the version.
@@ -128,7 +127,7 @@ async fn plain_text_is_what_it_says() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let plain = RedisStore::plain_text(redis.client());
+    let plain = SharedRedis::plain_text(redis.client());
     let token = secret(&process(&idp, plain.clone())).await;
     fleet.sign_in(fleet.place(&plain)).await;
     let dump = dump(&redis).await;
@@ -148,8 +147,8 @@ async fn a_key_is_replaced_while_the_fleet_works() {
     let idp = MockIdp::start().await.unwrap();
     let told = |store| told_process(&idp, store);
     let first = sealed_with(&redis, key());
-    let prepared = sealed_with(&redis, key()).also_opens_with(another_key());
-    let replaced = sealed_with(&redis, another_key()).also_opens_with(key());
+    let prepared = sealed_with(&redis, key()).with_previous_key(another_key());
+    let replaced = sealed_with(&redis, another_key()).with_previous_key(key());
     let last = sealed_with(&redis, another_key());
     let (one, _) = told(first.clone());
     let token = secret(&one).await;
@@ -177,9 +176,9 @@ async fn a_key_is_replaced_while_the_fleet_works() {
 async fn so_it_is_with_sessions() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
-    let place = |store: RedisStore| fleet.place(&store);
+    let place = |store: SharedRedis| fleet.place(&store);
     fleet.sign_in(place(sealed_with(&redis, key()))).await;
-    let both = || sealed_with(&redis, another_key()).also_opens_with(key());
+    let both = || sealed_with(&redis, another_key()).with_previous_key(key());
     let replaced = fleet.process(place(both()));
     secret(&replaced.cache).await;
     // Not yet: nothing has been written anew.
@@ -208,7 +207,7 @@ async fn what_does_not_open_is_as_good_as_absent() {
     assert_eq!(idp.token_requests(), 2);
     // Nor is what is in clear, among those who seal.
     redis.ask::<()>(&["FLUSHALL"]).await;
-    let plain = secret(&process(&idp, RedisStore::plain_text(redis.client()))).await;
+    let plain = secret(&process(&idp, SharedRedis::plain_text(redis.client()))).await;
     let (sealed, told) = told_process(&idp, store(&redis));
     assert_ne!(secret(&sealed).await, plain);
     assert_eq!(*told.lock().unwrap(), [Load]);
@@ -221,7 +220,7 @@ async fn what_is_moved_does_not_open() {
     let of = |who: &str| {
         let source = source(&idp);
         let key = source.token_key().subject(who);
-        let shared = bearer_auth::fleet::SharedSource::new(source, store(&redis), key);
+        let shared = bearer_auth::redis::SharedSource::new(source, store(&redis), key);
         TokenCache::new(shared)
     };
     let admin = secret(&of("admin")).await;

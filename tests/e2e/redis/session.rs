@@ -12,11 +12,11 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, BoxError, Error, ErrorKind, RefreshToken,
-    StoreOperation::{Load, Lock, Save},
-    TokenCache, TokenRequest, TokenSource as _,
-    fleet::{LockedRedis, RedisSession, RedisStore},
-    store::{LockedSession, Session, TokenStore},
+    AuthorizationCode, BoxError, Error, ErrorKind, Session, TokenCache, TokenRequest,
+    TokenSource as _,
+    redis::{RedisStore, SharedRedis},
+    store::StoreOperation::{Load, Lock, Save},
+    store::{Locked, LockedSession, StoredSession, TokenStore},
     testing::{Answer, Hold, ManualClock, MockIdp},
 };
 use futures_util::future::join_all;
@@ -68,7 +68,7 @@ pub(crate) struct Fleet {
 
 pub(crate) struct Process {
     pub(crate) cache: TokenCache,
-    pub(crate) session: RefreshToken,
+    pub(crate) session: Session,
     pub(crate) told: Told,
 }
 
@@ -92,15 +92,15 @@ impl Fleet {
         AuthorizationCode::builder(self.idp.authorization_url(), self.idp.token_url(), "app")
             .redirect_uri("https://app.example/callback")
             .store(store)
-            .on_store_error(move |error| tells.lock().unwrap().push(error.doing))
+            .on_store_error(move |error| tells.lock().unwrap().push(error.operation))
             .build()
             .unwrap()
     }
 
     /// Where the session is.
-    pub(crate) fn place(&self, store: &RedisStore) -> RedisSession {
+    pub(crate) fn place(&self, store: &SharedRedis) -> RedisStore {
         let auth = self.auth(bearer_auth::store::MemoryStore::new(), &Told::default());
-        store.session(auth.token_key("alice"))
+        store.store(auth.token_key("alice"))
     }
 
     /// Somebody signs in, and goes on in the process where they do.
@@ -117,7 +117,7 @@ impl Fleet {
         self.goes_on(self.auth(store, &told).session(), told)
     }
 
-    fn goes_on(&self, session: RefreshToken, told: Told) -> Process {
+    fn goes_on(&self, session: Session, told: Told) -> Process {
         let cache = TokenCache::builder(session.clone()).clock(self.clock.clone());
         Process {
             cache: cache.build(),
@@ -126,7 +126,7 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn process_at(&self, store: &RedisStore) -> Process {
+    pub(crate) fn process_at(&self, store: &SharedRedis) -> Process {
         self.process(self.place(store))
     }
 
@@ -161,7 +161,7 @@ impl Fleet {
 }
 
 impl Process {
-    pub(crate) fn told(&self) -> Vec<bearer_auth::StoreOperation> {
+    pub(crate) fn told(&self) -> Vec<bearer_auth::store::StoreOperation> {
         self.told.lock().unwrap().clone()
     }
 
@@ -220,7 +220,7 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     // Longer than a test waits for its end.
-    let plain = RedisStore::plain_text(redis.client()).lease(MINUTE);
+    let plain = SharedRedis::plain_text(redis.client()).lease(MINUTE);
     let place = || fleet.place(&plain);
     fleet.sign_in(place()).await;
     leases_are_free(&redis).await;
@@ -274,7 +274,7 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
         let fleet = Fleet::signed_in(&redis).await;
         // What was asked in vain may be done afterwards, and then has the lease of nobody.
         let lease = Duration::from_secs(2);
-        let store = RedisStore::sealed(proxy.client(), key()).lease(lease);
+        let store = SharedRedis::sealed(proxy.client(), key()).lease(lease);
         let tempered = Tempered::new(&store, |store| fleet.place(&store));
         let process = fleet.process(tempered.clone());
         let token = secret(&process.cache).await;
@@ -369,13 +369,13 @@ type Meddling = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// A session that something happens to: before it is read, or before it is written.
 #[derive(Clone)]
 struct Meddled {
-    session: RedisSession,
+    session: RedisStore,
     /// How many steps before it does, counted down.
     steps: Arc<AtomicUsize>,
     meddle: Arc<dyn Fn() -> Meddling + Send + Sync>,
 }
 
-struct MeddledLocked(LockedRedis, Meddled);
+struct MeddledLocked(Locked, Meddled);
 
 impl Meddled {
     async fn step(&self) {
@@ -394,12 +394,12 @@ impl TokenStore for Meddled {
 }
 
 impl LockedSession for MeddledLocked {
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         self.1.step().await;
         self.0.load().await
     }
 
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         self.1.step().await;
         self.0.save(session).await
     }
@@ -433,7 +433,7 @@ async fn meddled(meddle: Meddle, step: usize) {
     let proxy = Arc::new(Proxy::start(&redis).await);
     let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;
-    let mut store = RedisStore::sealed(proxy.client(), key());
+    let mut store = SharedRedis::sealed(proxy.client(), key());
     if !matches!(meddle, Meddle::Outage(outage) if outage.is_silence()) {
         store = store.timeout(MINUTE);
     }
@@ -546,7 +546,7 @@ async fn what_came_for_a_refresh_token_is_written_although_the_lease_is_lost() {
 }
 
 /// Somebody writes a newer session than the one that is being exchanged, whose lease is lost.
-async fn write_newer(redis: &Redis, fleet: &Fleet, newer: &Session) {
+async fn write_newer(redis: &Redis, fleet: &Fleet, newer: &StoredSession) {
     end_lease(redis).await;
     let place = fleet.place(&store(redis));
     let mut locked = place.lock().await.unwrap();
@@ -554,13 +554,13 @@ async fn write_newer(redis: &Redis, fleet: &Fleet, newer: &Session) {
 }
 
 /// Of another grant: `refresh-2`.
-pub(crate) async fn another_session(fleet: &Fleet) -> Session {
+pub(crate) async fn another_session(fleet: &Fleet) -> StoredSession {
     let memory = bearer_auth::store::MemoryStore::new();
     fleet.sign_in(memory.clone()).await;
     memory.lock().await.unwrap().load().await.unwrap().unwrap()
 }
 
-pub(crate) async fn load(place: RedisSession) -> Option<String> {
+pub(crate) async fn load(place: RedisStore) -> Option<String> {
     let session = place.lock().await.unwrap().load().await.unwrap();
     session.map(|session| session.refresh_token().unwrap().expose_secret().to_owned())
 }
@@ -806,7 +806,7 @@ async fn people_are_not_confused() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let auth = fleet.auth(bearer_auth::store::MemoryStore::new(), &Told::default());
-    let place = |who| store(&redis).session(auth.token_key(who));
+    let place = |who| store(&redis).store(auth.token_key(who));
     let mut tokens = Vec::new();
     for who in ["alice", "bob"] {
         fleet.sign_in(place(who)).await;

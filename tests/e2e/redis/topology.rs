@@ -3,9 +3,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use bearer_auth::{
-    StoreOperation::{Load, Lock},
     TokenCache,
-    fleet::{RedisClient, RedisStore, SharedSource},
+    redis::{RedisClient, SharedRedis, SharedSource},
+    store::StoreOperation::{Load, Lock},
     testing::MockIdp,
 };
 use futures_util::future::join_all;
@@ -91,7 +91,7 @@ async fn a_cluster() {
     // A node dies, and its slots are nowhere.
     cluster.nodes.remove(0);
     let alone = idp.token_requests();
-    let store = RedisStore::sealed(cluster.client("fleet", "password"), key());
+    let store = SharedRedis::sealed(cluster.client("fleet", "password"), key());
     for tenant in 0..TENANTS {
         let source = source(&idp);
         let key = source.token_key().subject(tenant.to_string());
@@ -199,7 +199,7 @@ async fn master_goes(is_killed: bool) {
 
 /// What the guide says that an account needs.
 fn rights() -> Vec<&'static str> {
-    let guide = include_str!("../../../docs/fleet.md");
+    let guide = include_str!("../../../docs/redis.md");
     let line = guide.lines().find(|line| line.starts_with("ACL SETUSER"));
     line.unwrap().split(' ').collect()
 }

@@ -4,11 +4,10 @@
 use std::time::{Duration, SystemTime};
 
 use bearer_auth::{
-    BoxError, Error, ErrorKind,
-    StoreOperation::{Lock, Save},
-    TokenRequest, TokenSource as _,
-    fleet::{LockedRedis, RedisSession, RedisStore},
-    store::{LockedSession, Session, TokenStore},
+    BoxError, Error, ErrorKind, TokenRequest, TokenSource as _,
+    redis::{RedisStore, SharedRedis},
+    store::StoreOperation::{Lock, Save},
+    store::{Locked, LockedSession, StoredSession, TokenStore},
     testing::Answer,
 };
 use secrecy::ExposeSecret as _;
@@ -58,7 +57,7 @@ impl Two {
     }
 
     /// With a store of the first one's own.
-    async fn with(store_of_one: impl FnOnce(RedisStore) -> RedisStore) -> Self {
+    async fn with(store_of_one: impl FnOnce(SharedRedis) -> SharedRedis) -> Self {
         let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let fleet = Fleet::start().await;
@@ -155,8 +154,8 @@ impl Two {
     }
 }
 
-fn plain(client: redis::Client) -> RedisStore {
-    RedisStore::plain_text(client).timeout(Duration::from_secs(10))
+fn plain(client: redis::Client) -> SharedRedis {
+    SharedRedis::plain_text(client).timeout(Duration::from_secs(10))
 }
 
 async fn what_is_not_written_yet_undoes_no_logout() {
@@ -307,7 +306,7 @@ async fn what_was_sent_in_vain_is_not_sent_by_another_at_once() {
 /// gets it before would send the old one.
 async fn what_redis_did_not_take_gets_there_by_itself() {
     for outage in [Outage::Closed, Outage::Full, Outage::Stopped] {
-        let hasty = |store: RedisStore| store.timeout(Duration::from_secs(2));
+        let hasty = |store: SharedRedis| store.timeout(Duration::from_secs(2));
         let two = Two::with(hasty).await;
         let exchange = two.exchanges_slowly().await;
         let (holder, _) = lease(&two.redis).await.unwrap();
@@ -398,9 +397,9 @@ async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_lat
 
 /// Takes the lease from whoever has just got it to sign in.
 #[derive(Clone)]
-struct Overtaken(RedisSession, Session);
+struct Overtaken(RedisStore, StoredSession);
 
-struct OvertakenLocked(LockedRedis, Overtaken);
+struct OvertakenLocked(Locked, Overtaken);
 
 impl TokenStore for Overtaken {
     type Locked = OvertakenLocked;
@@ -411,13 +410,13 @@ impl TokenStore for Overtaken {
 }
 
 impl LockedSession for OvertakenLocked {
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         self.0.load().await
     }
 
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         let Overtaken(place, newer) = &self.1;
-        place.lock_anew().await?.save(Some(newer)).await?;
+        place.take_over().await?.save(Some(newer)).await?;
         self.0.save(session).await
     }
 }

@@ -73,7 +73,7 @@ async fn an_ageing_token_is_renewed_in_the_background_and_nobody_waits() {
         clock.settle().await;
     }
     assert_eq!(idp.fetches(), 2);
-    assert_eq!(idp.log()[1].reason, FetchReason::Ageing);
+    assert_eq!(idp.log()[1].reason, FetchReason::ExpiresSoon);
     assert_eq!(idp.log()[1].previous.as_deref(), Some("token-1"));
     idp.release();
     clock.settle().await;

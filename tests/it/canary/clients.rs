@@ -8,7 +8,8 @@ use std::{
 };
 
 use bearer_auth::{
-    BearerAuthLayer, BoxError, ServiceError, StaticToken, TokenCache, TokenResponse,
+    BearerAuthLayer, BearerAuthLayerBuilder, BoxError, ServiceError, StaticToken, TokenCache,
+    TokenResponse,
     resend::{Buffered, Off},
     source_fn,
     testing::{Answer, MockIdp},
@@ -68,13 +69,14 @@ fn refusals() -> Vec<Answer> {
     ]
 }
 
-fn layer(idp: &MockIdp, api: &str) -> BearerAuthLayer {
+fn layer(idp: &MockIdp, api: &str) -> BearerAuthLayerBuilder {
     let source = credentials(idp.token_url()).build().unwrap();
     let cache = TokenCache::builder(source)
         .name("orders")
         .on_event(Watch::event);
-    let auth = BearerAuthLayer::for_api(api, cache.build()).unwrap();
-    auth.renew_on(|status, headers| status == 401 && !headers.contains_key("x-never"))
+    BearerAuthLayer::builder(cache.build())
+        .api(api)
+        .renew_on(|status, headers| status == 401 && !headers.contains_key("x-never"))
 }
 
 fn shown<E: Debug + Display + 'static>(watch: &Watch, error: &ServiceError<E>) {
@@ -98,7 +100,7 @@ async fn p55_no_client_logs_a_token() {
         for http2 in [false, true] {
             idp.then(token());
             idp.then(second_token());
-            let auth = layer(&idp, &api);
+            let auth = layer(&idp, &api).build().unwrap();
             let body = || Full::new(Bytes::from(echo()));
             let request = || {
                 let request = Request::post(api.clone() + "orders").header("cookie", "x=1");
@@ -112,13 +114,22 @@ async fn p55_no_client_logs_a_token() {
             }
             for layer in [
                 ServiceBuilder::new()
-                    .layer(auth.clone().resend(Off))
+                    .layer(
+                        BearerAuthLayer::builder(auth.cache().clone())
+                            .api(&api)
+                            .resend(Off)
+                            .build()
+                            .unwrap(),
+                    )
                     .service(hyper_util(http2))
                     .boxed(),
                 ServiceBuilder::new()
                     .layer(
-                        auth.clone()
-                            .resend(Buffered::new(1 << 20, Full::<Bytes>::new)),
+                        BearerAuthLayer::builder(auth.cache().clone())
+                            .api(&api)
+                            .resend(Buffered::new(1 << 20, Full::<Bytes>::new))
+                            .build()
+                            .unwrap(),
                     )
                     .service(hyper_util(http2))
                     .boxed(),
@@ -133,7 +144,7 @@ async fn p55_no_client_logs_a_token() {
         }
         for tls in [None, Some(&tls_h2), Some(&tls_h1)] {
             let api = tls.map_or_else(|| api.clone(), |tls| tls.at(&api));
-            let auth = layer(&idp, &api);
+            let auth = layer(&idp, &api).build().unwrap();
             let client = reqwest(tls);
             let request = || {
                 client
@@ -252,9 +263,12 @@ async fn p55_tonic_does_not_log_a_token() {
     let (nobody, _port) = nobody();
     for url in [url, nobody] {
         let there = Endpoint::from_shared(url.clone()).unwrap().connect_lazy();
-        let auth = layer(&idp, &url).relative_to(&url).unwrap();
-        let auth =
-            auth.renew_on(|_, headers| headers.get("grpc-status").is_some_and(|c| c == "16"));
+        let auth = BearerAuthLayer::builder(credentials(idp.token_url()).build().unwrap())
+            .api(&url)
+            .relative_to(&url)
+            .renew_on(|_, headers| headers.get("grpc-status").is_some_and(|c| c == "16"))
+            .build()
+            .unwrap();
         let mut client = HealthClient::new(auth.layer(there));
         watch.debug(&client);
         let mut refused = tonic::Request::new(HealthCheckRequest::default());
@@ -295,7 +309,7 @@ async fn p55_redirects_are_not_logged() {
         idp.api_answers("/api/round", Answer::redirect(&location));
         for tls in [None, Some(&tls)] {
             let api = tls.map_or_else(|| api.clone(), |tls| tls.at(&api));
-            let auth = layer(&idp, &api);
+            let auth = layer(&idp, &api).build().unwrap();
             let roots = tls.map(|tls| reqwest::Certificate::from_pem(tls.root.as_bytes()).unwrap());
             let client = reqwest::Client::builder().no_proxy().tls_certs_only(roots);
             let client = client.redirect(auth.redirect_policy()).build().unwrap();
@@ -323,7 +337,10 @@ async fn p55_redirects_are_not_logged() {
 async fn p55_a_target_that_is_refused_is_not_shown() {
     alone!();
     let watch = Watch::new().await;
-    let auth = BearerAuthLayer::any_api(StaticToken::new(AccessToken.text()));
+    let auth = BearerAuthLayer::builder(StaticToken::new(AccessToken.text()))
+        .any_api()
+        .build()
+        .unwrap();
     let answering = tower::service_fn(|_: Request<Full<Bytes>>| async {
         Ok::<_, BoxError>(Response::new(Full::<Bytes>::default()))
     });
@@ -399,7 +416,7 @@ async fn p55_an_answer_is_handed_on_unseen() {
     let watch = Watch::new().await;
     let idp = idp().await;
     idp.api_answers("/api/", Answer::bytes(200, "text/plain", echo()));
-    let auth = layer(&idp, &idp.api_url());
+    let auth = layer(&idp, &idp.api_url()).build().unwrap();
     let request = Request::get(idp.api_url()).body(Full::default()).unwrap();
     let response = auth
         .layer(hyper_util(false))

@@ -228,7 +228,7 @@ async fn p55_parameters_in_the_url_are_not_logged() {
     let query = format!("?account={}", Query.text());
     for place in [
         ClientCredentialsBuilder::params_in_query as In,
-        ClientCredentialsBuilder::get,
+        ClientCredentialsBuilder::use_get,
     ] {
         let there = format!("{}{query}", tls.at(&idp.token_url()));
         let [http] = clients(Some(&tls));

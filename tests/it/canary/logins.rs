@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, ClientAuth, Error, ErrorKind, Login, PendingLogin,
-    RefreshToken as Session, SigningKey, TokenRequest, TokenSource as _,
+    Session, SigningKey, TokenRequest, TokenSource as _,
     testing::{Answer, MockIdp},
 };
 use secrecy::ExposeSecret as _;

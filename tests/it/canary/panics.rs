@@ -6,7 +6,7 @@ use bearer_auth::{
     TokenSource,
     endpoint::{HttpClient, HttpFuture, ReqwestClient},
     source_fn,
-    store::{LockedSession, Session, TokenStore},
+    store::{LockedSession, StoredSession, TokenStore},
 };
 use bytes::Bytes;
 use http::Request;
@@ -45,25 +45,25 @@ impl TokenStore for Panics {
 }
 
 impl LockedSession for Panics {
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         match self.0 {
             "load" => panic!("{ON_PURPOSE} {}", echo()),
             _ => Ok(Some(session())),
         }
     }
 
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         panic!(
             "{ON_PURPOSE} {:?} {}",
-            session.map(Session::to_json),
+            session.map(StoredSession::to_json),
             echo()
         );
     }
 }
 
-fn session() -> Session {
-    let json = serde_json::json!({"version": 1, "refresh_token": RefreshToken.text()});
-    Session::from_json(&json.to_string()).unwrap()
+fn session() -> StoredSession {
+    let json = serde_json::json!({"version": 1, "refresh_token": Session.text()});
+    StoredSession::from_json(&json.to_string()).unwrap()
 }
 
 async fn interrupted(watch: &Watch, source: impl TokenSource) {

@@ -5,7 +5,8 @@ use std::{fs, path::Path};
 use bearer_auth::{
     TokenCache, TokenRequest, TokenSource as _,
     store::{
-        BusyStore, DamagedSession, FileStore, LockedSession as _, SealingKey, Session, TokenStore,
+        BusyStore, DamagedSession, FileStore, LockedSession as _, SealingKey, StoredSession,
+        TokenStore,
     },
     testing::Answer,
 };
@@ -24,14 +25,14 @@ fn key() -> SealingKey {
     SealingKey::new(Secret::SealingKey.text().into_bytes().try_into().unwrap())
 }
 
-fn session() -> Session {
+fn session() -> StoredSession {
     let json = json!({
         "version": 1,
-        "refresh_token": RefreshToken.text(),
+        "refresh_token": Session.text(),
         "access_token": AccessToken.text(),
         "scheme": "Bearer",
     });
-    Session::from_json(&json.to_string()).unwrap()
+    StoredSession::from_json(&json.to_string()).unwrap()
 }
 
 /// Content, name and mode of all that is in a directory.
@@ -83,7 +84,7 @@ async fn life(watch: &Watch, store: FileStore, directory: &Path, sealed: bool) {
     idp.then(token());
     let session = login.finish(&callback).await.unwrap();
     // Both, and nothing else: neither the id token nor the code, the client's secret or a cookie.
-    look(&[AccessToken, RefreshToken]);
+    look(&[AccessToken, Session]);
     let cache = TokenCache::new(session.clone());
     cache.token().await.unwrap();
     idp.then(second_token());

@@ -12,16 +12,16 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bearer_auth::{
     AuthorizationCode, BearerAuthLayer, ClientAuth, ClientCredentials, Clock, ConfigError, Error,
-    Issuer, JwtBearer, Login, ServiceError, SigningAlgorithm, SigningKey, StaticToken,
-    StoreOperation, TokenCache, TokenRequest, TokenResponse, TokenSource, WeakTokenCache,
+    Issuer, JwtBearer, Login, ServiceError, SigningAlgorithm, SigningKey, StaticToken, TokenCache,
+    TokenRequest, TokenResponse, TokenSource, WeakTokenCache,
     endpoint::{HttpError, ReqwestClient, TowerClient},
-    fleet::{RedisClient, RedisStore, SharedSource},
     provider,
+    redis::{RedisClient, SharedRedis, SharedSource},
     resend::{Buffered, InMemory, Off},
     source_fn,
     store::{
         BusyStore, DamagedSession, FileStore, KeyringStore, LockedSession as _, MemoryStore,
-        SealingKey, Session, TokenStore,
+        SealingKey, StoreOperation, StoredSession, TokenStore,
     },
     testing::{Answer, Dialect, ManualClock, MockIdp, RefreshTokens},
 };
@@ -44,7 +44,7 @@ use crate::support::{
 /// Public by necessity, and parts of sealed traits: nobody outside of the crate has a value of one.
 const SEALED: [&str; 5] = ["Buffering", "Kept", "OriginHash", "Prepared", "Target"];
 /// Comes from a Redis that is there: `tests/e2e/redis`. Its `Debug` is its name.
-const ELSEWHERE: &str = "LockedRedis";
+const ELSEWHERE: &str = "Locked";
 
 fn sources(directory: &Path, into: &mut Vec<String>) {
     for entry in fs::read_dir(directory).unwrap() {
@@ -266,8 +266,8 @@ fn mistakes(watch: &Watch, key: &Key, identity: &Certified) {
         }
         for provider in [
             provider::smart_completions(&bad, "id", "secret"),
-            provider::smart_api_manager(&bad, "id", "secret", "orders"),
-            provider::usage_engine(&bad, "https://api.example", "id", "secret"),
+            provider::smart_api_manager(&bad, "id", "secret").scope("orders"),
+            provider::usage_engine(&bad, "id", "secret").audience("https://api.example"),
             provider::adoxx(&bad, "id", "secret"),
             ClientCredentials::discover(provider::okta(&bad), "id", "secret"),
             ClientCredentials::discover(provider::okta_server(&bad, &bad), "id", "secret"),
@@ -372,7 +372,7 @@ async fn tokens(watch: &Watch) {
     watch.debug(&StaticToken::new(AccessToken.text()));
     let response = || {
         TokenResponse::builder(AccessToken.text())
-            .refresh_token(RefreshToken.text())
+            .refresh_token(Session.text())
             .scope("orders:read")
             .expires_in(Duration::from_secs(60))
     };
@@ -426,7 +426,7 @@ impl TokenSource for Tells {
         TokenResponse::builder(AccessToken.text()).build()
     }
 
-    fn attached(&self, cache: WeakTokenCache) {
+    fn on_attach(&self, cache: WeakTokenCache) {
         *self.0.lock().unwrap() = Some(cache);
     }
 }
@@ -457,7 +457,7 @@ async fn errors(watch: &Watch) {
         json!({"version": echo()}).to_string(),
         json!({"version": 1, "expires_at": echo()}).to_string(),
     ] {
-        watch.error(&Session::from_json(&saved).unwrap_err());
+        watch.error(&StoredSession::from_json(&saved).unwrap_err());
     }
     watch.debug(&StoreOperation::Save);
     let directory = tempfile::tempdir().unwrap();
@@ -511,9 +511,9 @@ async fn stores(watch: &Watch) {
     let key = SealingKey::new(key);
     watch.debug(&key);
     let json = json!({
-        "version": 1, "refresh_token": RefreshToken.text(), "access_token": AccessToken.text(),
+        "version": 1, "refresh_token": Session.text(), "access_token": AccessToken.text(),
     });
-    let session = Session::from_json(&json.to_string()).unwrap();
+    let session = StoredSession::from_json(&json.to_string()).unwrap();
     watch.debug(&session);
     watch.debug(&session.to_json().unwrap());
     let lock = directory.path().join("lock");
@@ -532,13 +532,13 @@ async fn stores(watch: &Watch) {
     let name = source.token_key();
     watch.both(&name);
     for shared in [
-        RedisStore::plain_text(redis.clone()),
-        RedisStore::sealed(redis, key.clone()),
+        SharedRedis::plain_text(redis.clone()),
+        SharedRedis::sealed(redis, key.clone()),
     ] {
         watch.debug(&shared);
-        watch.debug(&shared.session(name.clone()));
-        let refused = shared.session(name.clone()).lock().await.unwrap_err();
-        watch.text("RedisSession::lock", format!("{refused} {refused:?}"));
+        watch.debug(&shared.store(name.clone()));
+        let refused = shared.store(name.clone()).lock().await.unwrap_err();
+        watch.text("RedisStore::lock", format!("{refused} {refused:?}"));
         let source =
             ClientCredentials::builder("https://idp.example/token", "id", ClientSecret.text());
         watch.debug(&SharedSource::new(
@@ -572,7 +572,12 @@ async fn services(watch: &Watch, idp: &MockIdp) {
     let source = credentials(idp.token_url()).build().unwrap();
     let auth = BearerAuthLayer::for_api(idp.api_url(), source).unwrap();
     watch.debug(&auth);
-    watch.debug(&auth.clone().resend(Off).renew_on(|_, _| false));
+    let builder = BearerAuthLayer::builder(auth.cache().clone())
+        .api(idp.api_url())
+        .resend(Off)
+        .renew_on(|_, _| false);
+    watch.debug(&builder);
+    watch.debug(&builder.build().unwrap());
     auth.cache().token().await.unwrap();
     watch.debug(&auth);
     let client = reqwest::Client::builder()

@@ -140,7 +140,7 @@ async fn s4_5_parameters_in_the_query_and_nothing_secret_among_them() {
 
 #[tokio::test]
 async fn s4_6_get_if_asked_for() {
-    let request = sent_by(|idp| adoxx(idp).get()).await;
+    let request = sent_by(|idp| adoxx(idp).use_get()).await;
     assert_eq!(request.method, "GET");
     assert_eq!(
         request.target,

@@ -242,7 +242,7 @@ async fn p14_p55_an_assertion_is_neither_in_a_url_nor_printed() {
         let source =
             || ClientCredentials::builder(url, "client-id", SECRET).client_auth(auth.clone());
         assert_eq!(refused(source().params_in_query()), "client_auth");
-        assert_eq!(refused(source().get()), "client_auth");
+        assert_eq!(refused(source().use_get()), "client_auth");
         let built = source().build().unwrap();
         let shown = format!("{auth:?} {:?} {built:?} {built:#?}", source());
         assert!(!shown.contains("canary"), "{shown}");

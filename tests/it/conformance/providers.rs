@@ -46,7 +46,9 @@ async fn public(id: &str, path: &str) -> MockIdp {
 
 fn smart_completions(idp: &MockIdp) -> AuthorizationCodeBuilder {
     let (auth_url, token_url) = (idp.authorization_url(), idp.token_url());
-    provider::smart_completions_sign_in(auth_url, token_url, "app", CALLBACK, "openid ingr.api")
+    provider::smart_completions_sign_in(auth_url, token_url, "app")
+        .redirect_uri(CALLBACK)
+        .scope("openid ingr.api")
 }
 
 #[tokio::test]
@@ -65,7 +67,9 @@ async fn s1_3_s1_12_s2_3_smart_completions_takes_what_its_table_requires() {
 async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() {
     let at = |id: &str, callback: &str, scope: &str| {
         let (auth, token) = ("https://sc.example/a", "https://sc.example/t");
-        let auth = provider::smart_completions_sign_in(auth, token, id, callback, scope);
+        let auth = provider::smart_completions_sign_in(auth, token, id)
+            .redirect_uri(callback)
+            .scope(scope);
         auth.build().unwrap_err().field()
     };
     assert_eq!(at("app", "", "openid"), "redirect_uri");
@@ -77,7 +81,9 @@ async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() 
         ("", "https://sc.example/t", "authorization_url"),
         ("https://sc.example/a", "", "token_url"),
     ] {
-        let auth = provider::smart_completions_sign_in(auth, token, "app", CALLBACK, "openid");
+        let auth = provider::smart_completions_sign_in(auth, token, "app")
+            .redirect_uri(CALLBACK)
+            .scope("openid");
         assert_eq!(auth.build().unwrap_err().field(), field);
     }
 }
@@ -85,15 +91,23 @@ async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() 
 #[tokio::test]
 async fn s2_2_smart_api_manager_is_below_its_base() {
     let base = "https://sam.example:8443/sam/";
-    let auth = provider::smart_api_manager_sign_in(base, "app", CALLBACK, "openid api");
+    let auth = provider::smart_api_manager_sign_in(base, "app")
+        .redirect_uri(CALLBACK)
+        .scope("openid api");
     let login = auth.build().unwrap().start().await.unwrap();
     let endpoint = "https://sam.example:8443/sam/oauth/connect/authorize?";
     assert!(login.url().starts_with(endpoint), "{}", login.url());
-    let none = provider::smart_api_manager_sign_in(base, "app", CALLBACK, "");
+    let none = provider::smart_api_manager_sign_in(base, "app")
+        .redirect_uri(CALLBACK)
+        .scope("");
     assert_eq!(none.build().unwrap_err().field(), "scope");
-    let none = provider::smart_api_manager_sign_in(base, "app", "", "api");
+    let none = provider::smart_api_manager_sign_in(base, "app")
+        .redirect_uri("")
+        .scope("api");
     assert_eq!(none.build().unwrap_err().field(), "redirect_uri");
-    let wrong = provider::smart_api_manager_sign_in("sam", "app", CALLBACK, "api");
+    let wrong = provider::smart_api_manager_sign_in("sam", "app")
+        .redirect_uri(CALLBACK)
+        .scope("api");
     assert_eq!(wrong.build().unwrap_err().field(), "base");
     // A service.
     let idp = MockIdp::start().await.unwrap();
@@ -102,8 +116,9 @@ async fn s2_2_smart_api_manager_is_below_its_base() {
         json!({"access_token": "t", "expires_in": 86400, "token_type": "Bearer"}),
     ));
     let base = format!("{}/sam", idp.issuer());
-    let service =
-        |secret: &str, scope: &str| provider::smart_api_manager(&base, "client-id", secret, scope);
+    let service = |secret: &str, scope: &str| {
+        provider::smart_api_manager(&base, "client-id", secret).scope(scope)
+    };
     fetch(service("client-secret", "fedcba98")).await.unwrap();
     assert_eq!(paths(&idp), ["/sam/oauth/connect/token"]);
     assert_eq!(value(&idp.token_log()[0].form(), "scope"), Some("fedcba98"));

@@ -8,8 +8,8 @@ use std::sync::{
 
 use bearer_auth::{
     AccessToken, AuthorizationCode, AuthorizationCodeBuilder, BoxError, Error, ErrorKind,
-    OAuthErrorCode, RefreshToken, StoreOperation, TokenCache, TokenRequest, TokenSource as _,
-    store::{BusyStore, LockedSession, MemoryStore, Session, TokenStore},
+    OAuthErrorCode, Session, TokenCache, TokenRequest, TokenSource as _,
+    store::{BusyStore, LockedSession, MemoryStore, StoreOperation, StoredSession, TokenStore},
     testing::{Answer, ManualClock, MockIdp, RefreshTokens},
 };
 use secrecy::ExposeSecret as _;
@@ -24,7 +24,7 @@ use super::{
 struct Signed {
     rig: Rig,
     auth: AuthorizationCode,
-    session: RefreshToken,
+    session: Session,
 }
 
 async fn signed() -> Signed {
@@ -444,17 +444,17 @@ impl TokenStore for Noting {
 }
 
 impl LockedSession for NotingLocked {
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         let noting = Noting(Arc::clone(&self.noted));
         noting.judge(StoreOperation::Load)?;
         noting.note("load");
         self.locked.load().await
     }
 
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         let noting = Noting(Arc::clone(&self.noted));
         noting.judge(StoreOperation::Save)?;
-        let token = session.and_then(Session::refresh_token);
+        let token = session.and_then(StoredSession::refresh_token);
         let token = token.map_or("none", |token| token.expose_secret());
         let early = match self.noted.waits.load(Ordering::SeqCst) {
             true => "",
@@ -478,7 +478,7 @@ async fn noting() -> (Signed, Noting, Arc<Mutex<Vec<StoreOperation>>>) {
     let signed = signed_with(|auth| {
         auth.store(given).on_store_error(move |error| {
             assert_eq!(error.cause.to_string(), "the disk is on fire");
-            tell.lock().unwrap().push(error.doing);
+            tell.lock().unwrap().push(error.operation);
         })
     })
     .await;
@@ -795,7 +795,7 @@ async fn p55_a_session_shows_no_secret() {
     let mut locked = store.lock().await.unwrap();
     let session = locked.load().await.unwrap().unwrap();
     let json = session.to_json().unwrap();
-    let again = Session::from_json(json.expose_secret()).unwrap();
+    let again = StoredSession::from_json(json.expose_secret()).unwrap();
     let shown = format!(
         "{:?} {session:?} {session:#?} {json:?} {again:?} {:?} {:?} {:?}",
         signed.session, signed.rig.cache, signed.rig.idp, store.0.store,
@@ -806,7 +806,7 @@ async fn p55_a_session_shows_no_secret() {
     assert_eq!(again.refresh_token().unwrap().expose_secret(), "refresh-2");
     let damaged = json.expose_secret().replace("refresh", "canary\u{1}");
     for damaged in [&damaged, "", "{}", "canary", "{\"version\":2}"] {
-        let error = Session::from_json(damaged).unwrap_err();
+        let error = StoredSession::from_json(damaged).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("canary"));
     }
 }

@@ -205,7 +205,12 @@ async fn p231_c25_the_policy_can_be_switched() {
     let challenged = |status: http::StatusCode, headers: &http::HeaderMap| {
         status == 401 && headers.contains_key("www-authenticate")
     };
-    let api = rig.auth.clone().renew_on(challenged).layer(http());
+    let api = BearerAuthLayer::builder(rig.cache.clone())
+        .api(rig.idp.api_url())
+        .renew_on(challenged)
+        .build()
+        .unwrap()
+        .layer(http());
     let get = |path: &str| {
         let request = Request::get(rig.url(path)).body(Full::default()).unwrap();
         api.clone().oneshot(request)
@@ -359,7 +364,11 @@ async fn c18_without_a_token_nothing_is_sent() {
     let rig = rig().await;
     rig.idp.always(Answer::oauth_error("unauthorized_client"));
     assert!(rig.try_get("a").await.unwrap_err().token_error().is_some());
-    let no_cache = BearerAuthLayer::any_api(rig.cache.clone()).layer(http());
+    let no_cache = BearerAuthLayer::builder(rig.cache.clone())
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(http());
     let request = Request::get(rig.url("a")).body(Full::default()).unwrap();
     let mut service = no_cache.clone();
     let error = service.ready().await.unwrap().call(request).await;

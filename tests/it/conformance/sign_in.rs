@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, ClientAuth, ConfigError, Error, ErrorKind, Login,
-    OAuthErrorCode, RefreshToken, TokenRequest, TokenSource as _,
+    OAuthErrorCode, Session, TokenRequest, TokenSource as _,
     testing::{Answer, MockIdp, Recorded},
 };
 use http::HeaderValue;
@@ -39,7 +39,7 @@ pub(crate) fn confidential(idp: &MockIdp) -> AuthorizationCodeBuilder {
 }
 
 /// From the start to the end.
-pub(crate) async fn signed_in(auth: &AuthorizationCode) -> RefreshToken {
+pub(crate) async fn signed_in(auth: &AuthorizationCode) -> Session {
     let login = auth.start().await.unwrap();
     let callback = browse(login.url()).await;
     login.finish(&callback).await.unwrap()
@@ -57,7 +57,7 @@ async fn answered(
     idp: &MockIdp,
     auth: AuthorizationCodeBuilder,
     parameters: &str,
-) -> Result<RefreshToken, Error> {
+) -> Result<Session, Error> {
     let login = auth.build().unwrap().start().await.unwrap();
     browse(login.url()).await;
     let state = login.state().expose_secret();
@@ -531,7 +531,7 @@ async fn p77_the_verifier_goes_with_the_code_and_nowhere_else() {
 }
 
 /// An exchange of the refresh token.
-pub(crate) async fn refresh(session: &RefreshToken) -> Result<(), Error> {
+pub(crate) async fn refresh(session: &Session) -> Result<(), Error> {
     let cache = bearer_auth::TokenCache::new(session.clone());
     cache.token().await?;
     cache.refresh().await.map(drop)

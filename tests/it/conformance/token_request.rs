@@ -54,7 +54,7 @@ async fn p3_token_requests_are_posts() {
     let extension = sent(|source| source.grant_type("urn:x:grant")).await;
     assert_eq!(extension.method, "POST");
     // GET is for those who ask for it.
-    assert_eq!(sent(|source| source.get()).await.method, "GET");
+    assert_eq!(sent(|source| source.use_get()).await.method, "GET");
 }
 
 #[tokio::test]
@@ -121,7 +121,11 @@ async fn p6_p70_plain_http_is_refused_before_anything_is_sent() {
         counted.fetch_add(1, Ordering::Relaxed);
         async { Ok::<_, String>(Response::new(())) }
     });
-    let api = BearerAuthLayer::any_api(StaticToken::new("t")).layer(inner);
+    let api = BearerAuthLayer::builder(StaticToken::new("t"))
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(inner);
     for (url, sent) in [
         ("http://api.example/", false),
         ("http://api.example:443/", false),
@@ -263,15 +267,15 @@ async fn p14_no_configuration_puts_the_secret_into_the_url() {
         |source: ClientCredentialsBuilder| source,
         |source: ClientCredentialsBuilder| source.client_auth(ClientAuth::post()),
         |source: ClientCredentialsBuilder| source.params_in_query(),
-        |source: ClientCredentialsBuilder| source.get(),
-        |source: ClientCredentialsBuilder| source.get().client_auth(ClientAuth::basic_raw()),
+        |source: ClientCredentialsBuilder| source.use_get(),
+        |source: ClientCredentialsBuilder| source.use_get().client_auth(ClientAuth::basic_raw()),
     ] {
         let request = sent(configure).await;
         assert!(!request.target.contains("secret"), "{}", request.target);
     }
     let post = || at("https://as.example/token").client_auth(ClientAuth::post());
     assert_eq!(refused(post().params_in_query()), "client_auth");
-    assert_eq!(refused(post().get()), "client_auth");
+    assert_eq!(refused(post().use_get()), "client_auth");
     let in_url = at("https://as.example/token?client_secret=client-secret");
     assert_eq!(refused(in_url), "token_url");
     let in_userinfo = at("https://client-id:client-secret@as.example/token");

@@ -10,7 +10,7 @@ use tower::Layer as _;
 use super::rig::*;
 
 fn usage_engine(idp: &MockIdp) -> ClientCredentialsBuilder {
-    provider::usage_engine(idp.token_url(), idp.api_url(), "client-id", "client-secret")
+    provider::usage_engine(idp.token_url(), "client-id", "client-secret").audience(idp.api_url())
 }
 
 async fn usage_rig() -> Rig {
@@ -89,7 +89,9 @@ async fn s3_4_basic_or_post() {
 async fn s3_5_audience_and_grant_type() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.token_url();
-    let at = |audience: &str| provider::usage_engine(&url, audience, "client-id", "client-secret");
+    let at = |audience: &str| {
+        provider::usage_engine(&url, "client-id", "client-secret").audience(audience)
+    };
     fetch(at("https://usage.example/api/")).await.unwrap();
     assert_eq!(
         body(&only(idp.token_log())),
@@ -107,8 +109,8 @@ async fn s3_6_the_audience_is_the_api_s_address_to_the_letter() {
         "https://a.example/api/",
         "https://B.example",
     ] {
-        let source =
-            provider::usage_engine(idp.token_url(), audience, "client-id", "client-secret");
+        let source = provider::usage_engine(idp.token_url(), "client-id", "client-secret")
+            .audience(audience);
         let cache = TokenCache::new(source.build().unwrap());
         tokens.push(cache.token().await.unwrap().expose_secret().to_owned());
         let sent = idp.token_log().pop().unwrap().form();
@@ -157,7 +159,8 @@ async fn s3_9_p55_c21_secrets_are_neither_printed_nor_in_a_url() {
     idp.always(token("t0k3n-canary"));
     // As it comes from the environment or a file.
     let secret: String = SECRET.to_owned();
-    let source = provider::usage_engine(idp.token_url(), idp.api_url(), "client-id", secret)
+    let source = provider::usage_engine(idp.token_url(), "client-id", secret)
+        .audience(idp.api_url())
         .param("pin", "p1n-canary")
         .header("x-key", "k3y-canary");
     let mut shown = format!("{source:?}");

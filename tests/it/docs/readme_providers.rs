@@ -28,15 +28,14 @@ fn all(pem: &str) -> Result<(), ConfigError> {
         let source = provider::smart_completions(base, id, secret)
             .build()?;
         drop(source);
-        let auth = provider::smart_completions_sign_in(
-            auth_url, access_token_url, id, callback, "openid ingr.api")
+        let auth = provider::smart_completions_sign_in(auth_url, access_token_url, id).redirect_uri(callback).scope("openid ingr.api")
             .build()?;
         drop(auth);
         let (api_id, scope) = ("api", "openid api");
-        let source = provider::smart_api_manager("https://sam.example/sam", id, secret, api_id)
+        let source = provider::smart_api_manager("https://sam.example/sam", id, secret).scope(api_id)
             .build()?;
         drop(source);
-        let auth = provider::smart_api_manager_sign_in("https://sam.example/sam", id, callback, scope)
+        let auth = provider::smart_api_manager_sign_in("https://sam.example/sam", id).redirect_uri(callback).scope(scope)
             .build()?;
         drop(auth);
     }
@@ -62,7 +61,7 @@ fn all(pem: &str) -> Result<(), ConfigError> {
             .build()?;
         drop(source);
     }
-    let source = provider::usage_engine(token_url, "https://usage.example/api/", id, secret)
+    let source = provider::usage_engine(token_url, id, secret).audience("https://usage.example/api/")
         .build()?;
     drop(source);
     let source = provider::adoxx("https://host:8000/ADOXX", id, secret)

@@ -29,7 +29,7 @@ impl Told {
 
     fn note(&self, event: &Event<'_>) {
         let word = match event {
-            Event::Asked {
+            Event::Requested {
                 reason, attempt, ..
             } => format!("asked {reason:?} {attempt}"),
             Event::Obtained {
@@ -53,7 +53,7 @@ impl Told {
             }
             Event::Waited { .. } => "waited".to_owned(),
             Event::Rejected { .. } => "rejected".to_owned(),
-            Event::Healed { .. } => "healed".to_owned(),
+            Event::Recovered { .. } => "healed".to_owned(),
             event => panic!("{event:?}"),
         };
         self.0.lock().unwrap().push(word);
@@ -240,7 +240,7 @@ async fn metrics_count_it() {
         .collect();
     seen.sort();
     let expected = [
-        "bearer_auth_requests_healed_total cache=orders: 1",
+        "bearer_auth_requests_recovered_total cache=orders: 1",
         "bearer_auth_token_expires_at_seconds cache=orders: gauge",
         "bearer_auth_token_request_duration_seconds cache=orders outcome=ok: 2 values",
         "bearer_auth_token_request_duration_seconds cache=orders outcome=status: 1 values",

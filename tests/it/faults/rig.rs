@@ -12,7 +12,7 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, BearerAuthLayer, ClientCredentials, RefreshToken, ServiceError, TokenCache,
+    AuthorizationCode, BearerAuthLayer, ClientCredentials, ServiceError, Session, TokenCache,
     resend::Off,
     testing::{Answer as Script, ManualClock, MockIdp},
 };
@@ -182,7 +182,10 @@ impl Rig {
 
     /// A request to the API, which can be sent again only in one of the phases.
     pub(crate) fn request(&self) -> Caller {
-        let layer = BearerAuthLayer::any_api(self.cache.clone());
+        let layer = BearerAuthLayer::builder(self.cache.clone())
+            .any_api()
+            .build()
+            .unwrap();
         let request = Request::get("https://api.example/orders").body(()).unwrap();
         let (api, phase) = (self.api.clone(), self.phase);
         let sees =
@@ -197,7 +200,12 @@ impl Rig {
             };
         match self.phase {
             Phase::After401 => {
-                let sent = layer.resend(Off).layer(api).oneshot(request);
+                let layer = BearerAuthLayer::builder(self.cache.clone())
+                    .any_api()
+                    .resend(Off)
+                    .build()
+                    .unwrap();
+                let sent = layer.layer(api).oneshot(request);
                 Box::pin(async move { sees(sent.await) })
             }
             _ => {
@@ -285,7 +293,7 @@ impl Rig {
     }
 }
 
-fn session(idp: &MockIdp, line: &Arc<Line>, disk: &Disk) -> RefreshToken {
+fn session(idp: &MockIdp, line: &Arc<Line>, disk: &Disk) -> Session {
     let client = AuthorizationCode::builder("https://idp.example/a", idp.token_url(), "app")
         .redirect_uri("https://app.example/callback")
         .http_client(Arc::clone(line))

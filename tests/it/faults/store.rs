@@ -8,7 +8,7 @@ use std::{
 
 use bearer_auth::{
     BoxError,
-    store::{BusyStore, FileStore, LockedFile, LockedSession, Session, TokenStore},
+    store::{BusyStore, FileStore, Locked, LockedSession, StoredSession, TokenStore},
 };
 
 use crate::faults::fault::Store;
@@ -77,19 +77,19 @@ impl TokenStore for Disk {
 }
 
 pub(crate) struct LockedDisk {
-    file: LockedFile,
+    file: Locked,
     disk: Disk,
 }
 
 impl LockedSession for LockedDisk {
-    async fn load(&mut self) -> Result<Option<Session>, BoxError> {
+    async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         match self.disk.fault() {
             Store::Unreadable => Err(io::Error::other("an I/O error").into()),
             _ => self.file.load().await,
         }
     }
 
-    async fn save(&mut self, session: Option<&Session>) -> Result<(), BoxError> {
+    async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         match self.disk.fault() {
             Store::Full => Err(io::Error::from(io::ErrorKind::StorageFull).into()),
             _ => self.file.save(session).await,

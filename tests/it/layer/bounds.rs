@@ -11,8 +11,8 @@ use std::{
 };
 
 use bearer_auth::{
-    BearerAuth, BearerAuthLayer, BoxError, KeepFresh, ResponseFuture, ServiceError, StaticToken,
-    TokenCache,
+    BearerAuth, BearerAuthLayer, BearerAuthLayerBuilder, BoxError, KeepFresh, ResponseFuture,
+    ServiceError, StaticToken, TokenCache,
     resend::{Buffered, InMemory, Off},
 };
 use bytes::Bytes;
@@ -29,7 +29,11 @@ use crate::support::http::{Api, get, numbered, post};
 const URI: &str = "https://api.example/x";
 
 fn auth() -> BearerAuthLayer {
-    BearerAuthLayer::any_api(StaticToken::new("t"))
+    builder().build().unwrap()
+}
+
+fn builder() -> BearerAuthLayerBuilder {
+    BearerAuthLayer::builder(StaticToken::new("t")).any_api()
 }
 
 fn is_send<T: Send>(_: &T) {}
@@ -72,7 +76,11 @@ fn a_service_of_one_thread() {
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
         let service = OneThread::default();
-        let client = BearerAuthLayer::any_api(numbered()).layer(service.clone());
+        let client = BearerAuthLayer::builder(numbered())
+            .any_api()
+            .build()
+            .unwrap()
+            .layer(service.clone());
         let call = client.clone().oneshot(post(URI, ()));
         let response = tokio::task::spawn_local(call).await.unwrap().unwrap();
         assert_eq!(response.status(), 200);
@@ -112,7 +120,8 @@ async fn any_body() {
     assert_eq!(NoClone(Cell::new(1)).0.get(), 1);
     // With the policy Off not even that: a body that borrows.
     let text = String::from("borrowed");
-    let client = auth().resend(Off).layer(Api::that_accepts(&["t"]));
+    let off = builder().resend(Off).build().unwrap();
+    let client = off.layer(Api::that_accepts(&["t"]));
     let response = client.oneshot(post(URI, text.as_str())).await.unwrap();
     assert_eq!(response.status(), 200);
 }
@@ -133,8 +142,10 @@ fn what_crosses_threads() {
     let mut service = service;
     is_send(&service.call_unready(get::<()>(URI)));
     let rebuild: fn(Bytes) -> Boxed = |_| unreachable!();
-    let mut service = auth()
+    let mut service = builder()
         .resend(Buffered::new(1, rebuild))
+        .build()
+        .unwrap()
         .layer(Api::that_accepts(&[]));
     let body = BoxBody::new(http_body_util::BodyExt::map_err(
         Empty::new(),

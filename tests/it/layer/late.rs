@@ -98,7 +98,11 @@ fn world() -> World {
 impl World {
     /// A request that waits for its token, and then for the gate.
     async fn at_the_gate(&self) -> tokio::task::JoinHandle<StatusCode> {
-        let mut client = BearerAuthLayer::any_api(self.cache.clone()).layer(self.api.clone());
+        let mut client = BearerAuthLayer::builder(self.cache.clone())
+            .any_api()
+            .build()
+            .unwrap()
+            .layer(self.api.clone());
         let answer = client.call(Request::get("https://h/").body(()).unwrap());
         let answer = tokio::spawn(async move { answer.await.unwrap().status() });
         self.clock.settle().await;

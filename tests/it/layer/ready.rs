@@ -29,10 +29,14 @@ const URI: &str = "https://api.example/x";
 #[tokio::test]
 async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
     let api = Api::that_accepts(&["t-1"]);
-    let auth = BearerAuthLayer::any_api(numbered());
+    let auth = BearerAuthLayer::builder(numbered())
+        .any_api()
+        .resend(Off)
+        .build()
+        .unwrap();
     auth.cache().token().await.unwrap();
 
-    let mut client = auth.clone().resend(Off).layer(api.clone());
+    let mut client = auth.layer(api.clone());
     let polled_instance = client.get_ref().clone().clones(); // Any clone knows the count.
     for _ in 0..3 {
         let client = ServiceExt::<Request<()>>::ready(&mut client).await.unwrap();
@@ -55,7 +59,10 @@ async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
 #[tokio::test]
 async fn the_resend_polls_its_own_clone() {
     let api = Api::that_accepts(&["t-2"]);
-    let auth = BearerAuthLayer::any_api(numbered());
+    let auth = BearerAuthLayer::builder(numbered())
+        .any_api()
+        .build()
+        .unwrap();
     let mut client = auth.layer(api.clone());
     for _ in 0..2 {
         // Without a token, and with one.
@@ -113,7 +120,11 @@ async fn the_401_is_gone_before_the_second_try_asks_for_readiness() {
 
     let gone = Arc::new(AtomicBool::new(true));
     let service = OneAtATime { gone: gone.clone() };
-    let client = BearerAuthLayer::any_api(numbered()).layer(service);
+    let client = BearerAuthLayer::builder(numbered())
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(service);
     let response = client.oneshot(get::<()>(URI)).await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(!gone.load(Ordering::SeqCst));
@@ -169,8 +180,12 @@ async fn the_token_may_come_through_the_same_stack_with_one_permit() {
         request.map(|full: Full<Bytes>| UnsyncBoxBody::new(full))
     });
     let source = credentials(&idp).http_client(TowerClient::new(into_body));
-    let auth = BearerAuthLayer::for_api(idp.api_url(), source.build().unwrap()).unwrap();
-    let mut client = auth.resend(Buffered::new(16, boxed)).layer(one);
+    let auth = BearerAuthLayer::builder(source.build().unwrap())
+        .api(idp.api_url())
+        .resend(Buffered::new(16, boxed))
+        .build()
+        .unwrap();
+    let mut client = auth.layer(one);
     for _ in 0..2 {
         idp.revoke_all();
         let ready = client.ready().await.unwrap();
@@ -265,7 +280,11 @@ async fn a_token_failure_never_kills_a_buffer() {
 #[tokio::test]
 async fn readiness_is_the_services_and_needs_no_token() {
     let never = || source_fn(|_| std::future::pending());
-    let mut client = BearerAuthLayer::any_api(never()).layer(Api::that_accepts(&[]));
+    let mut client = BearerAuthLayer::builder(never())
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(Api::that_accepts(&[]));
     soon(ServiceExt::<Request<()>>::ready(&mut client))
         .await
         .unwrap();
@@ -309,7 +328,11 @@ async fn an_inner_service_that_fails_to_be_ready_is_an_inner_error() {
     }
 
     let cache = TokenCache::new(numbered());
-    let client = BearerAuthLayer::any_api(cache).layer(Broken);
+    let client = BearerAuthLayer::builder(cache)
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(Broken);
     let error = client.oneshot(get::<()>(URI)).await.unwrap_err();
     assert_eq!(error.into_inner(), Some("broken"));
 }

@@ -73,7 +73,11 @@ async fn c13_two_401s_and_the_second_is_the_answer() {
 async fn without_resending_the_401_comes_whole() {
     let idp = MockIdp::start().await.unwrap();
     let url = refusing(&idp);
-    let client = layer_for(&idp).resend(Off).layer(http1::<NoBody>());
+    let client = builder_for(&idp)
+        .resend(Off)
+        .build()
+        .unwrap()
+        .layer(http1::<NoBody>());
     let response = client.oneshot(get(url)).await.unwrap();
     assert_refused(&response);
     assert_eq!(text(response).await.len(), 100_000);
@@ -163,7 +167,11 @@ async fn p232_a_streaming_body_is_sent_once_and_the_next_request_has_a_new_token
 type Rebuild = fn(Bytes) -> Body;
 
 fn buffered(idp: &MockIdp, limit: usize) -> BearerAuthLayer<Buffered<Rebuild>> {
-    layer_for(idp).resend(Buffered::new(limit, whole))
+    let rebuild: Rebuild = whole;
+    builder_for(idp)
+        .resend(Buffered::new(limit, rebuild))
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -249,7 +257,10 @@ async fn a_buffered_request_can_be_spawned_and_queued() {
 async fn renew_on_another_status() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/api/expired", Answer::status(419));
-    let auth = layer_for(&idp).renew_on(|status, _| status == 419);
+    let auth = builder_for(&idp)
+        .renew_on(|status, _| status == 419)
+        .build()
+        .unwrap();
     let client = auth.layer(http1::<NoBody>());
     let response = client
         .clone()
@@ -271,7 +282,11 @@ async fn the_second_request_is_the_first_but_for_its_token() {
     struct Mark(u32);
 
     let api = Api::that_accepts(&["t-2"]);
-    let client = BearerAuthLayer::any_api(numbered()).layer(api.clone());
+    let client = BearerAuthLayer::builder(numbered())
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(api.clone());
     let request = Request::patch("https://api.example/a?b=c")
         .version(Version::HTTP_2)
         .header("x-twice", "1")
@@ -365,7 +380,11 @@ async fn the_source_is_told_which_token_was_refused() {
         .clock(ManualClock::new())
         .build();
     let api = Api::that_accepts(&["t-2"]);
-    let client = BearerAuthLayer::any_api(cache).layer(api.clone());
+    let client = BearerAuthLayer::builder(cache)
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(api.clone());
     let response = client.oneshot(get::<()>("https://h/")).await.unwrap();
     assert_eq!(response.status(), 200);
 }

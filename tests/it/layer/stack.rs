@@ -94,7 +94,10 @@ async fn over_a_bare_function_and_any_body() {
         std::future::ready(Ok(response.body(()).unwrap()))
     }
 
-    let auth = BearerAuthLayer::any_api(StaticToken::new("t"));
+    let auth = BearerAuthLayer::builder(StaticToken::new("t"))
+        .any_api()
+        .build()
+        .unwrap();
     let seen = |response: Response<()>| response.headers()["x-seen"].clone();
     let uri = "https://h/x";
     let unit = auth.layer(service_fn(echo)).oneshot(post(uri, ())).await;
@@ -255,11 +258,11 @@ async fn load_shed_inside_is_an_inner_error() {
 #[tokio::test]
 async fn the_cause_of_a_boxed_error_is_reached() {
     let idp = MockIdp::start().await.unwrap();
-    let auth = layer_for(&idp);
-    auth.cache().token().await.unwrap();
     let (nobody, _held) = nobody();
+    let auth = builder_for(&idp).api(&nobody).build().unwrap();
+    auth.cache().token().await.unwrap();
     let client = ServiceBuilder::new()
-        .layer(auth.allow_api(&nobody).unwrap())
+        .layer(auth)
         .map_err(BoxError::from)
         .service(http1::<NoBody>());
     let error = client.oneshot(get(&nobody)).await.unwrap_err();

@@ -36,7 +36,11 @@ const AMZ: HeaderName = HeaderName::from_static("x-amz-access-token");
 async fn a_token_in_another_header() {
     let source = || fetching(|| TokenResponse::builder("Atza|1").header_name(AMZ).scheme(""));
     let api = Api::that_accepts(&[]);
-    let client = BearerAuthLayer::any_api(source()).layer(api.clone());
+    let client = BearerAuthLayer::builder(source())
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(api.clone());
     let call = |request| client.clone().oneshot(request);
     call(get::<()>("https://h/")).await.unwrap();
     // It had a 401 and no other token to try with.
@@ -68,7 +72,11 @@ async fn a_token_in_another_header() {
 async fn another_scheme() {
     let source = fetching(|| TokenResponse::builder("secret").scheme("GenieKey"));
     let api = Api::that_accepts(&[]);
-    let client = BearerAuthLayer::any_api(source).layer(api.clone());
+    let client = BearerAuthLayer::builder(source)
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(api.clone());
     client.oneshot(get::<()>("https://h/")).await.unwrap();
     assert_eq!(api.authorizations(), ["GenieKey secret"]);
 }
@@ -116,9 +124,10 @@ async fn another_origin_is_untouched_whatever_the_state_of_the_token() {
 async fn a_further_api_gets_the_same_token() {
     let api = Api::that_accepts(&["t-1"]);
     let source = numbered();
-    let auth = BearerAuthLayer::for_api("https://a.example/v1", source.clone())
-        .unwrap()
-        .allow_api("https://b.example")
+    let auth = BearerAuthLayer::builder(source.clone())
+        .api("https://a.example/v1")
+        .api("https://b.example")
+        .build()
         .unwrap();
     let client = auth.layer(api.clone());
     for uri in [
@@ -167,7 +176,10 @@ async fn a_uri_without_a_host_needs_to_be_told_what_it_is_relative_to() {
     assert!(error.to_string().contains("relative_to"), "{error}");
     assert_eq!((idp.token_requests(), idp.api_requests()), (0, 0));
 
-    let auth = auth.relative_to(format!("http://{authority}")).unwrap();
+    let auth = builder_for(&idp)
+        .relative_to(format!("http://{authority}"))
+        .build()
+        .unwrap();
     let response = auth.layer(send).oneshot(request()).await.unwrap();
     assert_eq!(response.status(), 200);
     idp.revoke_all();
@@ -176,7 +188,10 @@ async fn a_uri_without_a_host_needs_to_be_told_what_it_is_relative_to() {
 #[tokio::test]
 async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
     let api = Api::that_accepts(&["t"]);
-    let auth = BearerAuthLayer::any_api(StaticToken::new("t"));
+    let auth = BearerAuthLayer::builder(StaticToken::new("t"))
+        .any_api()
+        .build()
+        .unwrap();
     for uri in [
         "http://api.example/",
         "http://192.0.2.1/",
@@ -192,7 +207,11 @@ async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
         );
     }
     assert!(api.seen().is_empty());
-    let client = auth.clone().insecure_allow_http().layer(api.clone());
+    let insecure = BearerAuthLayer::builder(auth.cache().clone())
+        .insecure_any_api()
+        .build()
+        .unwrap();
+    let client = insecure.layer(api.clone());
     client
         .oneshot(get::<()>("http://api.example/"))
         .await
@@ -213,7 +232,11 @@ async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
 async fn c18_without_a_token_nothing_is_sent() {
     let api = Api::that_accepts(&[]);
     let source = source_fn(|_| async { Err(Error::from_source("none today")) });
-    let client = BearerAuthLayer::any_api(source).layer(api.clone());
+    let client = BearerAuthLayer::builder(source)
+        .any_api()
+        .build()
+        .unwrap()
+        .layer(api.clone());
     let error = client.oneshot(get::<()>("https://h/")).await.unwrap_err();
     assert_eq!(
         error.to_string(),

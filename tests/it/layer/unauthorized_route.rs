@@ -130,9 +130,11 @@ async fn a_route_that_always_answers_401_costs_little_and_a_healthy_one_never_wa
 async fn requests_that_cannot_be_sent_again_wait_for_the_first_renewal_only() {
     let world = World::new();
     world.first_token().await;
-    let layer = BearerAuthLayer::for_api("https://api.example/", world.cache.clone())
-        .unwrap()
-        .resend(resend::Off);
+    let layer = BearerAuthLayer::builder(world.cache.clone())
+        .api("https://api.example/")
+        .resend(resend::Off)
+        .build()
+        .unwrap();
     let waited = minute(&world, layer.layer(service_fn(api))).await;
     let ticks = LATENCY.as_millis() / TICK.as_millis();
     assert_eq!(

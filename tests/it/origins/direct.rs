@@ -184,7 +184,10 @@ async fn addresses_are_compared_as_they_are_spelled() {
 #[tokio::test]
 async fn p70_under_any_api_loopback_is_what_is_spelled_so() {
     let world = World::new().await;
-    let auth = BearerAuthLayer::any_api(world.tokens());
+    let auth = BearerAuthLayer::builder(world.tokens())
+        .any_api()
+        .build()
+        .unwrap();
     let port = world.ports().other;
     let hyper = Rig::of(auth.layer(world.hyper()));
     for host in [

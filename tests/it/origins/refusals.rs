@@ -30,7 +30,10 @@ async fn p237_a_401_of_another_host_is_not_about_the_token() {
         let mut layers = vec![world.layer()];
         if stack != Stack::FollowOutside {
             // Where the other host could have got the token as well.
-            let any = BearerAuthLayer::any_api(layers[0].cache().clone());
+            let any = BearerAuthLayer::builder(layers[0].cache().clone())
+                .any_api()
+                .build()
+                .unwrap();
             layers.extend([any, world.layer_for_both(layers[0].cache())]);
         }
         for (at, layer) in layers.iter().enumerate() {
@@ -132,7 +135,8 @@ async fn what_renews_by_the_callers_own_rule_is_the_api_s_word_alone() {
         let world = refused_elsewhere().await;
         world.answers(Site::Other, "/away", status(419));
         world.answers(Site::Api, "/v1/over", status(419));
-        let auth = world.layer().renew_on(|status, _| status == 419);
+        let auth = world.builder().renew_on(|status, _| status == 419);
+        let auth = auth.build().unwrap();
         let rig = Rig::new(stack, &world, &auth);
         let _ = rig.get(START).await;
         assert_eq!(world.issued(), 1, "{stack:?}");
@@ -151,7 +155,8 @@ async fn a_redirect_that_is_not_followed_can_mean_that_the_token_is_over() {
             "/v1/start",
             redirect(302, "https://login.example/"),
         );
-        let auth = world.layer().renew_on(|status, _| status == 302);
+        let auth = world.builder().renew_on(|status, _| status == 302);
+        let auth = auth.build().unwrap();
         assert_eq!(Rig::new(stack, &world, &auth).get(START).await, Ok(302));
         assert_eq!(way_of_all(&world), "api* api*");
         assert_eq!(world.issued(), 2);
@@ -164,7 +169,10 @@ async fn a_redirect_that_is_not_followed_can_mean_that_the_token_is_over() {
 async fn p70_any_api_and_redirects() {
     for &stack in Stack::ALL {
         let world = World::new().await;
-        let auth = BearerAuthLayer::any_api(world.tokens());
+        let auth = BearerAuthLayer::builder(world.tokens())
+            .any_api()
+            .build()
+            .unwrap();
         let rig = Rig::new(stack, &world, &auth);
         let port = world.ports().api;
         world.answers(Site::Api, "/", status(204));

@@ -15,7 +15,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use bearer_auth::{BearerAuthLayer, TokenCache, TokenResponse, TokenSource, source_fn};
+use bearer_auth::{
+    BearerAuthLayer, BearerAuthLayerBuilder, TokenCache, TokenResponse, TokenSource, source_fn,
+};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header::LOCATION};
 use http_body_util::{BodyExt as _, Full};
@@ -249,13 +251,21 @@ impl World {
 
     /// For the API.
     pub(crate) fn layer(&self) -> BearerAuthLayer {
-        BearerAuthLayer::for_api(format!("https://api.example{BASE}/"), self.tokens()).unwrap()
+        self.builder().build().unwrap()
+    }
+
+    /// The configuration of [`layer`](Self::layer).
+    pub(crate) fn builder(&self) -> BearerAuthLayerBuilder {
+        BearerAuthLayer::builder(self.tokens()).api(format!("https://api.example{BASE}/"))
     }
 
     /// For the API and the other host.
     pub(crate) fn layer_for_both(&self, cache: &TokenCache) -> BearerAuthLayer {
-        let auth = BearerAuthLayer::for_api(format!("https://api.example{BASE}"), cache.clone());
-        auth.unwrap().allow_api("https://evil.example").unwrap()
+        BearerAuthLayer::builder(cache.clone())
+            .api(format!("https://api.example{BASE}"))
+            .api("https://evil.example")
+            .build()
+            .unwrap()
     }
 
     pub(crate) fn issued(&self) -> usize {

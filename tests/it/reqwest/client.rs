@@ -12,7 +12,7 @@ use tower_layer::Layer as _;
 
 use crate::support::{
     self,
-    http::{credentials, layer_for, soon},
+    http::{builder_for, credentials, layer_for, soon},
 };
 
 fn request(method: Method, url: impl AsRef<str>) -> Request {
@@ -82,10 +82,10 @@ async fn a_streaming_body_is_sent_once() {
 async fn the_policies() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.api_url() + "orders";
-    let auth = layer_for(&idp);
+    let auth = builder_for(&idp).resend(Off).build().unwrap();
     auth.cache().token().await.unwrap();
 
-    let off = auth.clone().resend(Off).layer(support::http::reqwest());
+    let off = auth.layer(support::http::reqwest());
     idp.revoke_all();
     assert_eq!(off.oneshot(get(&url)).await.unwrap().status(), 401);
     soon(idp.token_requests_reach(2)).await;
@@ -96,7 +96,10 @@ async fn the_policies() {
 
     let idp = MockIdp::start().await.unwrap();
     let url = idp.api_url() + "orders";
-    let auth = layer_for(&idp).resend(Buffered::new(4, Body::from));
+    let auth = builder_for(&idp)
+        .resend(Buffered::new(4, Body::from))
+        .build()
+        .unwrap();
     auth.cache().token().await.unwrap();
     idp.revoke_all();
     let client = auth.layer(support::http::reqwest());
@@ -126,7 +129,12 @@ async fn in_a_stack_and_spawned() {
     let idp = MockIdp::start().await.unwrap();
     let client = ServiceBuilder::new()
         .buffer(4)
-        .layer(layer_for(&idp).resend(Buffered::new(100, Body::from)))
+        .layer(
+            builder_for(&idp)
+                .resend(Buffered::new(100, Body::from))
+                .build()
+                .unwrap(),
+        )
         .concurrency_limit(1)
         .service(support::http::reqwest());
     let calls: Vec<_> = (0..8)
@@ -155,11 +163,15 @@ async fn a_redirect_that_reqwest_follows_to_another_host_leaks_and_costs_nothing
     let other = MockIdp::start().await.unwrap();
     let source = || credentials(&idp).build().unwrap();
     let only = BearerAuthLayer::for_api(idp.api_url(), source()).unwrap();
-    let both = BearerAuthLayer::for_api(idp.api_url(), source())
-        .unwrap()
-        .allow_api(other.api_url())
+    let both = BearerAuthLayer::builder(source())
+        .api(idp.api_url())
+        .api(other.api_url())
+        .build()
         .unwrap();
-    let any = BearerAuthLayer::any_api(source());
+    let any = BearerAuthLayer::builder(source())
+        .any_api()
+        .build()
+        .unwrap();
     for (name, auth) in [("only", only), ("both", both), ("any", any)] {
         auth.cache().token().await.unwrap();
         let tokens = idp.token_requests();
@@ -230,7 +242,10 @@ async fn errors_of_both_kinds() {
     let boxed: bearer_auth::BoxError = error.into();
     assert!(boxed.source().unwrap().is::<reqwest::Error>());
 
-    let any = BearerAuthLayer::any_api(auth.cache().clone());
+    let any = BearerAuthLayer::builder(auth.cache().clone())
+        .any_api()
+        .build()
+        .unwrap();
     let refused = any
         .layer(support::http::reqwest())
         .oneshot(get("http://192.0.2.1/?q=canary"));

@@ -11,7 +11,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware};
 
 use crate::support::{
     self,
-    http::{layer_for, settle, soon},
+    http::{builder_for, layer_for, settle, soon},
 };
 
 fn client<P>(auth: BearerAuthLayer<P>) -> ClientWithMiddleware
@@ -106,8 +106,8 @@ async fn a_streaming_body_is_sent_once_unless_it_is_buffered() {
     assert_eq!(send(&once).await.unwrap().status(), 200);
     assert_eq!((idp.api_requests(), idp.token_requests()), (3, 2));
 
-    let auth = layer_for(&idp);
-    let twice = client(auth.resend(Buffered::new(4, Body::from)));
+    let auth = builder_for(&idp).resend(Buffered::new(4, Body::from));
+    let twice = client(auth.build().unwrap());
     assert_eq!(send(&twice).await.unwrap().status(), 200);
     idp.revoke_all();
     assert_eq!(send(&twice).await.unwrap().status(), 200);
@@ -122,10 +122,10 @@ async fn a_streaming_body_is_sent_once_unless_it_is_buffered() {
 #[tokio::test]
 async fn nothing_is_sent_again_when_it_is_off() {
     let idp = MockIdp::start().await.unwrap();
-    let auth = layer_for(&idp);
+    let auth = builder_for(&idp).resend(Off).build().unwrap();
     auth.cache().token().await.unwrap();
     idp.revoke_all();
-    let client = client(auth.resend(Off));
+    let client = client(auth);
     let response = client.get(idp.api_url()).send().await.unwrap();
     assert_eq!(response.status(), 401);
     soon(idp.token_requests_reach(2)).await;
@@ -152,7 +152,12 @@ async fn errors_are_ours_behind_the_middleware_s() {
     );
     assert!(error.retry_after().is_some());
 
-    let any = client(BearerAuthLayer::any_api(auth.cache().clone()));
+    let any = client(
+        BearerAuthLayer::builder(auth.cache().clone())
+            .any_api()
+            .build()
+            .unwrap(),
+    );
     let error = any
         .get("http://192.0.2.1/?q=canary")
         .send()
@@ -167,7 +172,7 @@ async fn errors_are_ours_behind_the_middleware_s() {
 async fn another_origin_is_untouched_and_so_is_the_token() {
     let idp = MockIdp::start().await.unwrap();
     let other = MockIdp::start().await.unwrap();
-    let both = layer_for(&idp).allow_api(other.api_url()).unwrap();
+    let both = builder_for(&idp).api(other.api_url()).build().unwrap();
     for (auth, tokens) in [(layer_for(&idp), 1), (both, 2)] {
         let client = client(auth);
         idp.api_answers("/api/away", Answer::redirect(&(other.api_url() + "there")));

@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::pending, net::SocketAddr, sync::Arc, time
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, BearerAuthLayer, Error, ErrorKind, Login,
-    OAuthErrorCode, RefreshToken, TokenCache, endpoint::TowerClient, testing::MockIdp,
+    OAuthErrorCode, Session, TokenCache, endpoint::TowerClient, testing::MockIdp,
 };
 use bytes::Bytes;
 use http::Request;
@@ -27,7 +27,7 @@ fn client(idp: &MockIdp) -> AuthorizationCodeBuilder {
 }
 
 /// Starts a login, and says where the browser is sent.
-async fn start(auth: AuthorizationCode) -> (JoinHandle<Result<RefreshToken, Error>>, String) {
+async fn start(auth: AuthorizationCode) -> (JoinHandle<Result<Session, Error>>, String) {
     let (opened, url) = oneshot::channel();
     let login = tokio::spawn(async move {
         let open = |url: &str| opened.send(url.to_owned()).unwrap();

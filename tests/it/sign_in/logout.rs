@@ -7,8 +7,7 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, BearerAuthLayer, ClientAuth, ErrorKind, OAuthErrorCode, RefreshToken,
-    TokenCache,
+    AuthorizationCode, BearerAuthLayer, ClientAuth, ErrorKind, OAuthErrorCode, Session, TokenCache,
     endpoint::{HttpClient, HttpError, HttpFuture, ReqwestClient},
     store::{LockedSession as _, MemoryStore, TokenStore as _},
     testing::MockIdp,
@@ -76,7 +75,7 @@ struct SignedIn {
     idp: MockIdp,
     server: Server,
     store: MemoryStore,
-    session: RefreshToken,
+    session: Session,
 }
 
 async fn signed_in() -> SignedIn {

@@ -54,10 +54,10 @@ async fn an_old_key_opens_and_the_new_one_seals() {
     let directory = directory();
     let path = directory.path().join("session");
     save(&sealed(&path, 1), "old").await.unwrap();
-    let rotating = || sealed(&path, 2).also_opens_with(key(1));
+    let rotating = || sealed(&path, 2).with_previous_key(key(1));
     // Whichever way round they are named.
-    let other = FileStore::new(&path).also_opens_with(key(1));
-    let other = other.also_opens_with(key(3)).sealed_with(key(2));
+    let other = FileStore::new(&path).with_previous_key(key(1));
+    let other = other.with_previous_key(key(3)).sealed_with(key(2));
     for store in [rotating(), other] {
         assert_eq!(load(&store).await.unwrap().as_deref(), Some("old"));
     }
@@ -76,7 +76,7 @@ async fn an_old_key_opens_and_the_new_one_seals() {
 async fn a_key_that_only_opens_is_an_error() {
     let directory = directory();
     let path = directory.path().join("session");
-    let store = FileStore::new(&path).also_opens_with(key(1));
+    let store = FileStore::new(&path).with_previous_key(key(1));
     let error = text(store.lock().await.unwrap_err().as_ref());
     assert!(error.contains("sealed_with"), "{error}");
     assert!(!path.exists());
@@ -146,7 +146,7 @@ async fn a_later_version_is_told() {
 fn debug_shows_no_key() {
     let key = || SealingKey::new(*b"canary-of-the-key-canary-of-the-");
     let store = FileStore::new("session").sealed_with(key());
-    let store = store.also_opens_with(key());
+    let store = store.with_previous_key(key());
     let shown = format!("{store:?} {store:#?} {:?}", key());
     assert!(shown.contains("REDACTED"), "{shown}");
     // Neither as text nor as numbers.

@@ -9,9 +9,9 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, ErrorKind, StoreOperation, TokenCache,
+    AuthorizationCode, ErrorKind, TokenCache,
     endpoint::TowerClient,
-    store::{FileStore, TokenStore as _},
+    store::{FileStore, StoreOperation, TokenStore as _},
     testing::ManualClock,
 };
 use bytes::Bytes;
@@ -41,7 +41,7 @@ fn cache(store: FileStore) -> (TokenCache, ManualClock, Failures) {
         .http_client(TowerClient::new(tower::service_fn(never)))
         .store(store)
         .on_store_error(move |error| {
-            let failure = (error.doing, text(error.cause.as_ref()));
+            let failure = (error.operation, text(error.cause.as_ref()));
             heard.lock().unwrap().push(failure);
         })
         .build()

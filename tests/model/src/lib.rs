@@ -231,7 +231,7 @@ impl TokenSource for Source {
         }
     }
 
-    fn attached(&self, cache: WeakTokenCache) {
+    fn on_attach(&self, cache: WeakTokenCache) {
         self.0.lock().unwrap().cache = Some(cache);
     }
 }

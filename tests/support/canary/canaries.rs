@@ -30,7 +30,7 @@ pub(crate) enum Secret {
     AccessToken,
     /// What replaces it.
     SecondAccessToken,
-    RefreshToken,
+    Session,
     SecondRefreshToken,
     IdToken,
     Verifier,
@@ -65,7 +65,7 @@ impl Secret {
         Self::ClientSecret,
         Self::AccessToken,
         Self::SecondAccessToken,
-        Self::RefreshToken,
+        Self::Session,
         Self::SecondRefreshToken,
         Self::IdToken,
         Self::Verifier,

@@ -41,7 +41,7 @@ pub(crate) async fn idp() -> MockIdp {
 }
 
 pub(crate) fn token() -> Answer {
-    answer(AccessToken, RefreshToken)
+    answer(AccessToken, Session)
 }
 
 pub(crate) fn second_token() -> Answer {
@@ -69,7 +69,7 @@ pub(crate) fn echo() -> String {
 
 /// The header values among them, since a header takes ASCII alone.
 fn echo_in_header() -> String {
-    let all = [AccessToken, RefreshToken, Code, State, Header, Cookie];
+    let all = [AccessToken, Session, Code, State, Header, Cookie];
     all.map(Secret::text).join(", ")
 }
 
@@ -88,7 +88,7 @@ pub(crate) fn echoes() -> Vec<(&'static str, Answer)> {
         "https://else.example/?code={}",
         Code.text().replace('"', "")
     );
-    let broken = json!({"access_token": AccessToken.text(), "refresh_token": RefreshToken.text()});
+    let broken = json!({"access_token": AccessToken.text(), "refresh_token": Session.text()});
     let broken = broken.to_string();
     vec![
         ("invalid_grant", error(400, "invalid_grant")),

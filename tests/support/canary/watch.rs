@@ -15,7 +15,7 @@ use std::{
     },
 };
 
-use bearer_auth::{Event, StoreError};
+use bearer_auth::{Event, store::StoreError};
 use metrics_util::debugging::{DebuggingRecorder, Snapshotter};
 use tracing::{
     Metadata, Subscriber,
@@ -295,7 +295,7 @@ fn is_configuration(secret: Secret, place: &str) -> bool {
         "ClientCredentialsBuilder",
         "JwtBearer",
         "JwtBearerBuilder",
-        "RefreshToken",
+        "Session",
     ];
     let shown = place.strip_prefix("Debug of ");
     secret == Secret::ClientId && shown.is_some_and(|name| SHOWING.contains(&name))

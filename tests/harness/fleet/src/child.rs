@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bearer_auth::{
     BearerAuthLayer, ClientCredentials, TokenCache, TokenSource as _,
-    fleet::{RedisStore, SharedSource},
+    redis::{SharedRedis, SharedSource},
     source_fn,
     store::SealingKey,
 };
@@ -31,7 +31,7 @@ pub(crate) async fn run(token_url: &str, api_url: &str, redis: &str) -> Result<(
         url => {
             // For this program alone: yours comes from where your secrets are.
             let sealing = SealingKey::new([1; 32]);
-            let store = RedisStore::sealed(redis::Client::open(url)?, sealing).lease(LEASE);
+            let store = SharedRedis::sealed(redis::Client::open(url)?, sealing).lease(LEASE);
             TokenCache::new(SharedSource::new(source, store, key))
         }
     };

@@ -121,7 +121,7 @@ async fn soak(arguments: Arguments) -> Outcome<bool> {
     let cache = TokenCache::builder(source)
         .fetch_timeout(FETCH_TIMEOUT)
         .on_event(move |event| match event {
-            Event::Asked {
+            Event::Requested {
                 reason, attempt, ..
             } => told.0.will_ask(*reason, *attempt),
             Event::Waited { took, .. } => told.1.add(*took),
