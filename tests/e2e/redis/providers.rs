@@ -2,7 +2,7 @@
 //! rustls panics when it is asked for a configuration, and so does the crate `redis`.
 //!
 //! A process of its own, since what is chosen once is chosen for all of it. Without the choice in
-//! `src/fleet/client.rs` it fails.
+//! `src/redis/client.rs` it fails.
 
 use std::{
     panic::catch_unwind,

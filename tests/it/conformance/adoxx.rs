@@ -80,7 +80,7 @@ async fn s4_3_plain_http_is_refused() {
     let idp = MockIdp::start().await.unwrap();
     let cache = TokenCache::new(adoxx(&idp).build().unwrap());
     let error = BearerAuthLayer::for_api("http://adoxx.example:8000/ADOXX/rest/", cache);
-    assert_eq!(error.unwrap_err().field(), "base_url");
+    assert_eq!(error.unwrap_err().field(), "api");
     assert_eq!(idp.token_requests(), 0);
 }
 

@@ -1,7 +1,7 @@
 //! Which 401 answers cost a token request: `WWW-Authenticate` as it comes over the wire (RFC 9110
 //! §11).
 //!
-//! The parser's tables are in `src/challenge/tests.rs`.
+//! The parser's tables are in `src/token/challenge/tests.rs`.
 
 use bearer_auth::testing::Answer;
 

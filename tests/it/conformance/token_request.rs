@@ -112,7 +112,7 @@ async fn p6_p70_plain_http_is_refused_before_anything_is_sent() {
     for url in ["http://as.example/token", "http://10.0.0.1/token"] {
         assert_eq!(refused(at(url)), "token_url");
         let layer = BearerAuthLayer::for_api(url, StaticToken::new("t"));
-        assert_eq!(layer.unwrap_err().field(), "base_url");
+        assert_eq!(layer.unwrap_err().field(), "api");
     }
     // Without a base URL there is only the request to look at.
     let calls = Arc::new(AtomicUsize::new(0));

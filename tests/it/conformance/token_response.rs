@@ -1,6 +1,6 @@
 //! What becomes of the token endpoint's answer (RFC 6749 §5.1).
 //!
-//! The tables of the parser are in `src/endpoint/response/tests.rs`.
+//! The tables of the parser are in `src/client/endpoint/response/tests.rs`.
 
 use std::time::Duration;
 

@@ -28,15 +28,15 @@ fn all(pem: &str) -> Result<(), ConfigError> {
         let source = provider::smart_completions(base, id, secret)
             .build()?;
         drop(source);
-        let auth = provider::smart_completions_sign_in(auth_url, access_token_url, id).redirect_uri(callback).scope("openid ingr.api")
-            .build()?;
+        let auth = provider::smart_completions_sign_in(auth_url, access_token_url, id)
+            .redirect_uri(callback).scope("openid ingr.api").build()?;
         drop(auth);
         let (api_id, scope) = ("api", "openid api");
-        let source = provider::smart_api_manager("https://sam.example/sam", id, secret).scope(api_id)
-            .build()?;
+        let source = provider::smart_api_manager("https://sam.example/sam", id, secret)
+            .scope(api_id).build()?;
         drop(source);
-        let auth = provider::smart_api_manager_sign_in("https://sam.example/sam", id).redirect_uri(callback).scope(scope)
-            .build()?;
+        let auth = provider::smart_api_manager_sign_in("https://sam.example/sam", id)
+            .redirect_uri(callback).scope(scope).build()?;
         drop(auth);
     }
     {

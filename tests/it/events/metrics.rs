@@ -141,7 +141,7 @@ async fn a_token_s_life_is_told() {
     rig.clock.advance(Duration::from_secs(3_000));
     assert_eq!(rig.get().await, StatusCode::OK);
     rig.landed().await;
-    let ahead = ["asked Ageing 1", "obtained Ageing 1, 0 waited"];
+    let ahead = ["asked ExpiresSoon 1", "obtained ExpiresSoon 1, 0 waited"];
     assert_eq!(rig.told.take(), ahead);
     // A 401 that another token mends.
     rig.clock.advance(Duration::from_secs(2));

@@ -47,6 +47,10 @@ async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
     assert_eq!(api.clones(), polled_instance, "no clone on the fast path");
 
     // A request that can be sent again takes along a clone for that, and one only.
+    let auth = BearerAuthLayer::builder(auth.cache().clone())
+        .any_api()
+        .build()
+        .unwrap();
     let mut client = auth.layer(api.clone());
     let before = api.clones();
     let client = ServiceExt::<Request<()>>::ready(&mut client).await.unwrap();

@@ -81,8 +81,7 @@ async fn urls_that_are_the_api_s_and_urls_that_are_not() {
 async fn a_base_url_is_folded_as_requests_are() {
     for base in [
         "HTTPS://API.Example:443/v1/",
-        "https://ａｐｉ。example/x/../v1",
-        "https:\\\\api.example\\v1",
+        "https://ａｐｉ。example/v1",
     ] {
         let world = World::new().await;
         let auth = BearerAuthLayer::for_api(base, world.tokens()).unwrap();
