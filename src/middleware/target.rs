@@ -184,7 +184,7 @@ impl Base {
         if base
             .trim()
             .bytes()
-            .any(|b| !b.is_ascii_graphic() || b == b'\\')
+            .any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b == b'\\')
             || has_dot_segment(base)
         {
             let problem = "has a `.` or `..` segment, a backslash or white space; write the URL that is \

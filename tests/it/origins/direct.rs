@@ -79,10 +79,7 @@ async fn urls_that_are_the_api_s_and_urls_that_are_not() {
 
 #[tokio::test]
 async fn a_base_url_is_folded_as_requests_are() {
-    for base in [
-        "HTTPS://API.Example:443/v1/",
-        "https://ａｐｉ。example/v1",
-    ] {
+    for base in ["HTTPS://API.Example:443/v1/", "https://ａｐｉ。example/v1"] {
         let world = World::new().await;
         let auth = BearerAuthLayer::for_api(base, world.tokens()).unwrap();
         check(&world, auth, URLS).await;
