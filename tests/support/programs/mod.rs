@@ -1,4 +1,4 @@
-//! The programs that tests need beside cargo's own.
+//! The programs that tests need, other than cargo's own.
 
 #[cfg(feature = "login")]
 pub(crate) mod chromium;
