@@ -4,12 +4,13 @@
 use std::{
     io::stdin,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bearer_auth::{
     AuthorizationCode, TokenCache,
     store::{KeyringStore, LockedSession as _, StoreOperation, TokenStore as _},
-    testing::MockIdp,
+    testing::{ManualClock, MockIdp},
 };
 use tempfile::TempDir;
 use tokio::task::block_in_place;
@@ -40,7 +41,9 @@ const PROCESSES: usize = 4;
 
 /// Who is signed in to what.
 fn store() -> KeyringStore {
-    KeyringStore::new("bearer-auth test", "alice", told("LOCK"))
+    let store = KeyringStore::new("bearer-auth test", "alice", told("LOCK"));
+    // Patient, so that a busy machine is no error.
+    store.lock_timeout(Duration::from_secs(120))
 }
 
 type Failures = Arc<Mutex<Vec<(StoreOperation, String)>>>;
@@ -102,7 +105,9 @@ async fn child() {
         }
         "share" => {
             let (client, failures) = client();
-            let cache = TokenCache::new(client.session());
+            // Its limits are on a clock that stands.
+            let cache = TokenCache::builder(client.session()).clock(ManualClock::new());
+            let cache = cache.build();
             say(&format!(
                 "token {}",
                 cache.token().await.unwrap().expose_secret()

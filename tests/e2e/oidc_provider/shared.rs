@@ -15,7 +15,7 @@ const ENDS: u64 = 6;
 /// Of an access token. It ends on the clock of the test alone.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Somebody signs in.
+/// Signs a person in.
 pub(crate) async fn sign_in(idp: &OidcProvider, client: &AuthorizationCode) {
     let login = client.start().await.unwrap();
     let callback = idp.sign_in(login.url()).await;

@@ -1,4 +1,4 @@
-//! The programs that tests need beside cargo's own.
+//! The programs that tests need, other than cargo's own.
 
 #[cfg(feature = "login")]
 pub(crate) mod chromium;
@@ -11,7 +11,7 @@ pub(crate) mod oidc_provider;
 pub(crate) mod redis;
 
 use std::{
-    env,
+    env::{self, consts::EXE_SUFFIX},
     path::{Path, PathBuf},
 };
 
@@ -50,7 +50,11 @@ impl Program {
 fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .flat_map(|folder| names.iter().map(move |name| folder.join(name)))
+        .flat_map(|folder| {
+            names
+                .iter()
+                .map(move |name| folder.join(format!("{name}{EXE_SUFFIX}")))
+        })
         .find(|program| program.is_file())
 }
 
