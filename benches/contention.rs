@@ -66,8 +66,8 @@ impl Figures {
 
 fn main() {
     let cache = TokenCache::new(source());
-    let layer = BearerAuthLayer::for_api(API, cache.clone()).unwrap();
-    let (ours, fixed) = (layer.resend(Off).layer(Noop), floor(TOKEN));
+    let layer = BearerAuthLayer::builder(cache.clone()).api(API).resend(Off);
+    let (ours, fixed) = (layer.build().unwrap().layer(Noop), floor(TOKEN));
 
     let [mut none, mut floor, mut still, mut renewed] = [(); 4].map(|()| Figures::default());
     renewing(&cache, || {}); // The first token.

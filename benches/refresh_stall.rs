@@ -59,8 +59,10 @@ fn main() {
 }
 
 async fn ours() -> Vec<f64> {
-    let layer = BearerAuthLayer::for_api(API, source_fn(|_| fetch())).unwrap();
-    let client = layer.resend(Off).layer(Noop);
+    let layer = BearerAuthLayer::builder(source_fn(|_| fetch()))
+        .api(API)
+        .resend(Off);
+    let client = layer.build().unwrap().layer(Noop);
     load(|| {
         let response = client.clone().oneshot(request(4));
         async { drop(response.await.unwrap()) }

@@ -68,8 +68,8 @@ fn main() {
 async fn first_token(callers: usize) -> (f64, usize) {
     let (requests, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let source = source(requests.clone(), answer.clone());
-    let auth = BearerAuthLayer::for_api(API, source).unwrap();
-    let client = auth.resend(Off).layer(Noop);
+    let auth = BearerAuthLayer::builder(source).api(API).resend(Off);
+    let client = auth.build().unwrap().layer(Noop);
     let last = last_of(callers, || {
         let request = client.clone().oneshot(request(4));
         async { drop(request.await.unwrap()) }

@@ -82,7 +82,12 @@ pub fn layer(length: usize) -> BearerAuthLayer {
 
 /// One that does not send anything twice.
 pub fn ours(length: usize) -> BearerAuth<Noop, Off> {
-    layer(length).resend(Off).layer(Noop)
+    BearerAuthLayer::builder(cache(length))
+        .api(API)
+        .resend(Off)
+        .build()
+        .unwrap()
+        .layer(Noop)
 }
 
 /// A request with `headers` headers. Of memory of its own: nothing of it is shared between threads.

@@ -91,15 +91,15 @@ pub(super) struct Sent<O, K> {
 }
 
 /// What to do with a request.
-pub(super) enum Prepared<R: HttpRequest, P: Replay<R>> {
+pub(super) enum Prepared<L> {
     /// Send it as it is: it goes to another target, or the caller has set the header.
     Pass,
-    /// Send it: it carries our token.
-    Send(Sent<R::Origin, P::Copy>),
+    /// Send it: it carries this token of ours.
+    Send(TokenId),
     /// Wait for the token request in flight, then [attach](Core::attach) its token.
-    Wait(Pending, Option<P::Copy>),
+    Wait(Pending),
     /// Read the body first, then acquire a token.
-    Read(P::Later),
+    Read(L),
     /// Do not send it.
     Refuse(Error),
 }
@@ -112,34 +112,36 @@ impl Core {
     }
 
     /// Decides what to do with a request, and writes the token's header if there is a valid token.
+    /// `copy` is set to what is kept to send the request again.
     #[inline]
     pub(super) fn prepare<R: HttpRequest, P: Replay<R>>(
         &self,
         resend: &P,
         request: &mut R,
-    ) -> Prepared<R, P> {
+        copy: &mut Option<P::Copy>,
+    ) -> Prepared<P::Later> {
         match self.rules.admit(request) {
             Admission::Allowed => {}
             Admission::Elsewhere => return Prepared::Pass,
             Admission::Refused(error) => return Prepared::Refuse(error),
         }
-        let again = match resend.keep(request) {
-            Kept::Copy(again) => Some(again),
-            Kept::Nothing => None,
+        match resend.keep(request) {
+            Kept::Copy(kept) => *copy = Some(kept),
+            Kept::Nothing => {}
             Kept::Later(_) if self.cache.is_authorized(request.headers()) => return Prepared::Pass,
             Kept::Later(later) => return Prepared::Read(later),
-        };
+        }
         let attached = match self.cache.with_fresh(|token| put(token, request)) {
             Some(attached) => attached,
             None if self.cache.is_authorized(request.headers()) => return Prepared::Pass,
-            None => match self.cache.acquire(again.is_some()) {
+            None => match self.cache.acquire(copy.is_some()) {
                 Acquire::Now(token) => put(&token, request),
-                Acquire::Wait(pending) => return Prepared::Wait(pending, again),
+                Acquire::Wait(pending) => return Prepared::Wait(pending),
                 Acquire::Fail(error) => return Prepared::Refuse(error),
             },
         };
         match attached {
-            Ok(Some(token)) => Prepared::Send(Sent::new(token, request, again)),
+            Ok(Some(token)) => Prepared::Send(token),
             Ok(None) => Prepared::Pass,
             Err(error) => Prepared::Refuse(error),
         }
@@ -198,8 +200,12 @@ pub(super) async fn renewed(cache: TokenCache, id: TokenId) -> Option<AccessToke
 }
 
 impl<O, K> Sent<O, K> {
+    /// `request` carries the token; `again` is what is kept to send it again.
     #[inline(always)]
-    fn new<R: HttpRequest<Origin = O>>(token: TokenId, request: &R, again: Option<K>) -> Self {
+    pub(super) fn new<R>(token: TokenId, request: &R, again: Option<K>) -> Self
+    where
+        R: HttpRequest<Origin = O>,
+    {
         Self {
             token,
             origin: request.origin(),

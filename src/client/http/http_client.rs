@@ -63,6 +63,7 @@ pub struct HttpError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
+    #[cfg(feature = "reqwest")]
     NoRuntime,
     Connect,
     Timeout,
@@ -109,6 +110,7 @@ impl HttpError {
     /// The error of a request to `endpoint`, which is named for humans.
     pub(crate) fn into_error(self, endpoint: &str) -> Error {
         let (kind, retry, message) = match self.failure {
+            #[cfg(feature = "reqwest")]
             Failure::NoRuntime => return Error::no_runtime(),
             Failure::Connect => (
                 ErrorKind::Connect,
@@ -156,6 +158,7 @@ impl fmt::Debug for HttpError {
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.failure {
+            #[cfg(feature = "reqwest")]
             Failure::NoRuntime => "no tokio runtime",
             Failure::Connect => "could not connect",
             Failure::Timeout => "no answer in time",

@@ -6,7 +6,7 @@ use reqwest::{Request, Response};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::middleware::{
-    decide::{Prepared, renewed},
+    decide::{Prepared, Sent, renewed},
     layer::BearerAuthLayer,
     resend::{Replay, sealed::ReadBody},
 };
@@ -26,14 +26,15 @@ where
         next: Next<'_>,
     ) -> Result<Response> {
         let core = self.core();
-        let sent = match core.prepare(self.policy(), &mut request) {
-            Prepared::Send(sent) => Some(sent),
+        let mut copy = None;
+        let sent = match core.prepare(self.policy(), &mut request, &mut copy) {
+            Prepared::Send(token) => Some(Sent::new(token, &request, copy)),
             Prepared::Pass => None,
             Prepared::Refuse(error) => return Err(Error::middleware(error)),
-            Prepared::Wait(pending, again) => {
-                let token = core.cache.wait(pending, again.is_some()).await;
+            Prepared::Wait(pending) => {
+                let token = core.cache.wait(pending, copy.is_some()).await;
                 let token = token.map_err(Error::middleware)?;
-                core.attach(&mut request, &token, again)
+                core.attach(&mut request, &token, copy)
                     .map_err(Error::middleware)?
             }
             Prepared::Read(later) => {

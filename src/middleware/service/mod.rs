@@ -33,7 +33,7 @@ use tower_service::Service;
 
 use self::steps::{Again, State, StateProj, Waiting, advance, rejected};
 use super::{
-    decide::{Core, Prepared, SharedCore},
+    decide::{Core, Prepared, Sent, SharedCore},
     http_types::{HttpRequest, HttpResponse},
     resend::{InMemory, Replay},
     service_error::ServiceError,
@@ -104,12 +104,14 @@ where
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
         let core = Arc::clone(self.core.mine());
-        let state = match core.0.prepare(&self.resend, &mut request) {
-            Prepared::Send(sent) => {
-                let sent = Some(sent.keep(|copy| Again {
+        let mut copy = None;
+        let state = match core.0.prepare(&self.resend, &mut request, &mut copy) {
+            Prepared::Send(token) => {
+                let again = copy.map(|copy| Again {
                     service: self.inner.clone(),
                     copy,
-                }));
+                });
+                let sent = Some(Sent::new(token, &request, again));
                 State::Send {
                     future: self.inner.call(request),
                     sent,
@@ -119,11 +121,11 @@ where
                 future: self.inner.call(request),
                 second: false,
             },
-            Prepared::Wait(pending, again) => {
+            Prepared::Wait(pending) => {
                 let waiting = Waiting {
                     service: self.stand_back(),
                     request,
-                    again,
+                    again: copy,
                     rejected: None,
                 };
                 State::wait(&core.0, pending, Box::new(waiting))

@@ -1,6 +1,6 @@
 //! The crate itself.
 
-use bearer_auth::{BearerAuthLayer, ClientCredentials, resend::Off};
+use bearer_auth::{BearerAuthLayer, BearerAuthLayerBuilder, ClientCredentials, resend::Off};
 use tower_layer::Layer as _;
 
 use super::{Entry, seconds, start};
@@ -35,17 +35,17 @@ pub(super) fn entries() -> Vec<Entry> {
     ]
 }
 
-fn layer(endpoint: &Endpoint) -> Result<BearerAuthLayer, BoxError> {
+fn layer(endpoint: &Endpoint) -> Result<BearerAuthLayerBuilder, BoxError> {
     let source =
         ClientCredentials::builder(endpoint.url() + "/token", "client-id", "client-secret")
             .build()?;
-    Ok(BearerAuthLayer::for_api(API, source)?)
+    Ok(BearerAuthLayer::builder(source).api(API))
 }
 
 async fn resends(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
-    Ok(Tower(layer(&endpoint)?.layer(Noop)))
+    Ok(Tower(layer(&endpoint)?.build()?.layer(Noop)))
 }
 
 async fn sends_once(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
-    Ok(Tower(layer(&endpoint)?.resend(Off).layer(Noop)))
+    Ok(Tower(layer(&endpoint)?.resend(Off).build()?.layer(Noop)))
 }
