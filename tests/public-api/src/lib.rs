@@ -1,4 +1,5 @@
-//! All that the crate makes public, with every feature, line by line: `public-api.txt`.
+//! The list of the crate's public API with all features, one item a line: `public-api.txt`.
 //!
-//! A pull request that changes the public API shows it in that file, so that nobody does it
-//! without being seen. `tests/listing.rs` compares it with what rustdoc says.
+//! `tests/listing.rs` compares the list with rustdoc's output, so that a pull request shows each change
+//! of the public API. Run `cargo test --manifest-path tests/public-api/Cargo.toml`; `UPDATE=1` in the
+//! environment writes the list.

@@ -4,10 +4,10 @@ use std::{env, error::Error, fs, path::Path, process::Command};
 
 use public_api::Builder;
 
-/// Auto traits that are not stable themselves: no promise of ours, and other compilers have others.
+/// Unstable auto traits: the crate does not promise them, and they differ between compilers.
 const UNSTABLE: [&str; 2] = ["core::marker::Freeze", "core::marker::UnsafeUnpin"];
 
-/// The list, of all features. Needs `Send`, `Sync` and the like: to lose one breaks programs.
+/// Lists the public API with all features. Includes auto traits such as `Send`, whose loss breaks users.
 fn listing(root: &Path) -> Result<String, Box<dyn Error>> {
     let target = root.join("target/public-api");
     let documented = Command::new(env!("CARGO"))
@@ -15,7 +15,7 @@ fn listing(root: &Path) -> Result<String, Box<dyn Error>> {
         .arg("--target-dir")
         .arg(&target)
         .args(["--", "-Z", "unstable-options", "--output-format", "json"])
-        // Rustdoc's JSON is unstable; a compiler that is pinned elsewhere is what writes it.
+        // Rustdoc's JSON is unstable. The gate pins the compiler.
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_PROFILE_DEV_DEBUG", "false")
         .current_dir(root)
@@ -32,7 +32,7 @@ fn listing(root: &Path) -> Result<String, Box<dyn Error>> {
 }
 
 #[test]
-fn the_public_api_is_the_one_of_the_list() -> Result<(), Box<dyn Error>> {
+fn public_api_equals_the_list() -> Result<(), Box<dyn Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let file = here.join("public-api.txt");
     let root = here.parent().and_then(Path::parent).ok_or("no root")?;
@@ -50,8 +50,8 @@ fn the_public_api_is_the_one_of_the_list() -> Result<(), Box<dyn Error>> {
         .collect();
     assert!(
         listing == listed,
-        "the public API is not that of {}:\n{}\nIf that is meant, run this test with UPDATE=1, and \
-         commit the list.",
+        "the public API differs from {}:\n{}\nif the change is intended, run this test with UPDATE=1 and \
+         commit the list",
         file.display(),
         changes.join("\n"),
     );
