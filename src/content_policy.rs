@@ -1,11 +1,11 @@
-//! What the pages that this crate shows have in common.
+//! The Content-Security-Policy of the pages that this crate serves.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use sha2::{Digest as _, Sha256};
 
-/// A Content-Security-Policy that allows a page its own style and script, by their hashes, and
-/// nothing else. `None` never happens: Base64 is valid in a header.
+/// Returns a Content-Security-Policy that allows only the page's own style and script, by their hashes.
+/// Never `None`: Base64 is valid in a header.
 pub(crate) fn content_policy(page: &str) -> Option<HeaderValue> {
     let source = |tag: &str| {
         let inner = page.split_once(&format!("<{tag}>"));

@@ -1,4 +1,4 @@
-//! Work that must not end halfway because its caller goes away.
+//! Work that runs to completion even if its caller is dropped.
 
 use std::future::Future;
 
@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use crate::error::{Error, ErrorKind, Retry};
 
 /// Runs `work` in a task of its own, and waits for it. Dropping the returned future does not stop the
-/// task. `interrupted` is the error's text, and `retry` its advice, if the task is dropped or panics.
+/// task. If the task is dropped or panics, the error has the text `interrupted` and the advice `retry`.
 ///
 /// # Errors
 ///

@@ -1,7 +1,7 @@
-//! What can go wrong: [`ConfigError`] before any I/O, [`Error`] at run time.
+//! Errors: [`ConfigError`] before any I/O, [`Error`] at run time.
 //!
-//! Invariant: neither `Display` nor `Debug` of an error shows a secret or any text of a response
-//! body. The one thing of a response that is shown is the OAuth error *code*, checked and bounded.
+//! Invariant: neither `Display` nor `Debug` of an error shows a secret or text of a response body,
+//! except the OAuth error *code*, which is checked and bounded.
 
 use std::{borrow::Cow, fmt, io, sync::Arc, time::Duration};
 
@@ -13,20 +13,19 @@ use crate::work_counter::looked_at;
 /// Any error that can be sent between threads.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Why there is no token, or why a request was not sent with one.
+/// The error of a token request, or of a request that could not be sent with a token.
 ///
 /// Cheap to clone: every caller that waited for the same token request gets the same error.
-/// [`kind`](Self::kind) says what happened, [`is_retryable`](Self::is_retryable) whether the same
-/// call can succeed later without anybody changing anything, and
-/// [`retry_after`](Self::retry_after) when the cache asks again.
+/// [`kind`](Self::kind) is its category, [`is_retryable`](Self::is_retryable) tells transient errors
+/// from permanent ones, and [`retry_after`](Self::retry_after) says when the cache retries.
 ///
-/// `Display` is safe to log, and `Debug` is as well unless a source of your own puts secrets into
-/// its errors: it shows the cause. The server's own words are behind
-/// [`oauth_error`](Self::oauth_error), what happened underneath behind `source()`.
+/// `Display` is safe to log. So is `Debug`, unless a source of your own puts secrets into its errors:
+/// `Debug` shows the cause. [`oauth_error`](Self::oauth_error) has the server's description, and
+/// `source()` the cause.
 ///
-/// Through a tower stack it arrives in a [`ServiceError::Token`](crate::ServiceError::Token),
-/// through reqwest-middleware in a `reqwest_middleware::Error::Middleware`, from which
-/// `downcast_ref::<bearer_auth::Error>()` takes it.
+/// A tower stack returns it in [`ServiceError::Token`](crate::ServiceError::Token), and
+/// reqwest-middleware in `reqwest_middleware::Error::Middleware`: use
+/// `downcast_ref::<bearer_auth::Error>()` there.
 ///
 /// ```
 /// use bearer_auth::{Error, OAuthErrorCode};
@@ -34,9 +33,9 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// fn advice(error: &Error) -> String {
 ///     match error.oauth_error().map(|oauth| oauth.code()) {
 ///         Some(OAuthErrorCode::InvalidClient) => "check the client's id and secret".to_owned(),
-///         Some(OAuthErrorCode::InvalidScope) => "ask for another scope".to_owned(),
-///         _ if error.is_retryable() => format!("again in {:?}", error.retry_after()),
-///         _ => format!("somebody has to look: {error}"),
+///         Some(OAuthErrorCode::InvalidScope) => "check the requested scope".to_owned(),
+///         _ if error.is_retryable() => format!("retry in {:?}", error.retry_after()),
+///         _ => format!("permanent error: {error}"),
 ///     }
 /// }
 /// ```
@@ -57,74 +56,74 @@ struct Inner {
     source: Option<BoxError>,
 }
 
-/// What happened.
+/// The category of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// No connection to the authorization server: nothing was sent.
+    /// The connection to the authorization server could not be established: nothing was sent.
     Connect,
     /// The connection to the authorization server failed after the request may have been sent.
     Transport,
-    /// The token request took too long.
+    /// The token request timed out.
     Timeout,
-    /// The server answered with an OAuth error code (RFC 6749 §5.2): see [`Error::oauth_error`].
+    /// The server returned an OAuth error code (RFC 6749 §5.2): see [`Error::oauth_error`].
     OAuth,
-    /// The server answered with an unexpected HTTP status and no OAuth error code.
+    /// The server returned an unexpected HTTP status, and no OAuth error code.
     Status,
-    /// The server's answer is not a token response (RFC 6749 §5.1).
+    /// The server's response is not a token response (RFC 6749 §5.1).
     InvalidResponse,
-    /// The token's type is not one that this client can use (RFC 6749 §7.1).
+    /// The client cannot use tokens of this type (RFC 6749 §7.1).
     UnsupportedTokenType,
-    /// The server's metadata (RFC 8414) cannot be had, or are of no use: see
+    /// The server's metadata (RFC 8414) could not be fetched, or is unusable: see
     /// [`Issuer`](crate::Issuer).
     Discovery,
-    /// A [`TokenSource`](crate::TokenSource) of the caller's own failed.
+    /// A [`TokenSource`](crate::TokenSource) of your own failed.
     Source,
-    /// A login failed: the server refused it, or what came back is not its answer.
+    /// The sign-in failed: the server refused it, or the callback is not the server's response.
     SignIn,
-    /// The session is over, and nothing but the user can begin another: sign in again.
+    /// The session has ended, or there is none: the user has to sign in.
     SignInRequired,
     /// The token request ended without a result: its runtime was shut down, or the source panicked.
     Interrupted,
     /// There is no tokio runtime to run the token request on.
     NoRuntime,
-    /// The request's target may not get a token: plain `http`, or a URI that names no host.
+    /// The request's target may not get a token: plain `http`, or a URI without a host.
     Target,
     /// The request's body could not be buffered.
     RequestBody,
 }
 
-/// When the same token request makes sense again.
+/// When to retry a failed token request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// At once, within the same flight: nothing was sent, or the server says so.
+    /// Within the same flight: nothing was sent, or the server's status invites a retry.
     Soon,
     /// After a backoff.
     Later,
-    /// Not before somebody changed something.
+    /// Permanent error: not until an operator or a user has acted.
     Never,
 }
 
 impl Error {
-    /// The error of a [`TokenSource`](crate::TokenSource) of your own: retryable, after the usual
-    /// backoff. `cause` is what `source()` returns; `Display` does not show it, since nobody knows
-    /// what is in it.
+    /// Returns a retryable error for a [`TokenSource`](crate::TokenSource) of your own: the cache
+    /// retries after the usual backoff. `source()` returns `cause`. `Display` does not show it, since
+    /// it may contain secrets.
     pub fn from_source(cause: impl Into<BoxError>) -> Self {
         Self::build(ErrorKind::Source, Retry::Later, "the token source failed")
             .caused_by(cause)
             .done()
     }
 
-    /// As [`from_source`](Self::from_source), for a failure that stays until somebody changes
-    /// something (a revoked credential, say): the cache asks again after five minutes.
+    /// Like [`from_source`](Self::from_source), for a permanent error (a revoked credential, for
+    /// example): the cache retries after five minutes.
     pub fn from_source_permanent(cause: impl Into<BoxError>) -> Self {
         Self::build(ErrorKind::Source, Retry::Never, "the token source failed")
             .caused_by(cause)
             .done()
     }
 
-    /// As [`from_source`](Self::from_source), for a server that said when to come back: the cache
-    /// asks again after `wait` (10 minutes at most), or after its backoff if that is longer.
+    /// Like [`from_source`](Self::from_source), for a server that sent `Retry-After`: the cache
+    /// retries after `wait` (10 minutes at most), or after its backoff if that is longer.
     pub fn from_source_retry_after(cause: impl Into<BoxError>, wait: Duration) -> Self {
         Self::build(ErrorKind::Source, Retry::Later, "the token source failed")
             .caused_by(cause)
@@ -152,39 +151,38 @@ impl Error {
         Self::build(
             ErrorKind::NoRuntime,
             Retry::Later,
-            "no tokio runtime to fetch a token on: call from within one, \
-             or give the cache a handle with `TokenCache::builder(…).runtime(…)`",
+            "no tokio runtime for the token request: call from within one, \
+             or set one with `TokenCache::builder(…).runtime(…)`",
         )
         .done()
     }
 
-    /// What happened.
+    /// Returns the category of the error.
     pub fn kind(&self) -> ErrorKind {
         self.inner.kind
     }
 
-    /// Whether the same call can succeed later without anybody changing anything.
+    /// Returns whether the same call can succeed later, without a change.
     ///
-    /// `false` for what a human has to mend: wrong credentials, an unknown scope, a refused target.
+    /// `false` for a permanent error: wrong credentials, an unknown scope, a refused target.
     pub fn is_retryable(&self) -> bool {
         self.inner.retry != Retry::Never
     }
 
-    /// How long, from when this error was returned, until the cache asks the server again. Calls
-    /// before then return the same error at once.
+    /// Returns how long, from the return of this error, until the cache retries. Until then, calls
+    /// return the same error at once.
     ///
-    /// For an error that did not come through a cache, the server's `Retry-After` (RFC 9110
-    /// §10.2.3), if it sent one.
+    /// Without a cache, it is the server's `Retry-After` (RFC 9110 §10.2.3), if there was one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after.or(self.inner.server_wait)
     }
 
-    /// The OAuth error (RFC 6749 §5.2) of the answer, if it had one.
+    /// Returns the OAuth error (RFC 6749 §5.2) of the response, if there was one.
     pub fn oauth_error(&self) -> Option<&OAuthError> {
         self.inner.oauth.as_ref()
     }
 
-    /// The HTTP status of the answer, if there was one and it is what failed.
+    /// Returns the HTTP status of the response, if that status is the reason for the error.
     pub fn status(&self) -> Option<StatusCode> {
         self.inner.status
     }
@@ -248,14 +246,14 @@ impl std::error::Error for Error {
 pub(crate) struct ErrorBuilder(Inner);
 
 impl ErrorBuilder {
-    /// `cause` must show nothing of a response and no URL with a query: `Debug` prints it.
+    /// Sets the cause. `Debug` prints it, so it must not contain a part of a response, or a URL with a
+    /// query.
     pub(crate) fn caused_by(mut self, cause: impl Into<BoxError>) -> Self {
         self.0.source = Some(cause.into());
         self
     }
 
-    /// By what became of a task, without the words of a panic: they are those of somebody else's
-    /// code, and may show anything.
+    /// Sets a failed task as the cause, without the message of a panic, which may contain secrets.
     pub(crate) fn interrupted_by(self, cause: JoinError) -> Self {
         self.caused_by(io::Error::from(cause))
     }
@@ -283,9 +281,9 @@ impl ErrorBuilder {
     }
 }
 
-/// The error part of an answer of the token endpoint (RFC 6749 §5.2).
+/// An error response of the token endpoint (RFC 6749 §5.2).
 ///
-/// `Debug` shows the code alone: the description may repeat what was sent.
+/// `Debug` shows only the code: the description may repeat parts of the request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OAuthError {
     code: OAuthErrorCode,
@@ -294,7 +292,7 @@ pub struct OAuthError {
 }
 
 impl OAuthError {
-    /// Control characters are taken out of the texts, so that they cannot drive a terminal.
+    /// Removes control characters from the texts, so that they cannot control a terminal.
     pub(crate) fn new(code: &str, description: Option<&str>, uri: Option<&str>) -> Self {
         let clean = |text: &str| {
             looked_at(text.len());
@@ -307,18 +305,18 @@ impl OAuthError {
         }
     }
 
-    /// The `error` code.
+    /// Returns the `error` code.
     pub fn code(&self) -> &OAuthErrorCode {
         &self.code
     }
 
-    /// `error_description`, without control characters. It may repeat what was sent: think before
-    /// you log it.
+    /// Returns `error_description`, without control characters. It may repeat secrets of the request:
+    /// log it with care.
     pub fn description(&self) -> Option<&str> {
         self.description.as_deref()
     }
 
-    /// `error_uri`, without control characters, not checked to be a URI.
+    /// Returns `error_uri`, without control characters. It may be an invalid URI.
     pub fn uri(&self) -> Option<&str> {
         self.uri.as_deref()
     }
@@ -334,19 +332,19 @@ impl fmt::Debug for OAuthError {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal,)*) => {
-        /// An OAuth error code (RFC 6749 §5.2 and the registry it opened).
+        /// An OAuth error code (RFC 6749 §5.2, and its registry).
         #[derive(Clone, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum OAuthErrorCode {
             $($(#[$doc])* $variant,)*
-            /// Any other code, when it is at most 64 characters of `A-Z a-z 0-9 - . _`.
+            /// Any other code of at most 64 characters of `A-Z a-z 0-9 - . _`.
             Other(String),
-            /// An `error` that is no code: not a string, empty, too long, or with other characters.
+            /// An invalid code: not a string, empty, too long, or with other characters.
             Malformed,
         }
 
         impl OAuthErrorCode {
-            /// The code as it stands on the wire; `(malformed)` for [`Malformed`](Self::Malformed).
+            /// Returns the code as sent by the server; `(malformed)` for [`Malformed`](Self::Malformed).
             pub fn as_str(&self) -> &str {
                 match self {
                     $(Self::$variant => $text,)*
@@ -370,7 +368,7 @@ codes! {
     InvalidRequest = "invalid_request",
     /// RFC 6749 §5.2: unknown client, or wrong credentials.
     InvalidClient = "invalid_client",
-    /// RFC 6749 §5.2: the grant (code, refresh token, assertion) is not or no longer good.
+    /// RFC 6749 §5.2: the grant (code, refresh token, assertion) is invalid, expired or revoked.
     InvalidGrant = "invalid_grant",
     /// RFC 6749 §5.2: this client may not use this grant type.
     UnauthorizedClient = "unauthorized_client",
@@ -394,10 +392,10 @@ codes! {
 
 impl OAuthErrorCode {
     pub(crate) fn parse(code: &str) -> Self {
-        const LONGEST: usize = 64;
+        const MAX_LENGTH: usize = 64;
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
         Self::known(code).unwrap_or_else(|| {
-            if !code.is_empty() && code.len() <= LONGEST && code.bytes().all(plain) {
+            if !code.is_empty() && code.len() <= MAX_LENGTH && code.bytes().all(plain) {
                 Self::Other(code.to_owned())
             } else {
                 Self::Malformed
@@ -412,9 +410,9 @@ impl fmt::Display for OAuthErrorCode {
     }
 }
 
-/// A configuration that cannot work, found before any I/O.
+/// An invalid configuration, reported before any I/O.
 ///
-/// `Display` names the field and the remedy, and never a secret.
+/// `Display` names the setting and the remedy, and shows no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     field: &'static str,
@@ -429,7 +427,7 @@ impl ConfigError {
         }
     }
 
-    /// The setting that is wrong.
+    /// Returns the name of the invalid setting.
     pub fn field(&self) -> &'static str {
         self.field
     }

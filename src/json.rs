@@ -1,7 +1,8 @@
 //! Reads JSON objects from outside: responses, metadata, stored sessions, keys.
 //!
-//! Invariants: an object is read as an object only, never from a list of values, which serde's derived
-//! readers take as well; an error shows nothing of the input, which serde_json's own errors quote.
+//! Invariants:
+//! - A list of values is not read as an object, although serde's derived readers accept one.
+//! - An error shows nothing of the input, although serde_json's own errors quote it.
 
 use std::{fmt, marker::PhantomData};
 
@@ -12,10 +13,10 @@ use serde::{
 
 use crate::work_counter::looked_at;
 
-/// The input is not the JSON object that was expected.
+/// The error for input that is not the expected JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NotAnObject {
-    /// What was wrong: syntax, a type, or an early end.
+    /// Syntax, a wrong type, or an early end.
     category: serde_json::error::Category,
     column: usize,
 }
@@ -38,7 +39,7 @@ pub(crate) fn object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, NotAnO
     }
 }
 
-/// Deserializes `T` from an object only. For members of an object that are objects as well.
+/// Deserializes `T` from an object only. Also for members that are objects.
 pub(crate) struct Object<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -72,13 +73,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_read_and_a_list_of_its_values_is_not() {
+    fn object_is_read_and_a_list_of_its_values_is_not() {
         assert_eq!(object(br#"{"a":"x","b":1}"#), Ok(Pair { a: "x", b: 1 }));
         assert!(object::<Pair<'_>>(br#"["x",1]"#).is_err());
     }
 
     #[test]
-    fn an_error_shows_nothing_of_the_input() {
+    fn error_shows_nothing_of_the_input() {
         for json in [
             r#"{"a":"s3cr3t","b":"s3cr3t"}"#,
             r#"{"s3cr3t"#,

@@ -1,11 +1,10 @@
 //! [`PerCore`]: copies of a value, of which each thread uses one.
 //!
-//! A reference count that two threads change is a cache line that travels between their cores on
-//! every request, and the one thing that keeps a service from scaling. So what a request clones
-//! (the header's value, the handle to its layer) exists a few times over, each with a count in a
-//! cache line of its own.
+//! If threads share a reference count, its cache line moves between their cores on every request, and
+//! the service does not scale. So the values that a request clones (the header's value, the handle to
+//! its layer) exist once per core, each with its count in a cache line of its own.
 //!
-//! Invariant: all copies are worth the same; which one a thread gets decides nothing.
+//! Invariant: all copies are equivalent, so any thread may use any copy.
 
 use std::{
     cell::Cell,
@@ -17,8 +16,8 @@ use std::{
     thread::available_parallelism,
 };
 
-/// Threads beyond this share copies: each copy of a token takes memory.
-const MOST_COPIES: usize = 16;
+/// Further threads share copies, since each copy of a token takes memory.
+const MAX_COPIES: usize = 16;
 
 /// Copies of a value.
 #[derive(Debug)]
@@ -28,13 +27,13 @@ pub(crate) struct PerCore<T> {
 }
 
 impl<T> PerCore<T> {
-    /// As many as are of use on this machine: `first`, and copies that `copy` makes of it.
+    /// Creates one copy per core, up to a limit: `first`, and the results of `copy`.
     pub(crate) fn new(first: T, copy: impl Fn(&T) -> T) -> Self {
         let more = (1..copies()).map(|_| copy(&first)).collect();
         Self { first, more }
     }
 
-    /// This thread's.
+    /// Returns this thread's copy.
     #[inline]
     pub(crate) fn mine(&self) -> &T {
         // The number of copies is a power of two.
@@ -42,13 +41,13 @@ impl<T> PerCore<T> {
         self.more.get(at).unwrap_or(&self.first)
     }
 
-    /// The same for all threads.
+    /// Returns the first copy, the same for all threads.
     pub(crate) fn first(&self) -> &T {
         &self.first
     }
 }
 
-/// A value whose address has a pair of cache lines for itself: processors fetch them in pairs.
+/// A value alone on a pair of cache lines, since processors fetch them in pairs.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct CacheAligned<T>(pub(crate) T);
@@ -57,11 +56,11 @@ fn copies() -> usize {
     static COPIES: OnceLock<usize> = OnceLock::new();
     *COPIES.get_or_init(|| {
         let cores = available_parallelism().map_or(1, NonZero::get);
-        cores.next_power_of_two().min(MOST_COPIES)
+        cores.next_power_of_two().min(MAX_COPIES)
     })
 }
 
-/// Numbers for threads in the order in which they first ask.
+/// Returns this thread's number. Threads are numbered in the order of their first calls.
 #[inline]
 fn thread_number() -> usize {
     thread_local! {
@@ -87,9 +86,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_keeps_its_copy_and_the_next_thread_has_the_next() {
-        let spread = PerCore::new(0, |_| 1);
-        let mine = || std::ptr::from_ref(spread.mine()) as usize;
+    fn each_thread_keeps_one_copy() {
+        let per_core = PerCore::new(0, |_| 1);
+        let mine = || std::ptr::from_ref(per_core.mine()) as usize;
         assert_eq!(mine(), mine());
         let of_threads = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..copies()).map(|_| scope.spawn(mine)).collect();
@@ -97,19 +96,19 @@ mod tests {
             copies.collect::<Vec<_>>()
         });
         assert!(of_threads.iter().all(|copy| *copy != 0));
-        assert_eq!(spread.more.len() + 1, copies());
+        assert_eq!(per_core.more.len() + 1, copies());
     }
 
     #[test]
-    fn every_number_has_a_copy() {
+    fn thread_numbers_reach_every_copy_once() {
         for copies in [1usize, 2, 4, 8, 16] {
-            let spread = PerCore {
+            let per_core = PerCore {
                 first: 0,
                 more: (1..copies).collect(),
             };
             let at = |number: usize| {
-                let at = number & spread.more.len();
-                *spread.more.get(at).unwrap_or(&spread.first)
+                let at = number & per_core.more.len();
+                *per_core.more.get(at).unwrap_or(&per_core.first)
             };
             let mut seen: Vec<_> = (0..copies).map(at).collect();
             seen.sort_unstable();

@@ -1,7 +1,7 @@
-//! What the cache is made of where tasks meet: locks, channels, and the runtime.
+//! The locks, atomics, channels and runtime of the cache.
 //!
-//! With `--cfg bearer_auth_model` it is a model checker's instead, which decides at each of these
-//! places who goes on: `tests/model` tries thousands of such orders. Otherwise nothing but names.
+//! With `--cfg bearer_auth_model` they are those of a model checker, which decides at each use which
+//! task runs next: `tests/model` explores thousands of schedules. Otherwise this file only re-exports.
 
 #[cfg(not(bearer_auth_model))]
 pub(crate) use {

@@ -1,7 +1,7 @@
-//! How much of its input a parser looks at: counted in tests and by the fuzz targets, which hold it
-//! against the length of the input. In other builds there is nothing of it.
+//! Counts the bytes that parsers read. Tests and fuzz targets compare the count with the length of the
+//! input. In other builds it does nothing.
 
-/// So many bytes of the input are gone over.
+/// Counts `bytes` bytes of the input as read.
 #[inline]
 pub(crate) fn looked_at(bytes: usize) {
     #[cfg(any(test, fuzzing))]
@@ -21,7 +21,7 @@ mod counting {
         pub(super) static LOOKED_AT: Cell<usize> = const { Cell::new(0) };
     }
 
-    /// What comes of `work`, and how many bytes were looked at for it.
+    /// Returns the result of `work`, and how many bytes it read.
     pub(crate) fn counted<T>(work: impl FnOnce() -> T) -> (T, usize) {
         let before = LOOKED_AT.get();
         let done = work();

@@ -1,8 +1,8 @@
 //! The request path through the cache: from a request to its token, and from a rejection to the next
 //! token. Everything that starts a flight or waits for one is here.
 //!
-//! A request reads one [`Snapshot`] and lets [`classify`] decide. Only when that asks for a flight is
-//! the lock taken, and the decision made again under it, since another caller may have been faster.
+//! A request reads one [`Snapshot`], and [`classify`] decides. Only a request that has to start a
+//! flight takes the lock, and decides again under it: another caller may have been faster.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ pub(crate) enum Acquire {
 /// A flight to wait for.
 pub(crate) struct Pending {
     flight: Arc<Flight>,
-    /// There is a valid token: wait this long at most.
+    /// With a valid token: the longest wait before the request uses it.
     fallback: Option<Duration>,
 }
 
@@ -45,15 +45,15 @@ enum NotRenewed {
 }
 
 impl TokenCache {
-    /// Returns the token, and waits for one if necessary.
+    /// Returns the cached token, or waits for a new one.
     ///
-    /// A valid token is returned at once. Waits only when there is none, or briefly when the cached
-    /// one expires within the safety margin. Dropping the future cancels nothing.
+    /// Waits only without a valid token, or for a second at most when the cached token is within its
+    /// safety margin or was just rejected. Dropping the future does not cancel the token request.
     ///
     /// # Errors
     ///
-    /// There is no valid token, and the server gave none. All callers that waited for the same token
-    /// request get the same error. So do, at once, callers that come before the next attempt is due
+    /// There is no valid token, and the token request failed. All callers that waited for it get the
+    /// same error. Later callers get it at once, until the next attempt is due
     /// ([`Error::retry_after`]). [`ErrorKind::NoRuntime`] outside a tokio runtime.
     ///
     /// # Panics
@@ -72,18 +72,18 @@ impl TokenCache {
         }
     }
 
-    /// Starts a token request if one is due, and returns at once: for start-up, so that the first
-    /// request need not wait. Does nothing outside a tokio runtime.
+    /// Starts a token request if one is due, and returns at once. Call it at start-up, so that the
+    /// first request does not wait. Does nothing outside a tokio runtime.
     pub fn prefetch(&self) {
         let _ = self.acquire_for(true, false);
     }
 
-    /// Requests a new token, whatever the state of the cached one and whatever the backoff says.
-    /// Joins a token request in flight.
+    /// Requests a new token, even if the cached one is valid, and even during a backoff. Joins a
+    /// token request in flight.
     ///
     /// # Errors
     ///
-    /// Those of [`token`](Self::token), but of this token request: the cached token stays as it is.
+    /// Those of [`token`](Self::token), for this token request. The cached token stays in use.
     pub async fn refresh(&self) -> Result<AccessToken, Error> {
         let runtime = self.0.runtime();
         let (flight, departure) = self.0.transition(|state, now| {
@@ -107,18 +107,18 @@ impl TokenCache {
         }
     }
 
-    /// Reports that the API rejected this token: it is replaced, unless the cache already has a newer
-    /// one.
+    /// Reports that the API rejected this token. The cache requests another one in the background,
+    /// unless it already has a newer one.
     ///
-    /// Compares by value, so that a late 401 about an old token leaves the new one alone. The next
-    /// token is requested in the background. If that fails, or is not allowed yet because tokens were
-    /// rejected again and again, the rejected token stays in use: one route may be at fault.
+    /// Compares by value, so that a late 401 about an old token leaves the newer one alone. If the
+    /// token request fails, or the backoff after repeated rejections forbids it, the rejected token
+    /// stays in use: the fault may be one route's.
     pub fn reject(&self, token: &AccessToken) {
         let _ = self.rejected(token, false);
     }
 
-    /// Whether the caller has put a token of its own on a request. The cached token says which header
-    /// carries it; until there is one, that is `Authorization`.
+    /// Whether the caller has set `Authorization` on a request, and the token uses that header. Without
+    /// a cached token, it is assumed to.
     pub(crate) fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let in_authorization = |token: &AccessToken| token.header_name() == AUTHORIZATION;
         headers.contains_key(AUTHORIZATION) && self.present().as_ref().is_none_or(in_authorization)
@@ -133,13 +133,13 @@ impl TokenCache {
         }
     }
 
-    /// The request path, up to where it has to wait. `can_resend`: see [`classify`].
+    /// Decides how a request gets its token, without waiting. `can_resend`: see [`classify`].
     #[inline]
     pub(crate) fn acquire(&self, can_resend: bool) -> Acquire {
         self.acquire_for(can_resend, true)
     }
 
-    /// `waits`: the caller is going to wait if it has to.
+    /// `waits`: the caller waits for a flight if necessary.
     #[inline]
     fn acquire_for(&self, can_resend: bool, waits: bool) -> Acquire {
         let now = self.0.settings.clock.now();
@@ -147,8 +147,8 @@ impl TokenCache {
         settled.unwrap_or_else(|| self.start_flight(can_resend, waits))
     }
 
-    /// Lends the token to `use_it`, if it is valid and there is nothing to do: what nearly all
-    /// requests do. No reference count is touched.
+    /// Passes the token to `use_it` if it is valid and no refresh is due, as for nearly all requests.
+    /// Changes no reference count.
     #[inline]
     pub(crate) fn with_fresh<T>(&self, use_it: impl FnOnce(&AccessToken) -> T) -> Option<T> {
         let now = self.0.settings.clock.now();
@@ -182,7 +182,7 @@ impl TokenCache {
         }
     }
 
-    /// Whether `token` has expired by now.
+    /// Whether `token` has expired.
     pub(crate) fn is_expired(&self, token: &AccessToken) -> bool {
         token.is_expired(self.0.settings.clock.now())
     }
@@ -231,7 +231,7 @@ impl TokenCache {
         mut pending: Pending,
         can_resend: bool,
     ) -> Result<AccessToken, Error> {
-        /// A token may have expired again when its waiter wakes: how often to start again.
+        /// How often to wait: a new token may have expired before its waiter wakes.
         const ROUNDS: usize = 3;
 
         for _ in 0..ROUNDS {
@@ -261,10 +261,10 @@ impl TokenCache {
         Err(overdue())
     }
 
-    async fn wait_for(&self, flight: &Flight, longest: Option<Duration>) -> WaitEnd {
+    async fn wait_for(&self, flight: &Flight, max_wait: Option<Duration>) -> WaitEnd {
         let Settings { clock, events, .. } = &self.0.settings;
         let began = clock.now();
-        let end = flight.wait(clock, longest).await;
+        let end = flight.wait(clock, max_wait).await;
         let took = clock.now().since(began);
         events.emit(&Event::Waited { took });
         end
@@ -321,15 +321,15 @@ impl TokenCache {
         answer
     }
 
-    /// Gives up an overdue flight, whose runtime nothing drives. Another may start.
+    /// Gives up an overdue flight, whose runtime is not driven. Another flight may start.
     pub(super) fn supersede(&self, flight: &Flight) {
         self.0.transition(|state, _| state.clear(flight));
     }
 }
 
 impl Snapshot {
-    /// Returns what becomes of a request when there is nothing to start: a cached token, a flight to
-    /// wait for, or a failure to report. `None`: a flight has to start.
+    /// Returns what a request gets if no flight has to start: the cached token, a flight to wait for,
+    /// or an error. `None`: a flight has to start.
     fn settled(&self, now: Moment, can_resend: bool) -> Option<Acquire> {
         match (classify(&self.inputs, now, can_resend), &self.token) {
             (Verdict::Fresh | Verdict::BackingOff { fallback: true, .. }, Some(token)) => {
@@ -350,7 +350,7 @@ impl Snapshot {
 }
 
 fn overdue() -> Error {
-    let message = "no token in time: nothing drives the runtime of the token request, \
+    let message = "no token in time: the runtime of the token request is not driven, \
                    or tokens expire before they can be used";
     Error::build(ErrorKind::Timeout, Retry::Later, message).done()
 }

@@ -59,15 +59,15 @@ impl TokenCacheBuilder {
     /// The default of [`fetch_timeout`](Self::fetch_timeout).
     pub const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Sets the runtime that token requests run on. Its timer must be enabled (tokio panics without
-    /// it), and it must be driven while callers wait. Defaults to the runtime of the caller that
+    /// Sets the runtime for token requests. Its timer must be enabled (tokio panics without it), and
+    /// the runtime must be driven while callers wait. Defaults to the runtime of the caller that
     /// needs the token.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.settings.runtime = Some(runtime);
         self
     }
 
-    /// Sets the clock. Defaults to the system's.
+    /// Sets the clock. Defaults to the system clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.settings.clock = clock.into();
         self
@@ -80,31 +80,30 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// Sets how long before a token's expiry callers begin to wait for a new one (briefly: the cached
-    /// one still serves). At most a tenth of the lifetime counts. Defaults to
+    /// Sets the safety margin: how long before expiry callers wait for a new token. They wait a second
+    /// at most, then use the cached one. Capped at a tenth of the lifetime. Defaults to
     /// [`SAFETY_MARGIN`](Self::SAFETY_MARGIN).
     pub fn safety_margin(mut self, margin: Duration) -> Self {
         self.settings.safety_margin = margin;
         self
     }
 
-    /// Sets how long a token request may take, all its attempts together. Defaults to
+    /// Sets the timeout of a token request, all attempts included. Defaults to
     /// [`FETCH_TIMEOUT`](Self::FETCH_TIMEOUT).
     pub fn fetch_timeout(mut self, timeout: Duration) -> Self {
         self.settings.fetch_timeout = timeout;
         self
     }
 
-    /// Sets the cache's name in logs and metrics. Give each of several caches its own. Empty by
-    /// default.
+    /// Sets the cache's name in logs and metrics. Give each cache its own. Defaults to an empty name.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.settings.events.name = name.into();
         self
     }
 
-    /// Sets a callback for each [`Event`]. The task or caller that caused the event calls it, so it
-    /// must be quick. A panic in it loses that event only. The last call counts. Without a callback,
-    /// events reach `tracing` and `metrics` if the features of these names are enabled.
+    /// Sets a callback for each [`Event`], in place of the previous callback. The task or caller that
+    /// caused the event calls it, so it must be quick. A panic in the callback loses that event only.
+    /// Events also reach `tracing` and `metrics`, if the features of these names are enabled.
     ///
     /// ```
     /// use bearer_auth::{Event, StaticToken, TokenCache};

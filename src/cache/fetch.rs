@@ -1,8 +1,8 @@
 //! The task of a flight: it calls the source, retries where that helps, and stores the result.
 //!
-//! It is a task of its own, so that no caller's cancellation ends it. If the task is dropped without
-//! a result (the source panicked, its runtime was shut down), a guard takes the flight out of the
-//! cache and wakes the waiters, by the error of the panic or by closing their channel.
+//! Cancellation: the flight is a task of its own, so dropping a caller does not end it. If the task
+//! ends without a result (the source panicked, its runtime was shut down), a guard removes the flight
+//! from the cache and wakes the waiters: with an error after a panic, else by closing their channel.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -28,8 +28,8 @@ use crate::{
 use tracing::Instrument as _;
 
 impl Shared {
-    /// Prepares a flight for `reason` and makes it the current one. [`take_off`](Self::take_off)
-    /// starts it.
+    /// Prepares a flight for `reason`, and makes it the current one. Start it with
+    /// [`take_off`](Self::take_off).
     pub(super) fn depart(
         &self,
         state: &mut State,
@@ -47,8 +47,8 @@ impl Shared {
         departure
     }
 
-    /// Starts the task of a flight, if there is one to start. The caller must not hold the state's
-    /// lock: on a runtime that was shut down the task is dropped at once, which takes that lock.
+    /// Starts the task of a flight, if there is one. The caller must not hold the state's lock: a
+    /// runtime that was shut down drops the task at once, which takes that lock.
     pub(super) fn take_off(self: &Arc<Self>, departure: Option<Departure>) {
         let Some(departure) = departure else { return };
         let runtime = departure.flight.runtime().clone();
@@ -68,9 +68,9 @@ impl Shared {
         self.transition(|state, now| state.land(flight, now, result, margin, jitter))
     }
 
-    /// Handles a flight whose task was dropped before it had a result. After a panic of the source
-    /// there is a pause; after the shutdown of a runtime the next caller's runtime may serve.
-    /// Returns the error for the flight's waiters, which says when the next attempt is due.
+    /// Removes a flight whose task was dropped without a result. A panic of the source starts a
+    /// backoff: then the result is the error for the waiters, with the time until the next attempt.
+    /// The shutdown of a runtime does not, since the next caller's runtime may work.
     fn crashed(&self, flight: &Flight, panicked: bool) -> Option<Error> {
         self.transition(|state, now| {
             let failed = state.clear(flight) && panicked;
@@ -93,13 +93,13 @@ async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
         .timeout(limit, flight.runtime(), fetch(&guard, request))
         .await
         .unwrap_or_else(|| {
-            let message = "the token request took too long";
+            let message = "the token request timed out";
             Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
         });
     guard.land(result);
 }
 
-/// Calls the source, and again if the error allows it and a caller waits.
+/// Calls the source, and retries if the error allows it and a caller waits.
 async fn fetch(guard: &Guard, request: TokenRequest) -> Result<AccessToken, Error> {
     let Guard { shared, flight, .. } = guard;
     let settings = &shared.settings;
@@ -131,11 +131,12 @@ async fn fetch(guard: &Guard, request: TokenRequest) -> Result<AccessToken, Erro
 
 /// The error of a flight whose task was dropped.
 pub(super) fn interrupted() -> Error {
-    let message = "the token request was interrupted: its runtime was shut down, or it panicked";
+    let message = "the token request was interrupted: its runtime was shut down, \
+                   or the token source panicked";
     Error::build(ErrorKind::Interrupted, Retry::Later, message).done()
 }
 
-/// Ends the flight, whatever happens to its task.
+/// Ends the flight, even if its task is dropped.
 struct Guard {
     shared: Arc<Shared>,
     flight: Arc<Flight>,
@@ -203,7 +204,7 @@ impl Guard {
         (number, now.since(began))
     }
 
-    /// All receivers but the flight's own.
+    /// The number of waiters: all receivers except the flight's own.
     fn waiters(&self) -> usize {
         let receivers = self.sender.as_ref().map(watch::Sender::receiver_count);
         receivers.unwrap_or(0).saturating_sub(1)

@@ -1,7 +1,7 @@
 //! A flight: one token request, shared by all callers that wait for it (single flight).
 //!
-//! The task of the flight (`fetch.rs`) holds the sender of a `watch` channel, every waiter a
-//! receiver. A channel that closes without a value means that the task was dropped.
+//! The task of the flight (`fetch.rs`) owns the sender of a `watch` channel, and every waiter a
+//! receiver. If the channel closes without a value, the task was dropped or superseded.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -15,21 +15,20 @@ use crate::{
     token::{AccessToken, FetchReason, TokenRequest},
 };
 
-/// How long after its own limit a flight is overdue. That happens only when nothing drives its
-/// runtime.
+/// How long after its own timeout a flight is overdue: only if its runtime is not driven.
 const GRACE: Duration = Duration::from_secs(1);
-/// An overdue flight gets this long to end after all: a runtime that stood still between two calls
-/// of `block_on` may have been driven again just now.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// Minimum wait for an overdue flight: its runtime, idle between two calls of `block_on`, may just
+/// have been driven again.
+const MIN_WAIT: Duration = Duration::from_secs(5);
 
 /// A token request in flight, as its waiters see it.
 pub(super) struct Flight {
     id: u64,
     reason: FetchReason,
     started_at: Moment,
-    /// When the flight's own limit should have ended it.
+    /// When the flight's own timeout should have ended it.
     overdue_at: Moment,
-    /// A caller waits: worth more than one attempt.
+    /// A caller waits, so the flight may retry.
     awaited: AtomicBool,
     /// Wakes a flight that waits for its spacing.
     hurry: Notify,
@@ -52,11 +51,11 @@ pub(super) enum WaitEnd {
     Outcome(Outcome),
     /// The flight's task was dropped, and left no result.
     Interrupted,
-    /// The waiter's own time has passed.
+    /// The waiter's time limit was reached.
     TimeUp,
 }
 
-/// A flight that has not started yet, and what its task needs.
+/// A flight that has not started yet, with the inputs of its task.
 pub(super) struct Departure {
     pub(super) flight: Arc<Flight>,
     pub(super) sender: watch::Sender<Option<Outcome>>,
@@ -65,7 +64,7 @@ pub(super) struct Departure {
 }
 
 impl Flight {
-    /// `delay`: how long until the flight may send its request; `starts_at` is when that will be.
+    /// The flight may send its request at `starts_at`, which is in `delay`.
     pub(super) fn prepare(
         id: u64,
         starts_at: Moment,
@@ -120,8 +119,8 @@ impl Flight {
         self.hurry.notified().await;
     }
 
-    /// Marks the token request as awaited, which allows retries. Call it before spawning:
-    /// otherwise a request that fails before its waiter is first polled gets one attempt only.
+    /// Marks the flight as awaited, which allows retries. Call it before spawning: otherwise a flight
+    /// that fails before its waiter is first polled makes one attempt only.
     pub(super) fn expect_waiter(&self) {
         self.awaited.store(true, Ordering::Relaxed);
     }
@@ -130,24 +129,24 @@ impl Flight {
         self.awaited.load(Ordering::Relaxed)
     }
 
-    /// Waits until the flight has ended, without asking for more attempts.
+    /// Waits until the flight has ended, without allowing retries.
     pub(super) async fn done(&self) {
         let _ = self.outcome.clone().wait_for(Option::is_some).await;
     }
 
-    /// How long the flight is worth waiting for. It counts from the flight's start: callers with
-    /// short deadlines of their own would otherwise wait for a dead flight one after another.
-    pub(super) fn patience(&self, now: Moment) -> Duration {
-        now.until(self.overdue_at).max(SIGN_OF_LIFE)
+    /// Returns the maximum wait for the flight. It counts from the flight's start: otherwise callers
+    /// with short timeouts would wait for a stuck flight one after another.
+    pub(super) fn max_wait(&self, now: Moment) -> Duration {
+        now.until(self.overdue_at).max(MIN_WAIT)
     }
 
-    /// Waits for the result, at most for `longest` if given, else until the flight is overdue.
-    pub(super) async fn wait(&self, clock: &Clock, longest: Option<Duration>) -> WaitEnd {
+    /// Waits for the result: for `max_wait` at most, or until the flight is overdue.
+    pub(super) async fn wait(&self, clock: &Clock, max_wait: Option<Duration>) -> WaitEnd {
         self.expect_waiter();
         let mut outcome = self.outcome.clone();
-        // The waiter's timer is its own runtime's: the flight's may have stopped.
+        // The timer is that of the waiter's runtime: the flight's runtime may have stopped.
         let runtime = Handle::try_current().unwrap_or_else(|_| self.runtime.clone());
-        let longest = longest.unwrap_or_else(|| self.patience(clock.now()));
+        let max_wait = max_wait.unwrap_or_else(|| self.max_wait(clock.now()));
         let outcome = async {
             match outcome.wait_for(Option::is_some).await {
                 Ok(outcome) => outcome
@@ -157,7 +156,7 @@ impl Flight {
             }
         };
         clock
-            .timeout(longest, &runtime, outcome)
+            .timeout(max_wait, &runtime, outcome)
             .await
             .unwrap_or(WaitEnd::TimeUp)
     }

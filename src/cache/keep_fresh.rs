@@ -1,4 +1,4 @@
-//! [`KeepFresh`]: refreshes a token that no request asks for. One task serves all guards of a cache.
+//! [`KeepFresh`]: refreshes a token without traffic. One task serves all guards of a cache.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,19 +12,18 @@ use crate::{
     sync::{AbortHandle, Handle},
 };
 
-/// The task looks at the clock this often at least: a suspend stops its timer, not the token's
-/// lifetime.
+/// The task reads the clock this often at least: a suspend stops its timer, not the token's lifetime.
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 
-/// A guard that keeps a token fresh for as long as it lives: see [`TokenCache::keep_fresh`].
+/// A guard that keeps a token fresh until it is dropped: see [`TokenCache::keep_fresh`].
 #[must_use = "refreshing stops when the guard is dropped"]
 pub struct KeepFresh(TokenCache);
 
 impl TokenCache {
-    /// Refreshes the token ahead of expiry without any traffic, for as long as the returned guard
-    /// lives. Without a guard, an idle cache sends no token requests.
+    /// Refreshes the token ahead of expiry, even without traffic, until the returned guard is dropped.
+    /// Without a guard, an idle cache sends no token requests.
     ///
-    /// Outside a tokio runtime it starts with the first token request.
+    /// Outside a tokio runtime, refreshing starts with the first token request.
     pub fn keep_fresh(&self) -> KeepFresh {
         Keeper::add(&self.0.keeper, spawn);
         self.0.ensure_keeper();
@@ -56,23 +55,23 @@ async fn keep(cache: TokenCache, runtime: Handle) {
         let flight = cache.0.snapshot.load().flight.clone();
         match flight {
             Some(flight) => {
-                let patience = flight.patience(clock.now());
-                let done = clock.timeout(patience, &runtime, flight.done()).await;
+                let max_wait = flight.max_wait(clock.now());
+                let done = clock.timeout(max_wait, &runtime, flight.done()).await;
                 if done.is_none() {
-                    // Nothing drives its runtime.
+                    // Its runtime is not driven.
                     cache.supersede(&flight);
                 }
             }
             None => {
-                let pause = next_look(&cache, clock.now());
+                let pause = next_check(&cache, clock.now());
                 clock.sleep(pause, &runtime).await;
             }
         }
     }
 }
 
-/// When the task has to look again.
-fn next_look(cache: &TokenCache, now: Moment) -> Duration {
+/// Returns how long the task sleeps before it checks again.
+fn next_check(cache: &TokenCache, now: Moment) -> Duration {
     let snapshot = cache.0.snapshot.load();
     let inputs = &snapshot.inputs;
     let due = match &inputs.token {

@@ -1,8 +1,8 @@
 //! [`Keeper`]: the slot of the task that keeps a token fresh.
 //!
-//! The task needs a runtime. If there is none when a guard is made, or its runtime is gone, the next
-//! flight (which has one) starts the task. The slot knows the task by a function pointer, so that
-//! flights can start it without depending on what it does.
+//! The task needs a runtime. If there is none when a guard is created, or its runtime was shut down,
+//! the next flight starts the task on its own runtime. The slot stores a function pointer, so that
+//! flights can start the task without depending on its code.
 
 use std::sync::{Arc, PoisonError};
 
@@ -28,14 +28,14 @@ impl<S> Default for Keeper<S> {
 }
 
 impl<S> Keeper<S> {
-    /// One guard more.
+    /// Adds a guard.
     pub(super) fn add(slot: &Mutex<Self>, spawn: Spawn<S>) {
         let mut keeper = lock(slot);
         keeper.guards += 1;
         keeper.spawn = Some(spawn);
     }
 
-    /// One guard less. The last one stops the task.
+    /// Removes a guard. The last one stops the task.
     pub(super) fn remove(slot: &Mutex<Self>) {
         let task = {
             let mut keeper = lock(slot);
@@ -51,7 +51,7 @@ impl<S> Keeper<S> {
         }
     }
 
-    /// Starts the task if a guard needs it, it does not run, and there is a runtime.
+    /// Starts the task if a guard exists, the task does not run, and there is a runtime.
     pub(super) fn ensure(slot: &Mutex<Self>, shared: &Arc<S>, runtime: Option<Handle>) {
         let mut keeper = lock(slot);
         let runs = keeper.task.as_ref().is_some_and(|task| !task.is_finished());

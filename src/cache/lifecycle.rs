@@ -7,9 +7,12 @@
 //!                            |   without waiting |  briefly    |
 //! ```
 //!
-//! While spacing or backoff forbids a token request, `RefreshAhead` reads as `Fresh`, and `Due` as
-//! `BackingOff`. Invariants, each a test below: a token past `expires_at` is never `Fresh`,
-//! `RefreshAhead` or a fallback; only the passing of time moves a state towards the right.
+//! While spacing or a backoff forbids a token request, `RefreshAhead` becomes `Fresh`, and `Due`
+//! becomes `BackingOff`.
+//!
+//! Invariants, each a test below:
+//! - A token past `expires_at` is never `Fresh`, `RefreshAhead` or a fallback.
+//! - Only the passing of time moves a state towards the right.
 
 use std::time::Duration;
 
@@ -26,22 +29,23 @@ const MARGIN_SHARE: u32 = 10;
 /// Token requests start at least this far apart, unless a caller forces one.
 pub(super) const SPACING: Duration = Duration::from_secs(1);
 
-/// How long a caller with a valid cached token waits for a newer one.
+/// Maximum wait of a caller with a valid cached token for a newer one.
 pub(super) const MAX_WAIT_WITH_FALLBACK: Duration = Duration::from_secs(1);
 
-/// When a token is refreshed ahead, is due, and expires.
+/// When a token is refreshed ahead, is due for replacement, and expires.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
     refresh_at: Moment,
     due_at: Moment,
     expires_at: Moment,
-    /// How long before `expires_at` the two others lie.
+    /// From `refresh_at` to `expires_at`.
     refresh_window: Duration,
+    /// From `due_at` to `expires_at`.
     margin: Duration,
 }
 
 impl Schedule {
-    /// For a token requested at `anchor` that lives for `lifetime` from then. `jitter` is in [0, 1].
+    /// For a token requested at `anchor` with a lifetime of `lifetime`. `jitter` is in [0, 1].
     pub(super) fn new(anchor: Moment, lifetime: Duration, margin: Duration, jitter: f64) -> Self {
         let factor = MIN_JITTER + (1.0 - MIN_JITTER) * jitter.clamp(0.0, 1.0);
         let margin = margin.min(lifetime / MARGIN_SHARE);
@@ -49,8 +53,8 @@ impl Schedule {
         Self::ending(anchor.after(lifetime), refresh_window.max(margin), margin)
     }
 
-    /// For the same token, returned by the server once more with the rest of its life: the expiry
-    /// is that of the newer answer, the margins stay those of the first.
+    /// For a token that the server returned again with the rest of its lifetime: the expiry is the
+    /// newer one, and the margins stay those of the first schedule.
     pub(super) fn renewed(self, expires_at: Moment) -> Self {
         Self::ending(expires_at, self.refresh_window, self.margin)
     }
@@ -95,7 +99,7 @@ enum Stage {
     Expired,
 }
 
-/// Everything that a decision depends on.
+/// The inputs of a decision.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Inputs {
     pub(super) token: TokenLifetime,
@@ -110,8 +114,9 @@ pub(super) struct Inputs {
 }
 
 impl Inputs {
-    /// Until this moment [`classify`] returns [`Verdict::Fresh`] for every request, whatever the
-    /// other inputs are, so that nearly all requests cost one comparison. May be early, never late.
+    /// Returns the moment before which [`classify`] returns [`Verdict::Fresh`] for every request,
+    /// whatever the other inputs are. Nearly all requests then cost one comparison. May be early,
+    /// never late.
     pub(super) fn fresh_until(&self) -> Moment {
         match &self.token {
             TokenLifetime::Until(schedule) if !self.suspect => schedule.refresh_at,
@@ -121,7 +126,7 @@ impl Inputs {
     }
 }
 
-/// The cached token, as far as the lifecycle goes.
+/// The lifetime of the cached token.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum TokenLifetime {
     #[default]
@@ -142,23 +147,23 @@ impl TokenLifetime {
     }
 }
 
-/// What to do about a request.
+/// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Use the cached token.
     Fresh,
     /// Use the cached token, and start a token request in the background.
     RefreshAhead,
-    /// Wait for the token request in flight, and start one if there is none. With a fallback: wait
-    /// at most that long, then use the cached token.
+    /// Wait for the token request in flight, or start one. With a fallback: wait at most that long,
+    /// then use the cached token.
     Due { fallback: Option<Duration> },
     /// No token request may start yet. With a fallback: use the cached token. Without: return the
     /// last error.
     BackingOff { fallback: bool, until: Moment },
 }
 
-/// Decides what to do about a request, now. `can_resend`: the request can be sent again if the API
-/// rejects its token, so it need not wait for a token that is only suspect.
+/// Decides what to do with a request. `can_resend`: the request can be sent again if the API rejects
+/// its token, so it does not wait while the cached token is suspect.
 #[inline]
 pub(super) fn classify(state: &Inputs, now: Moment, can_resend: bool) -> Verdict {
     let stage = match &state.token {
@@ -169,7 +174,7 @@ pub(super) fn classify(state: &Inputs, now: Moment, can_resend: bool) -> Verdict
     let blocked = state.not_before.filter(|until| !now.reached(*until));
     match stage {
         Stage::Fresh | Stage::RefreshWindow if state.suspect && !can_resend => {
-            // Briefly: a suspect token is more often good than not.
+            // Only briefly: most suspect tokens are valid.
             match state.in_flight_since {
                 Some(since) => {
                     let left = state.token.left(now);
@@ -198,16 +203,16 @@ pub(super) fn classify(state: &Inputs, now: Moment, can_resend: bool) -> Verdict
                 fallback: false,
                 until,
             },
-            // In flight, or about to start: callers that wait for the spacing share one request.
+            // In flight, or about to start: callers that wait for the spacing share one token request.
             _ => Verdict::Due { fallback: None },
         },
     }
 }
 
-/// A caller with a cached token waits relative to the start of the token request, not to its own
-/// arrival: a silent server costs all callers one wait together, not one each.
-fn waiting(now: Moment, since: Moment, longest: Duration) -> Verdict {
-    match longest.saturating_sub(now.since(since)) {
+/// With a valid token, the wait counts from the start of the token request, not from the caller's
+/// arrival: an unresponsive server costs all callers one wait together, not one each.
+fn waiting(now: Moment, since: Moment, max_wait: Duration) -> Verdict {
+    match max_wait.saturating_sub(now.since(since)) {
         Duration::ZERO => Verdict::Fresh,
         left => Verdict::Due {
             fallback: Some(left),

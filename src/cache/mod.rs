@@ -1,8 +1,8 @@
-//! [`TokenCache`]: the current token of one source, and its refreshing.
+//! [`TokenCache`]: caches and refreshes the token of one source.
 //!
-//! From bottom to top: `lifecycle` and `backoff` (pure decisions), `flight` (one token request, and
-//! waiting for it), `state` (what the lock protects), `shared` (the cache itself), `fetch` (the task
-//! of a flight), `acquire` (the request path), and the rest of the public API.
+//! From bottom to top: `lifecycle` and `backoff` (pure decisions), `flight` (a token request in
+//! flight), `state` (what the lock protects), `shared` (the cache itself), `fetch` (the task of a
+//! flight), `acquire` (the request path), and the rest of the public API.
 
 mod acquire;
 mod backoff;

@@ -1,9 +1,10 @@
-//! [`TokenCache`], and what its clones share.
+//! [`TokenCache`], and the state that its clones share.
 //!
-//! Invariants: no lock and no `ArcSwap` guard is held across an await; the state's lock is not held
-//! while a flight is spawned; the snapshot is published before the lock is released, so that readers
-//! see transitions in order. Dropping a caller at any point loses nothing: what matters runs in the
-//! flight's own task.
+//! Invariants:
+//! - No lock and no `ArcSwap` guard is held across an await.
+//! - The state's lock is not held while a flight is spawned.
+//! - The snapshot is published before the lock is released, so that readers see transitions in order.
+//! - Dropping a caller's future loses nothing: the flight runs in a task of its own.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -23,21 +24,20 @@ use crate::{
 
 /// Caches the current access token of one [`TokenSource`](crate::TokenSource) and refreshes it.
 ///
-/// Clones share one state. A new cache sends no request and needs no runtime until a caller asks for
-/// a token. Token requests run in a task of their own, at most one at a time, however many callers
-/// wait (single flight).
+/// Clones share one state. A new cache sends no request, and needs no runtime, before the first call
+/// for a token. All callers that wait share one token request, in a task of its own (single flight).
 ///
-/// Tokens are refreshed ahead of expiry, in the background, while requests go on with the cached
-/// token. If that fails, the cached token serves until it expires, and further token requests are
-/// spaced by a backoff. The [crate's documentation](crate#lifecycle-of-a-token) has the details.
+/// Tokens are refreshed ahead of expiry, in the background, while requests use the cached token. If
+/// the refresh fails, the cached token serves until it expires, and token requests back off. The
+/// [crate's documentation](crate#lifecycle-of-a-token) has the details.
 ///
 /// | | |
 /// |---|---|
-/// | [`token`](Self::token) | returns the token; waits for one if necessary |
+/// | [`token`](Self::token) | returns the cached token, or waits for a new one |
 /// | [`try_token`](Self::try_token) | returns the cached token if it is valid; never waits |
-/// | [`prefetch`](Self::prefetch) | requests one in the background if it is due: at start-up |
-/// | [`keep_fresh`](Self::keep_fresh) | refreshes without traffic for as long as the guard lives |
-/// | [`refresh`](Self::refresh) | requests a new one now: after an operator has fixed something |
+/// | [`prefetch`](Self::prefetch) | requests a token in the background if one is due: at start-up |
+/// | [`keep_fresh`](Self::keep_fresh) | refreshes without traffic until the guard is dropped |
+/// | [`refresh`](Self::refresh) | requests a new token now: after an operator has fixed a permanent error |
 /// | [`reject`](Self::reject) | reports that the API rejected a token: the layer does so after a 401 |
 /// | [`forget`](Self::forget) | drops the token: the user has signed out |
 ///
@@ -73,8 +73,8 @@ pub(super) struct Settings {
 }
 
 impl TokenCache {
-    /// Drops the cached token, and ignores the result of a token request in flight: for a user who
-    /// has signed out. Callers that wait for that request get an error.
+    /// Drops the cached token, and ignores the result of a token request in flight. Call it when the
+    /// user has signed out. Callers that wait for that request get an error.
     pub fn forget(&self) {
         self.0.transition(|state, _| state.forget());
     }
@@ -90,11 +90,11 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock leaves the state half changed.
+        // A panic under the lock cannot leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The runtime for token requests: the configured one, else the caller's.
+    /// Returns the runtime for token requests: the configured one, else the caller's.
     pub(super) fn runtime(&self) -> Option<Handle> {
         let own = self.settings.runtime.clone();
         own.or_else(|| Handle::try_current().ok())
@@ -113,7 +113,7 @@ impl Forget for Shared {
     }
 }
 
-/// From 0 to 1.
+/// A random number from 0 to 1.
 pub(super) fn jitter() -> f64 {
     #[cfg(test)]
     if let Some(given) = JITTER.get() {

@@ -1,11 +1,13 @@
-//! The cache's state and its transitions: what the lock protects.
+//! The cache's state, which the lock protects, and its transitions.
 //!
-//! [`State`] is the truth; after each transition it is published as a [`Snapshot`], which is all
-//! that the request path reads. Time and chance come in as arguments.
+//! After each transition, [`State`] is published as a [`Snapshot`], which is all that the request
+//! path reads. Time and jitter are arguments.
 //!
-//! Invariants: at most one flight at a time; a superseded flight changes nothing when it ends;
-//! neither a failure nor an expired token displaces a valid one; a rejection names the token that it
-//! is about.
+//! Invariants:
+//! - At most one flight at a time.
+//! - A superseded flight changes nothing when it ends.
+//! - Neither a failure nor an expired token replaces a valid token.
+//! - A rejection is about one token, which it names.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,7 +58,7 @@ struct Rejections {
     not_before: Option<Moment>,
 }
 
-/// What the request path reads, without a lock.
+/// The state that the request path reads, without a lock.
 #[derive(Default)]
 pub(super) struct Snapshot {
     /// Until then there is nothing to decide.
@@ -67,7 +69,7 @@ pub(super) struct Snapshot {
     pub(super) error: Option<Error>,
 }
 
-/// What a rejection of a token leads to.
+/// The consequence of a rejected token.
 pub(super) enum Rejection {
     /// The cache has a newer token.
     Superseded,
@@ -134,13 +136,13 @@ impl State {
         self.flights
     }
 
-    /// Makes a flight the current one. There must be none in flight.
+    /// Makes a flight the current one. No other may be in flight.
     pub(super) fn begin(&mut self, flight: &Arc<Flight>) {
         self.last_start = Some(flight.started_at());
         self.flight = Some(Arc::clone(flight));
     }
 
-    /// Notes that a flight that waited for its spacing starts: earlier than planned if a caller
+    /// Records the start of a flight that waited for its spacing: earlier than planned if a caller
     /// forced it, later if the machine was suspended.
     pub(super) fn started(&mut self, flight: &Flight, now: Moment) {
         if self.is_current(flight) {
@@ -148,7 +150,7 @@ impl State {
         }
     }
 
-    /// Returns the request to the source of a flight that starts for `reason`.
+    /// Returns the request that a flight for `reason` sends to the source.
     pub(super) fn request(&self, reason: FetchReason) -> TokenRequest {
         let mut request = TokenRequest::because(match reason {
             FetchReason::Expired if self.token.is_none() => FetchReason::First,
@@ -204,7 +206,7 @@ impl State {
         self.failure = None;
         self.no_improvement_until = None;
         let (kept, expired_on_arrival) = match self.token.take() {
-            // The same token again. The newer answer decides when it expires, if it says so.
+            // The same token again: the newer expiry counts, if the response has one.
             Some(old) if old.token.same_value(&token) => {
                 let schedule = match (old.schedule, fresh) {
                     (Some(old), Some(new)) => Some(old.renewed(new.expires_at())),
@@ -214,7 +216,7 @@ impl State {
                 let token = token.clone().known_as(&old.token);
                 (CachedToken { token, schedule }, is_expired(schedule))
             }
-            // An expired token does not displace a valid one.
+            // An expired token does not replace a valid one.
             Some(old) if is_expired(fresh) && !is_expired(old.schedule) => {
                 self.pause_for_a_quarter_of(old.schedule, now);
                 (old, true)
@@ -232,13 +234,13 @@ impl State {
         }
     }
 
-    /// The server has nothing better than the token that expires by `schedule`.
+    /// Delays the next refresh: the server returned no better token than the one of `schedule`.
     fn pause_for_a_quarter_of(&mut self, schedule: Option<Schedule>, now: Moment) {
         let rest = schedule.map_or(Duration::ZERO, |s| now.until(s.expires_at()));
         self.no_improvement_until = Some(now.after(SPACING.max(rest / 4)));
     }
 
-    /// Resets the state. A flight that is under way changes nothing when it ends.
+    /// Resets the state. A flight that has started changes nothing when it ends.
     pub(super) fn forget(&mut self) {
         *self = Self {
             flights: self.flights,
@@ -246,7 +248,7 @@ impl State {
         };
     }
 
-    /// Notes a failed flight, and says when the next may start.
+    /// Records a failed flight. Returns the error, with the time until the next attempt.
     pub(super) fn fail(&mut self, now: Moment, error: Error, jitter: f64) -> Error {
         let in_a_row = self.failure.as_ref().map_or(0, |f| f.in_a_row) + 1;
         let pause = backoff::after_failure(&error, in_a_row, jitter);
@@ -259,8 +261,8 @@ impl State {
         reported
     }
 
-    /// Notes that the API rejected `rejected`, and says what that leads to. If a token request is
-    /// started because of [`Rejection::MayStart`], call
+    /// Records that the API rejected `rejected`, and returns the consequence. A caller that starts a
+    /// token request because of [`Rejection::MayStart`] calls
     /// [`rejection_flight`](Self::rejection_flight).
     pub(super) fn reject(&mut self, rejected: &AccessToken, now: Moment) -> Rejection {
         if !self.token().is_some_and(|t| t.same_value(rejected)) {
@@ -285,7 +287,7 @@ impl State {
         let allowed = spaced && !backing_off;
         if let Some(flight) = self.flight.clone() {
             self.suspect |= first;
-            // The flight waits for its spacing, which rejections do not need.
+            // The flight waits for its spacing, which does not apply to rejections.
             if allowed && !now.reached(flight.started_at()) {
                 flight.hurry();
                 self.rejection_flight(now);
@@ -298,12 +300,12 @@ impl State {
         }
     }
 
-    /// Notes that a rejection has started a token request.
+    /// Records that a rejection has started a token request.
     pub(super) fn rejection_flight(&mut self, now: Moment) {
         self.rejections.flights = self.rejections.flights.saturating_add(1);
         let pause = backoff::after_rejection(self.rejections.flights);
         self.rejections.not_before = Some(now.after(pause));
-        // A token that is rejected again and again is valid for other routes: it stays in use.
+        // A token that is rejected repeatedly may be valid on other routes: it stays in use.
         self.suspect = self.rejections.flights == 1;
     }
 }

@@ -21,10 +21,9 @@ use crate::{
 pub struct TokenStatus {
     /// There is a token, and it has not expired.
     ///
-    /// Also `false` when no caller has asked for a token yet, or when the last one expired without
-    /// traffic. A service whose traffic depends on a probe that looks here keeps a
-    /// [`keep_fresh`](TokenCache::keep_fresh) guard: otherwise no traffic arrives because it is not
-    /// ready, and it is not ready because no traffic arrives.
+    /// `false` also before the first call for a token, or when the last token expired without traffic.
+    /// If a readiness probe uses this field, keep a [`keep_fresh`](TokenCache::keep_fresh) guard:
+    /// otherwise a service that is not ready gets no traffic, and never becomes ready.
     pub ready: bool,
     /// When the token expires, if there is one and its expiry is known.
     pub expires_at: Option<SystemTime>,
@@ -39,7 +38,8 @@ pub struct TokenStatus {
 }
 
 impl TokenStatus {
-    /// Whether the user has to sign in again: no retry can help. A cached token may still be valid.
+    /// Returns whether the user has to sign in again: no retry can help. A cached token may still be
+    /// valid.
     pub fn needs_sign_in(&self) -> bool {
         let error = self.last_error.as_ref();
         error.is_some_and(|error| error.kind() == ErrorKind::SignInRequired)
@@ -47,12 +47,13 @@ impl TokenStatus {
 }
 
 impl TokenCache {
-    /// Returns a snapshot of the state, for readiness probes and status pages. No I/O, no waiting.
+    /// Returns a snapshot of the state, for readiness probes and status pages. Does no I/O, and does
+    /// not wait.
     ///
     /// ```
     /// use bearer_auth::TokenCache;
     ///
-    /// /// The answer of a readiness probe. The program keeps a `cache.keep_fresh()` guard.
+    /// /// The response of a readiness probe. The program keeps a `cache.keep_fresh()` guard.
     /// fn ready(cache: &TokenCache) -> Result<(), String> {
     ///     let status = cache.status();
     ///     match status.last_error {

@@ -1,5 +1,4 @@
-//! What shows only from inside: errors that are worth another attempt at once or carry a
-//! `Retry-After`, and the way of a request after a 401.
+//! Tests that need private access: retries within a flight, `Retry-After`, and renewal after a 401.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +33,7 @@ const fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// Answers what stands in its script, and then tokens for an hour: `token-2` to the second fetch.
+/// Returns the errors of its script, then tokens that live an hour: `token-2` for the second fetch.
 #[derive(Clone)]
 struct Source(Arc<Mutex<Script>>);
 
@@ -43,7 +42,7 @@ struct Script {
     errors: VecDeque<Error>,
     always: Option<Error>,
     value: Option<&'static str>,
-    held: bool,
+    blocked: bool,
     fetches: usize,
     at: Vec<Moment>,
     clock: ManualClock,
@@ -51,14 +50,14 @@ struct Script {
 
 impl TokenSource for Source {
     async fn fetch(&self, _request: TokenRequest) -> Result<TokenResponse, Error> {
-        let held = {
+        let blocked = {
             let mut script = self.0.lock().unwrap();
             script.fetches += 1;
             let now = script.clock.moment();
             script.at.push(now);
-            script.held
+            script.blocked
         };
-        while held && self.0.lock().unwrap().held {
+        while blocked && self.0.lock().unwrap().blocked {
             tokio::task::yield_now().await;
         }
         let mut script = self.0.lock().unwrap();
@@ -94,19 +93,21 @@ impl Source {
         self.script().fetches
     }
 
+    /// The pauses between fetches.
     fn pauses(&self) -> Vec<Duration> {
         let script = self.script();
         script.at.windows(2).map(|p| p[1].since(p[0])).collect()
     }
 }
 
-/// Worth another attempt at once: a server that is overloaded, say.
+/// An error that allows a retry within the flight, such as a 503.
 fn soon(server_wait: Option<u64>) -> Error {
     Error::build(ErrorKind::Status, Retry::Soon, "test")
         .server_wait(server_wait.map(secs))
         .done()
 }
 
+/// Advances the clock by `duration`, from one wake-up to the next.
 async fn pass(clock: &ManualClock, duration: Duration) {
     let mut left = duration;
     while !left.is_zero() {
@@ -132,7 +133,7 @@ fn renew(
 }
 
 #[tokio::test]
-async fn p51_a_flight_that_callers_wait_for_makes_three_attempts() {
+async fn p51_awaited_flight_succeeds_on_its_third_attempt() {
     let (clock, source, cache) = Source::with_cache();
     source.script().errors = VecDeque::from([soon(None), soon(None)]);
     let waiter = call(&cache);
@@ -144,7 +145,7 @@ async fn p51_a_flight_that_callers_wait_for_makes_three_attempts() {
 }
 
 #[tokio::test]
-async fn p51_a_flight_makes_three_attempts_and_no_more() {
+async fn p51_awaited_flight_fails_after_three_attempts() {
     let (clock, source, cache) = Source::with_cache();
     source.script().always = Some(soon(None));
     let waiter = call(&cache);
@@ -155,7 +156,7 @@ async fn p51_a_flight_makes_three_attempts_and_no_more() {
 }
 
 #[tokio::test]
-async fn p51_a_flight_in_the_background_makes_one_attempt() {
+async fn p51_background_flight_makes_one_attempt() {
     let (clock, source, cache) = Source::with_cache();
     source.script().always = Some(soon(None));
     cache.prefetch();
@@ -164,22 +165,22 @@ async fn p51_a_flight_in_the_background_makes_one_attempt() {
 }
 
 #[tokio::test]
-async fn p51_a_background_flight_that_callers_join_makes_three_attempts() {
+async fn p51_background_flight_joined_by_a_caller_makes_three_attempts() {
     let (clock, source, cache) = Source::with_cache();
     source.script().always = Some(soon(None));
-    source.script().held = true;
+    source.script().blocked = true;
     cache.prefetch();
     clock.settle().await;
     let waiter = call(&cache);
     clock.settle().await;
-    source.script().held = false;
+    source.script().blocked = false;
     pass(&clock, secs(10)).await;
     waiter.await.unwrap().unwrap_err();
     assert_eq!(source.fetches(), 3);
 }
 
 #[tokio::test]
-async fn p40_the_lifetime_counts_from_the_attempt_that_brought_the_token() {
+async fn p40_lifetime_counts_from_the_attempt_that_succeeded() {
     let (clock, source, cache) = Source::with_cache();
     source.script().errors = VecDeque::from([soon(Some(2))]);
     let start = clock.system_time();
@@ -190,7 +191,7 @@ async fn p40_the_lifetime_counts_from_the_attempt_that_brought_the_token() {
 }
 
 #[tokio::test]
-async fn p51_a_short_retry_after_is_waited_for_within_the_flight() {
+async fn p51_short_retry_after_is_obeyed_within_the_flight() {
     let (clock, source, cache) = Source::with_cache();
     source.script().errors = VecDeque::from([soon(Some(2))]);
     let waiter = call(&cache);
@@ -200,7 +201,7 @@ async fn p51_a_short_retry_after_is_waited_for_within_the_flight() {
 }
 
 #[tokio::test]
-async fn p236_a_long_retry_after_ends_the_flight_and_is_obeyed_up_to_ten_minutes() {
+async fn p236_long_retry_after_ends_the_flight_and_is_obeyed_up_to_ten_minutes() {
     for (asked, obeyed) in [(120, 120), (999_999, 600)] {
         let (clock, source, cache) = Source::with_cache();
         source.script().errors = VecDeque::from([soon(Some(asked))]);
@@ -216,7 +217,7 @@ async fn p236_a_long_retry_after_ends_the_flight_and_is_obeyed_up_to_ten_minutes
 }
 
 #[tokio::test]
-async fn c14_an_outage_s_first_minute_is_seven_flights_of_three_attempts_whatever_the_load() {
+async fn c14_outage_under_load_causes_at_most_seven_flights_of_three_attempts_in_a_minute() {
     let (clock, source, cache) = Source::with_cache();
     source.script().always = Some(soon(None));
     let mut callers = Vec::new();
@@ -224,7 +225,7 @@ async fn c14_an_outage_s_first_minute_is_seven_flights_of_three_attempts_whateve
         callers.push(call(&cache));
         pass(&clock, Duration::from_millis(10)).await;
         callers.retain(|caller| !caller.is_finished());
-        // Nobody is kept longer than three attempts take.
+        // No caller waits longer than three attempts take.
         assert!(callers.len() <= 61, "{}", callers.len());
     }
     assert!(
@@ -235,13 +236,13 @@ async fn c14_an_outage_s_first_minute_is_seven_flights_of_three_attempts_whateve
 }
 
 #[tokio::test]
-async fn a_flight_takes_thirty_seconds_with_all_its_attempts() {
+async fn fetch_timeout_covers_all_attempts_of_a_flight() {
     let (clock, source, cache) = Source::with_cache();
     source.script().errors = VecDeque::from([soon(Some(3)), soon(Some(3))]);
     let waiter = call(&cache);
-    // The third attempt begins after six seconds and never ends.
+    // The third attempt starts after six seconds and hangs.
     pass(&clock, Duration::from_millis(5_500)).await;
-    source.script().held = true;
+    source.script().blocked = true;
     pass(&clock, Duration::from_millis(24_499)).await;
     assert_eq!(source.fetches(), 3);
     assert!(!waiter.is_finished());
@@ -251,7 +252,7 @@ async fn a_flight_takes_thirty_seconds_with_all_its_attempts() {
 }
 
 #[tokio::test]
-async fn p65_after_a_401_the_request_gets_the_next_token() {
+async fn p65_request_rejected_with_401_gets_the_next_token() {
     let (_, source, cache) = Source::with_cache();
     let first = cache.token().await.unwrap();
     let next = cache.renew(&first).await.unwrap();
@@ -260,7 +261,7 @@ async fn p65_after_a_401_the_request_gets_the_next_token() {
 }
 
 #[tokio::test]
-async fn p66_after_a_late_401_the_request_gets_the_newer_token_without_a_fetch() {
+async fn p66_late_401_gets_the_newer_token_without_a_token_request() {
     let (_, source, cache) = Source::with_cache();
     let first = cache.token().await.unwrap();
     cache.refresh().await.unwrap();
@@ -270,13 +271,13 @@ async fn p66_after_a_late_401_the_request_gets_the_newer_token_without_a_fetch()
 }
 
 #[tokio::test]
-async fn p66_fifty_401s_at_once_share_one_fetch_and_its_token() {
+async fn p66_fifty_simultaneous_401s_share_one_token_request() {
     let (clock, source, cache) = Source::with_cache();
     let first = cache.token().await.unwrap();
-    source.script().held = true;
+    source.script().blocked = true;
     let requests: Vec<_> = (0..50).map(|_| renew(&cache, &first)).collect();
     clock.settle().await;
-    source.script().held = false;
+    source.script().blocked = false;
     for request in requests {
         let next = request.await.unwrap().unwrap();
         assert_eq!(next.expose_secret(), "token-2");
@@ -285,18 +286,18 @@ async fn p66_fifty_401s_at_once_share_one_fetch_and_its_token() {
 }
 
 #[tokio::test]
-async fn c13_after_a_401_there_is_no_other_token_when_the_fetch_fails_or_brings_the_same() {
+async fn c13_renewal_yields_no_token_when_the_request_fails_or_returns_the_same_token() {
     let later = Error::from_source("test");
-    let ways: [(Option<Error>, Option<&'static str>); 2] =
+    let cases: [(Option<Error>, Option<&'static str>); 2] =
         [(Some(later), None), (None, Some("token-1"))];
-    for (error, value) in ways {
+    for (error, value) in cases {
         let (_, source, cache) = Source::with_cache();
         let first = cache.token().await.unwrap();
         source.script().always = error;
         source.script().value = value;
         assert!(cache.renew(&first).await.is_none());
         assert_eq!(source.fetches(), 2);
-        // Not allowed yet: no wait, no fetch.
+        // The backoff forbids another fetch: no wait, no fetch.
         let mut again = pin!(cache.renew(&first));
         let mut context = task::Context::from_waker(task::Waker::noop());
         let answer = again.as_mut().poll(&mut context);
@@ -307,20 +308,20 @@ async fn c13_after_a_401_there_is_no_other_token_when_the_fetch_fails_or_brings_
 }
 
 #[tokio::test]
-async fn a_request_that_can_be_sent_again_does_not_wait_for_a_token_under_suspicion() {
+async fn resendable_request_does_not_wait_while_its_token_is_suspect() {
     let (clock, source, cache) = Source::with_cache();
     let first = cache.token().await.unwrap();
-    source.script().held = true;
+    source.script().blocked = true;
     cache.reject(&first);
     clock.settle().await;
     assert!(matches!(cache.acquire(true), Acquire::Now(_)));
     assert!(matches!(cache.acquire(false), Acquire::Wait(_)));
 }
 
-/// A service's `call` starts the flight, and its future is polled later: by then a flight that
-/// fails at once must not have ended as one that nobody waits for.
+/// A service's `call` starts the flight, and its future is polled later. A flight that fails in between
+/// must still count as awaited.
 #[tokio::test]
-async fn p51_a_caller_that_is_slow_to_wait_has_its_three_attempts_all_the_same() {
+async fn p51_flight_of_a_caller_that_is_polled_late_makes_three_attempts() {
     let (clock, source, cache) = Source::with_cache();
     source.script().errors.extend([soon(None), soon(None)]);
     let Acquire::Wait(waiting) = cache.acquire(false) else {
@@ -331,7 +332,7 @@ async fn p51_a_caller_that_is_slow_to_wait_has_its_three_attempts_all_the_same()
     let token = cache.wait(waiting, false).await.unwrap();
     assert_eq!(token.expose_secret(), "token-3");
 
-    // Nobody is going to wait for this one.
+    // No caller waits for this flight.
     let (clock, source, cache) = Source::with_cache();
     source.script().errors.push_back(soon(None));
     cache.prefetch();
@@ -340,9 +341,9 @@ async fn p51_a_caller_that_is_slow_to_wait_has_its_three_attempts_all_the_same()
     assert_eq!(source.fetches(), 1);
 }
 
-/// What a request remembers of its token is compared in place of the token's value.
+/// A request keeps its token's id, which stands for the token's value in comparisons.
 #[tokio::test]
-async fn p66_a_token_is_recalled_until_there_is_another_and_also_when_it_comes_twice() {
+async fn p66_token_is_recalled_by_id_until_a_different_token_arrives() {
     let (_clock, source, cache) = Source::with_cache();
     source.script().value = Some("the-same");
     let first = cache.token().await.unwrap();
@@ -350,7 +351,7 @@ async fn p66_a_token_is_recalled_until_there_is_another_and_also_when_it_comes_t
 
     let second = cache.refresh().await.unwrap();
     assert!(second.same_value(&first));
-    // A late answer about the first is about the second too.
+    // A late 401 for the first is about the second, too.
     assert!(cache.recall(first.id()).is_some());
 
     source.script().value = Some("another");

@@ -1,4 +1,4 @@
-//! Time that stands still until a test moves it.
+//! [`ManualClock`]: a clock for tests.
 
 use std::{
     collections::BTreeMap,
@@ -12,13 +12,12 @@ use std::{
 
 use super::{Moment, ORIGIN, nanos};
 
-/// A clock that stands still until a test moves it: give it to
-/// [`TokenCacheBuilder::clock`](crate::TokenCacheBuilder::clock), and hours of refreshing, backoff
-/// and outages pass in microseconds.
+/// A clock that only a test advances. With it as
+/// [`TokenCacheBuilder::clock`](crate::TokenCacheBuilder::clock), hours of refreshing, backoff and
+/// outages pass in microseconds.
 ///
-/// Clones share one time. It drives both what the cache *reads* and what it *sleeps* on. Tasks
-/// woken by [`advance`](Self::advance) run when the runtime next does: await
-/// [`settle`](Self::settle) before looking at what they did.
+/// Clones share one time, which the cache reads and sleeps on. [`advance`](Self::advance) wakes tasks
+/// but does not run them: await [`settle`](Self::settle) before you check their results.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -26,21 +25,21 @@ use super::{Moment, ORIGIN, nanos};
 ///
 /// let clock = ManualClock::new();
 /// clock.advance(Duration::from_secs(3600)); // an hour passes
-/// clock.suspend(Duration::from_secs(7200)); // the machine sleeps: only the wall clock goes on
-/// clock.set_back(Duration::from_secs(60)); // somebody corrects the wall clock
+/// clock.suspend(Duration::from_secs(7200)); // the machine is suspended: only the wall clock advances
+/// clock.set_back(Duration::from_secs(60)); // the wall clock is corrected
 /// ```
 #[derive(Clone)]
 pub struct ManualClock(Arc<Mutex<State>>);
 
 struct State {
     now: Moment,
-    /// By deadline (on the monotonic clock, as timers are) and the sleeper's own number.
+    /// By deadline on the monotonic clock, and the sleeper's number.
     sleepers: BTreeMap<(u64, u64), Waker>,
     next_id: u64,
 }
 
 impl ManualClock {
-    /// A clock that shows an arbitrary fixed time.
+    /// Returns a clock at an arbitrary fixed time.
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
             now: Moment {
@@ -52,7 +51,7 @@ impl ManualClock {
         })))
     }
 
-    /// Moves both clocks forward and wakes the sleepers whose time has come.
+    /// Advances both clocks, and wakes the sleepers that are due.
     pub fn advance(&self, duration: Duration) {
         let due = {
             let mut state = self.lock();
@@ -66,24 +65,24 @@ impl ManualClock {
         }
     }
 
-    /// The machine sleeps: the wall clock goes on, the monotonic clock and timers stand still.
+    /// Simulates a suspended machine: advances the wall clock, but not the monotonic clock and timers.
     pub fn suspend(&self, duration: Duration) {
         let mut state = self.lock();
         state.now.wall = state.now.wall.saturating_add(nanos(duration));
     }
 
-    /// Sets the wall clock back. The monotonic clock is not touched.
+    /// Sets the wall clock back. The monotonic clock does not change.
     pub fn set_back(&self, duration: Duration) {
         let mut state = self.lock();
         state.now.wall = state.now.wall.saturating_sub(nanos(duration));
     }
 
-    /// What the wall clock shows.
+    /// Returns the time on the wall clock.
     pub fn system_time(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_nanos(self.lock().now.wall)
     }
 
-    /// How long until the next sleeper is due, `None` when nobody sleeps.
+    /// Returns how long until the next sleeper is due. `None`: there is no sleeper.
     pub fn next_wakeup(&self) -> Option<Duration> {
         let state = self.lock();
         let (deadline, _) = *state.sleepers.keys().next()?;
@@ -92,10 +91,10 @@ impl ManualClock {
         ))
     }
 
-    /// Lets the other tasks of a `current_thread` runtime run until they wait for something.
+    /// Runs the other tasks of a `current_thread` runtime until all of them wait.
     pub async fn settle(&self) {
-        // Each yield lets the runtime run a batch of the tasks that are ready (61 as a rule), and
-        // wake-ups cascade over a few tasks.
+        // Each yield runs a batch of the ready tasks (usually 61), and wake-ups cascade over a few
+        // tasks.
         let runtime = tokio::runtime::Handle::try_current();
         let tasks = runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks());
         for _ in 0..64 * (1 + tasks / 32) {
@@ -107,8 +106,8 @@ impl ManualClock {
         self.lock().now
     }
 
-    /// Ends when the clock has been moved `duration` on from now: for a source or a service of
-    /// your test that takes its time.
+    /// Completes when the clock has advanced by `duration`. Use it in a slow source or service of a
+    /// test.
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
         self.timer(duration)
     }
@@ -177,7 +176,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn sleepers_wake_when_time_is_moved_past_them() {
+    async fn sleepers_wake_when_the_clock_advances_past_them() {
         let clock = ManualClock::new();
         let task = tokio::spawn(clock.sleep(Duration::from_secs(10)));
         clock.settle().await;
@@ -187,14 +186,14 @@ mod tests {
         assert!(!task.is_finished());
         clock.suspend(Duration::from_secs(100));
         clock.settle().await;
-        assert!(!task.is_finished(), "timers stand still in a suspend");
+        assert!(!task.is_finished(), "timers stop during a suspend");
         clock.advance(Duration::from_millis(1));
         task.await.unwrap();
         assert_eq!(clock.next_wakeup(), None);
     }
 
     #[tokio::test]
-    async fn a_dropped_sleeper_leaves_nothing_behind() {
+    async fn dropped_sleeper_is_removed() {
         let clock = ManualClock::new();
         let task = tokio::spawn(clock.sleep(Duration::from_secs(1)));
         clock.settle().await;

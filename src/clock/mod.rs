@@ -1,14 +1,15 @@
 //! The only file that reads time and sleeps.
 //!
-//! A [`Moment`] is read on two clocks at once, and what has elapsed between two moments is the
-//! *larger* of the two differences. The monotonic clock stands still while a laptop sleeps, so it
-//! alone would take a dead token for fresh; the wall clock can be set back, so it alone would
-//! prolong one. Elapsed time is therefore never under-estimated; a wall clock set forward costs an
-//! early refresh and nothing else.
+//! A [`Moment`] is read on two clocks. The time between two moments is the *larger* of the two
+//! differences, so that elapsed time is never underestimated:
+//! - The monotonic clock stops while a laptop is suspended: alone, it would use an expired token.
+//! - The wall clock can be set back: alone, it would prolong a token.
 //!
-//! On Linux both are the kernel's coarse clocks (a few milliseconds behind, a fifth of the price),
-//! and the second is read only when the first has moved: every request reads the time, and a
-//! token's lifetime is counted in seconds.
+//! A wall clock that is set forward only causes an early refresh.
+//!
+//! Every request reads the time, and lifetimes are in seconds. So on Linux both are the kernel's coarse
+//! clocks (a few milliseconds late, a fifth of the cost), and the wall clock is read only after the
+//! monotonic clock has moved.
 
 #[cfg(feature = "testing")]
 mod manual;
@@ -28,10 +29,9 @@ use tokio::runtime::Handle;
 pub use self::manual::ManualClock;
 pub(crate) use self::pauses::Pauses;
 
-/// Where a [`TokenCache`](crate::TokenCache) reads the time: the system's clocks, or a
-/// `testing::ManualClock`.
+/// The clock of a [`TokenCache`](crate::TokenCache): the system clock, or a `testing::ManualClock`.
 ///
-/// `Clock::default()` is the system's.
+/// Defaults to the system clock.
 #[derive(Clone, Default)]
 pub struct Clock(Source);
 
@@ -44,7 +44,7 @@ enum Source {
 }
 
 impl Clock {
-    /// Now, on both clocks.
+    /// Returns the time on both clocks.
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         match &self.0 {
@@ -54,17 +54,18 @@ impl Clock {
         }
     }
 
-    /// Now, on the wall clock.
+    /// Returns the time on the wall clock.
     pub(crate) fn system_time(&self) -> SystemTime {
         let now = self.now().system_time();
         now.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
-    /// A future that ends `duration` from now, whoever polls it; a system timer is `runtime`'s.
+    /// Returns a future that completes after `duration`. A system timer belongs to `runtime`, on any
+    /// task that polls it.
     pub(crate) fn sleep(&self, duration: Duration, runtime: &Handle) -> Sleep {
         match &self.0 {
             Source::System => {
-                // A timer belongs to the runtime that is entered when it is made.
+                // A timer belongs to the runtime in whose context it is created.
                 let _entered = runtime.enter();
                 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
                 let sleep = tokio::time::sleep(duration);
@@ -79,7 +80,7 @@ impl Clock {
         }
     }
 
-    /// `future`, or `None` when `duration` is over first.
+    /// Runs `future`. Returns `None` if `duration` passes first.
     pub(crate) async fn timeout<F: Future>(
         &self,
         duration: Duration,
@@ -118,20 +119,20 @@ impl From<manual::ManualClock> for Clock {
 /// A point in time on both clocks, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Moment {
-    /// Since some fixed point of this boot or process.
+    /// Since a fixed point of this boot or process.
     pub(crate) monotonic: u64,
     /// Since the Unix epoch.
     pub(crate) wall: u64,
 }
 
 impl Moment {
-    /// Later than any.
+    /// Later than any other moment.
     pub(crate) const NEVER: Self = Self {
         monotonic: u64::MAX,
         wall: u64::MAX,
     };
 
-    /// How much time has passed since `earlier`: the larger of the two clocks' answers.
+    /// Returns the time since `earlier`: the larger of the two clocks' differences.
     #[inline]
     pub(crate) fn since(self, earlier: Moment) -> Duration {
         let monotonic = self.monotonic.saturating_sub(earlier.monotonic);
@@ -139,7 +140,7 @@ impl Moment {
         Duration::from_nanos(monotonic.max(wall))
     }
 
-    /// This moment, `duration` later.
+    /// Returns the moment `duration` later.
     pub(crate) fn after(self, duration: Duration) -> Self {
         let nanos = nanos(duration);
         Self {
@@ -148,7 +149,7 @@ impl Moment {
         }
     }
 
-    /// This moment, `duration` earlier.
+    /// Returns the moment `duration` earlier.
     pub(crate) fn before(self, duration: Duration) -> Self {
         let nanos = nanos(duration);
         Self {
@@ -157,7 +158,7 @@ impl Moment {
         }
     }
 
-    /// The later of both, on each clock.
+    /// Returns the later of both, on each clock.
     pub(crate) fn max(self, other: Moment) -> Self {
         Self {
             monotonic: self.monotonic.max(other.monotonic),
@@ -165,26 +166,26 @@ impl Moment {
         }
     }
 
-    /// How long from now until `later`: zero as soon as *one* of the clocks has reached it.
+    /// Returns the time until `later`: zero as soon as *one* of the clocks has reached it.
     pub(crate) fn until(self, later: Moment) -> Duration {
         let monotonic = later.monotonic.saturating_sub(self.monotonic);
         let wall = later.wall.saturating_sub(self.wall);
         Duration::from_nanos(monotonic.min(wall))
     }
 
-    /// Whether this moment is at or past `deadline` on one of the clocks.
+    /// Returns whether one of the clocks has reached `deadline`.
     #[inline]
     pub(crate) fn reached(self, deadline: Moment) -> bool {
         self.monotonic >= deadline.monotonic || self.wall >= deadline.wall
     }
 
-    /// The wall clock's part.
+    /// Returns the time on the wall clock.
     pub(crate) fn system_time(self) -> Option<SystemTime> {
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_nanos(self.wall))
     }
 }
 
-/// See [`Clock::sleep`].
+/// The future of [`Clock::sleep`].
 pub(crate) enum Sleep {
     System {
         sleep: Pin<Box<tokio::time::Sleep>>,
@@ -207,11 +208,11 @@ impl Future for Sleep {
     }
 }
 
-/// Where the monotonic clock begins: a century from zero, so that a token can be older than the
-/// process, or the boot.
+/// The monotonic clock starts a century after zero, so that a token can be older than the process or
+/// the boot.
 pub(crate) const ORIGIN: u64 = 100 * 365 * 24 * 60 * 60 * 1_000_000_000;
 
-/// Durations past 584 years count as that long.
+/// Converts to nanoseconds, 584 years at most.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -235,7 +236,7 @@ fn system_now() -> Moment {
     };
     let monotonic = ORIGIN.wrapping_add(read(ClockId::MonotonicCoarse));
     let last = LAST.get();
-    // The kernel moves both on in the same tick: within one, the other clock has nothing to add.
+    // The kernel advances both in the same tick: within a tick, the wall clock has not moved.
     if monotonic == last.monotonic {
         return last;
     }
@@ -271,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn elapsed_is_the_larger_of_both_clocks() {
+    fn elapsed_time_is_the_larger_of_both_clocks() {
         let start = at(1_000, 50_000);
         assert_eq!(at(1_500, 50_500).since(start), Duration::from_nanos(500));
         // Suspended: the monotonic clock stood still.
@@ -283,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_reached_when_one_clock_says_so() {
+    fn deadline_is_reached_when_one_clock_reaches_it() {
         let deadline = at(1_000, 50_000).after(Duration::from_nanos(100));
         assert!(!at(1_099, 50_099).reached(deadline));
         assert!(at(1_100, 50_000).reached(deadline));
@@ -291,13 +292,13 @@ mod tests {
         assert_eq!(
             at(1_040, 50_010).until(deadline),
             Duration::from_nanos(60),
-            "the nearer of the two"
+            "the shorter of the two"
         );
         assert_eq!(at(1_200, 50_000).until(deadline), Duration::ZERO);
     }
 
     #[test]
-    fn the_system_clock_moves_forward() {
+    fn system_clock_moves_forward() {
         let clock = Clock::default();
         let first = clock.now();
         assert!(first.wall > 1_600_000_000_000_000_000);

@@ -1,9 +1,9 @@
-//! [`Pauses`]: how long to wait between two looks at something that another process changes.
+//! [`Pauses`]: the delays of a loop that polls a state which another process changes.
 
 use std::time::Duration;
 
-/// Pauses that double from the first to the longest. Each is drawn from its half to its whole, so that
-/// processes that begin to wait together do not look together.
+/// Delays that double from `first` to `max`. Each is reduced by up to a half at random, so that
+/// processes that start together do not poll together.
 #[derive(Debug)]
 pub(crate) struct Pauses {
     next: Duration,
@@ -15,7 +15,7 @@ impl Pauses {
         Self { next: first, max }
     }
 
-    /// Returns the next pause.
+    /// Returns the next delay.
     pub(crate) fn next(&mut self) -> Duration {
         let pause = self.next.mul_f64(1.0 - rand::random::<f64>() / 2.0);
         self.next = (self.next * 2).min(self.max);
@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_the_longest_and_are_drawn_from_half_to_whole() {
+    fn pauses_double_up_to_the_maximum_and_jitter_shortens_them() {
         let (first, max) = (Duration::from_millis(20), Duration::from_millis(500));
         for _ in 0..100 {
             let mut pauses = Pauses::new(first, max);

@@ -7,10 +7,10 @@ use tracing::{Span, debug, debug_span, info, trace, warn};
 use super::{Event, word};
 use crate::token::FetchReason;
 
-/// Of the crate, not of a file of it.
+/// The crate's name, independent of the file.
 const TARGET: &str = "bearer_auth";
 
-/// What a token request runs in, so that what the HTTP client says is told to be of it.
+/// The span of a token request, so that the HTTP client's own events belong to it.
 pub(crate) fn span(cache: &str, reason: FetchReason) -> Span {
     debug_span!(target: TARGET, "token_request", cache, reason = word(reason))
 }
@@ -18,7 +18,7 @@ pub(crate) fn span(cache: &str, reason: FetchReason) -> Span {
 pub(super) fn log(cache: &str, event: &Event<'_>) {
     match event {
         Event::Requested { reason, attempt } => {
-            debug!(target: TARGET, cache, reason = word(*reason), attempt, "asking for a token");
+            debug!(target: TARGET, cache, reason = word(*reason), attempt, "requesting a token");
         }
         Event::Obtained {
             reason,
@@ -51,9 +51,9 @@ pub(super) fn log(cache: &str, event: &Event<'_>) {
             warn!(target: TARGET, cache, reason, attempt, ?took, waiters, ?kind, %error, "token request failed");
         }
         Event::Waited { took } => trace!(target: TARGET, cache, ?took, "waited for a token"),
-        Event::Rejected {} => info!(target: TARGET, cache, "the API refused the token"),
+        Event::Rejected {} => info!(target: TARGET, cache, "the API rejected the token"),
         Event::Recovered {} => {
-            info!(target: TARGET, cache, "a refused request went through with another token")
+            info!(target: TARGET, cache, "a rejected request succeeded with another token")
         }
     }
 }

@@ -1,8 +1,11 @@
-//! What happens to a token, for operators: [`Event`].
+//! [`Event`]: what happens to a token, for operators.
 //!
-//! Events are told from where they happen, to the listener of the cache, to `tracing` and to
-//! `metrics`, as far as these are there. Invariants: no event shows a secret; none is told with a
-//! lock held; a request with a good token in hand tells none.
+//! Each event goes to the callback of the cache, to `tracing` and to `metrics`, where configured.
+//!
+//! Invariants:
+//! - No event shows a secret.
+//! - No event is emitted while a lock is held.
+//! - A request with a valid cached token emits no event.
 
 #[cfg(feature = "tracing")]
 mod log;
@@ -19,68 +22,67 @@ use std::{
 
 use crate::{error::Error, token::FetchReason};
 
-/// What has just happened to the token of a [`TokenCache`](crate::TokenCache): for a listener
-/// ([`TokenCacheBuilder::on_event`](crate::TokenCacheBuilder::on_event)).
+/// An event in the life of a [`TokenCache`](crate::TokenCache)'s token, for the callback of
+/// [`TokenCacheBuilder::on_event`](crate::TokenCacheBuilder::on_event).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// The source is asked for a token.
+    /// An attempt of a token request starts.
     #[non_exhaustive]
     Requested {
-        /// Why.
+        /// Why the token was requested.
         reason: FetchReason,
-        /// The first, or one after a failure while callers wait.
+        /// The number of the attempt, from 1. Further attempts are retries while callers wait.
         attempt: u32,
     },
-    /// A token came.
+    /// The source returned a token.
     #[non_exhaustive]
     Obtained {
-        /// Why it was asked for.
+        /// Why the token was requested.
         reason: FetchReason,
-        /// Which attempt it was.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// How long that attempt took.
+        /// The duration of this attempt.
         took: Duration,
-        /// How many callers waited for it.
+        /// How many callers waited for the token.
         waiters: usize,
-        /// When the token ends, if that is known.
+        /// When the token expires, if its expiry is known.
         expires_at: Option<SystemTime>,
     },
     /// An attempt failed. [`Error::retry_after`] says when the next one is due.
     #[non_exhaustive]
     Failed {
-        /// Why a token was asked for.
+        /// Why the token was requested.
         reason: FetchReason,
-        /// Which attempt it was.
+        /// The number of the attempt, from 1.
         attempt: u32,
-        /// How long it took.
+        /// The duration of this attempt.
         took: Duration,
-        /// How many callers wait for a token.
+        /// How many callers wait for the token.
         waiters: usize,
-        /// What they are told, if this was the last attempt.
+        /// The error, which callers get if this was the last attempt.
         error: &'a Error,
     },
     /// A caller has waited for a token.
     #[non_exhaustive]
     Waited {
-        /// For how long.
+        /// How long the caller waited.
         took: Duration,
     },
-    /// The API refused the token that the cache has.
+    /// The API rejected the cached token.
     #[non_exhaustive]
     Rejected {},
-    /// A request that the API had refused was sent again with another token, and was not refused
-    /// then.
+    /// A rejected request was sent again with another token, which the API accepted.
     #[non_exhaustive]
     Recovered {},
 }
 
 type Listener = dyn Fn(&Event<'_>) + Send + Sync;
 
-/// Who is told.
+/// The receivers of a cache's events.
 #[derive(Clone, Default)]
 pub(crate) struct Events {
-    /// Of the cache.
+    /// The name of the cache.
     pub(crate) name: Cow<'static, str>,
     pub(crate) listener: Option<Arc<Listener>>,
 }
@@ -92,7 +94,8 @@ impl Events {
         #[cfg(feature = "metrics")]
         meter::count(&self.name, event);
         if let Some(listener) = &self.listener {
-            // Told of a panic of the source's while the task unwinds, a second one would abort.
+            // The event may report a panic of the source while its task unwinds: a second panic would
+            // abort the process.
             let _ = catch_unwind(AssertUnwindSafe(|| listener(event)));
         }
     }
@@ -109,7 +112,7 @@ impl fmt::Debug for Events {
 #[cfg(feature = "tracing")]
 pub(crate) use log::span;
 
-/// For labels and fields.
+/// The value of labels and fields.
 #[cfg(any(feature = "tracing", feature = "metrics"))]
 fn word(reason: FetchReason) -> &'static str {
     match reason {

@@ -1,7 +1,8 @@
-//! What is done to a request, and what a response means: the decisions of the request path.
+//! The decisions of the request path: what to do with a request, and whether a response rejects its
+//! token.
 //!
-//! [`Core::prepare`] and [`Core::rejects`] decide; nothing here waits. The service and the
-//! reqwest-middleware adapter differ only in how they wait and send.
+//! Nothing here waits. The service and the reqwest-middleware adapter share these decisions, and differ
+//! in how they wait and send.
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +24,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Rules {
     pub(crate) apis: Apis,
-    /// Replaces the verdict on 401 responses.
+    /// Replaces the default rule for 401 responses.
     pub(crate) renew_on: Option<Arc<RenewOn>>,
 }
 
@@ -35,8 +36,7 @@ impl Rules {
         self.apis.admit_request(request)
     }
 
-    /// Whether `response` rejects the token that its request carried: `token`, or another one with the
-    /// same scheme.
+    /// Whether `response` rejects its request's token: `token`, or another one with the same scheme.
     #[inline]
     fn rejects(
         &self,
@@ -53,8 +53,8 @@ impl Rules {
         rejects && self.is_from_api(response)
     }
 
-    /// A client below us may have followed a redirect: another host's word says nothing about our
-    /// token, which it has not seen.
+    /// Whether the API sent `response`. The client below may have followed a redirect to another host,
+    /// which has not seen the token.
     fn is_from_api(&self, response: &impl sealed::Response) -> bool {
         match response.answered_by() {
             Some(target) => matches!(self.apis.admit(target), Admission::Allowed),
@@ -72,7 +72,7 @@ impl fmt::Debug for Rules {
     }
 }
 
-/// What a layer, its services and their requests in flight share.
+/// The state that a layer, its services and their requests in flight share.
 #[derive(Clone, Debug)]
 pub(super) struct Core {
     pub(super) cache: TokenCache,
@@ -82,19 +82,19 @@ pub(super) struct Core {
 /// [`Core`], once per processor core, so that threads do not share its reference count.
 pub(super) type SharedCore = Arc<PerCore<Arc<CacheAligned<Core>>>>;
 
-/// A request that was sent with our token. `K` is what is kept to send it again.
+/// A request that was sent with the layer's token. `K` is the copy to send again.
 pub(super) struct Sent<O, K> {
     token: TokenId,
-    /// Where it was sent: only a response from there is about the token.
+    /// The target: only a response from there is about the token.
     origin: O,
     again: Option<K>,
 }
 
 /// What to do with a request.
 pub(super) enum Prepared<L> {
-    /// Send it as it is: it goes to another target, or the caller has set the header.
+    /// Send it unchanged: it goes to another target, or the caller has set the header.
     Pass,
-    /// Send it: it carries this token of ours.
+    /// Send it: it carries this token.
     Send(TokenId),
     /// Wait for the token request in flight, then [attach](Core::attach) its token.
     Wait(Pending),
@@ -112,7 +112,7 @@ impl Core {
     }
 
     /// Decides what to do with a request, and writes the token's header if there is a valid token.
-    /// `copy` is set to what is kept to send the request again.
+    /// Sets `copy` to the copy to send again, if the policy keeps one.
     #[inline]
     pub(super) fn prepare<R: HttpRequest, P: Replay<R>>(
         &self,
@@ -169,9 +169,8 @@ impl Core {
             && sent.is_some_and(|sent| sent.origin.answered(response))
     }
 
-    /// Handles the rejection of a token. Returns what is kept to send the request again, after
-    /// [`renewed`] has another token. `None`: the response is the caller's, and the token is replaced
-    /// in the background.
+    /// Handles the rejection of a token. Returns the copy to send again, with the token of [`renewed`].
+    /// `None`: the caller gets the response, and the token is replaced in the background.
     #[cold]
     pub(super) fn reject<O, K>(&self, sent: Sent<O, K>) -> Option<(K, TokenId)> {
         if sent.again.is_none()
@@ -182,7 +181,7 @@ impl Core {
         sent.again.map(|again| (again, sent.token))
     }
 
-    /// Judges the response to a request that was sent again. A second rejection is final.
+    /// Handles the response to a request that was sent again. A second rejection is final.
     pub(super) fn after_resend(&self, response: &impl sealed::Response) {
         if !self.rules.rejects(response, || self.cache.present()) {
             self.cache.recovered();
@@ -190,7 +189,7 @@ impl Core {
     }
 }
 
-/// Returns the next token after the one sent as `id` was rejected, if there is or will be one.
+/// Returns the next token after the rejection of the one sent as `id`, and waits for it if necessary.
 pub(super) async fn renewed(cache: TokenCache, id: TokenId) -> Option<AccessToken> {
     match cache.recall(id) {
         Some(token) => cache.renew(&token).await,
@@ -200,7 +199,7 @@ pub(super) async fn renewed(cache: TokenCache, id: TokenId) -> Option<AccessToke
 }
 
 impl<O, K> Sent<O, K> {
-    /// `request` carries the token; `again` is what is kept to send it again.
+    /// `request` carries the token; `again` is the copy to send again.
     #[inline(always)]
     pub(super) fn new<R>(token: TokenId, request: &R, again: Option<K>) -> Self
     where
@@ -213,7 +212,7 @@ impl<O, K> Sent<O, K> {
         }
     }
 
-    /// Adds to what is kept to send the request again.
+    /// Converts the copy to send again.
     #[inline(always)]
     pub(super) fn keep<L>(self, keep: impl FnOnce(K) -> L) -> Sent<O, L> {
         Sent {
@@ -231,10 +230,10 @@ fn put<R: HttpRequest>(token: &AccessToken, request: &mut R) -> Result<Option<To
     Ok(ours.then(|| token.id()))
 }
 
-/// Writes the token's header. `false`: the caller has set that header, which is respected.
+/// Writes the token's header. `false`: the caller has set that header, which stays unchanged.
 #[inline(always)]
 fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error> {
-    // One search in place of two: whether the header was there shows when it is put.
+    // One search instead of two: appending shows whether the header was there.
     let name = token.header_name();
     let value = token.header_value().clone();
     // A constant costs fewer instructions than a name, and nearly all tokens have this one.
@@ -246,21 +245,21 @@ fn authorize(headers: &mut HeaderMap, token: &AccessToken) -> Result<bool, Error
     match put {
         Ok(false) => Ok(true),
         Ok(true) => {
-            take_back(headers, token.header_name());
+            remove_last(headers, token.header_name());
             Ok(false)
         }
         Err(_) => Err(too_many_headers()),
     }
 }
 
-/// Takes the last value of a header away again.
+/// Removes the last value of a header.
 #[cold]
-fn take_back(headers: &mut HeaderMap, name: &HeaderName) {
+fn remove_last(headers: &mut HeaderMap, name: &HeaderName) {
     let mut values: Vec<_> = headers.get_all(name).iter().cloned().collect();
     values.pop();
     let mut values = values.into_iter();
     if let Some(first) = values.next() {
-        // Where it was: the order stays, and the other values go.
+        // Keeps the header's place, and drops its other values.
         headers.insert(name, first);
     }
     for value in values {
@@ -270,18 +269,18 @@ fn take_back(headers: &mut HeaderMap, name: &HeaderName) {
 
 #[cold]
 fn too_many_headers() -> Error {
-    let message = "the request has so many headers that no token fits in";
+    let message = "the request has too many headers to add the token's";
     Error::build(ErrorKind::Target, Retry::Never, message).done()
 }
 
 /// Whether a new token of the same kind can help against a 401 (RFC 9110 §15.5.2).
 ///
-/// Yes without any challenge (many servers send none) and with one for our scheme, unless its
-/// error says that the token is not what is wrong. No if all challenges are for other schemes.
+/// Yes without any challenge (many servers send none), and with one for the token's scheme unless its
+/// error has another cause than the token. No if all challenges are for other schemes.
 #[cold]
 fn renewal_helps(headers: &HeaderMap, token: Option<&AccessToken>) -> bool {
-    /// Errors (RFC 6750 §3.1, RFC 9470 §3, Entra ID) that a token of the same kind meets again.
-    const HOPELESS: [&str; 4] = [
+    /// Errors (RFC 6750 §3.1, RFC 9470 §3, Entra ID) that a new token of the same kind does not fix.
+    const NOT_RENEWABLE: [&str; 4] = [
         "insufficient_claims",
         "insufficient_scope",
         "insufficient_user_authentication",
@@ -297,7 +296,7 @@ fn renewal_helps(headers: &HeaderMap, token: Option<&AccessToken>) -> bool {
         }
         ours = true;
         if let Some(error) = challenge.param("error")
-            && HOPELESS.contains(&error)
+            && NOT_RENEWABLE.contains(&error)
         {
             return false;
         }
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn p65_p69_c25_a_401_renews_with_our_challenge_or_none() {
+    fn p65_p69_c25_401_with_a_challenge_for_the_scheme_or_none_rejects_the_token() {
         for challenges in [
             &[][..],
             &["Bearer"],
@@ -349,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn p231_a_401_for_another_scheme_passes() {
+    fn p231_401_for_another_scheme_does_not_reject_the_token() {
         for challenges in [
             &[r#"Basic realm="x""#][..],
             &["Negotiate", "NTLM"],
@@ -360,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn p249_a_401_that_no_new_token_mends_passes() {
+    fn p249_401_that_a_new_token_cannot_fix_does_not_reject_the_token() {
         for error in [
             "insufficient_user_authentication",
             "insufficient_claims",
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn p67_p68_p233_p234_p235_other_statuses_pass_whatever_they_say() {
+    fn p67_p68_p233_p234_p235_other_statuses_do_not_reject_the_token() {
         let challenge = r#"Bearer error="invalid_token""#;
         for status in [200, 400, 403, 407, 419, 500, 503] {
             assert!(!rejects(status, &[challenge]), "{status}");
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trigger_can_be_replaced() {
+    fn renew_on_replaces_the_default_rule() {
         let rules = Rules {
             apis: Apis::any(false),
             renew_on: Some(Arc::new(|status, _| status == 419)),
@@ -397,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn p58_p59_one_header_and_the_caller_s_wins() {
+    fn p58_p59_token_is_added_once_and_the_callers_header_wins() {
         let mut headers = HeaderMap::new();
         assert!(authorize(&mut headers, &bearer()).unwrap());
         assert_eq!(headers[AUTHORIZATION], "Bearer a-token");
@@ -411,13 +410,13 @@ mod tests {
     }
 
     #[test]
-    fn p59_all_values_of_the_caller_s_header_stay_as_they_were() {
+    fn p59_all_values_of_the_callers_header_stay_unchanged() {
         let mut headers = HeaderMap::new();
         headers.insert("before", HeaderValue::from_static("1"));
         for value in ["Basic own", "Digest own", "Negotiate own"] {
             headers.append(AUTHORIZATION, HeaderValue::from_static(value));
         }
-        headers.insert("behind", HeaderValue::from_static("2"));
+        headers.insert("after", HeaderValue::from_static("2"));
         let before: Vec<_> = headers
             .iter()
             .map(|(n, v)| (n.clone(), v.clone()))
@@ -427,11 +426,11 @@ mod tests {
             .iter()
             .map(|(n, v)| (n.clone(), v.clone()))
             .collect();
-        assert_eq!(after, before, "and in the same order");
+        assert_eq!(after, before, "same values in the same order");
     }
 
     #[test]
-    fn a_request_that_is_full_of_headers_is_an_error() {
+    fn header_map_at_capacity_is_a_target_error() {
         let mut headers = HeaderMap::new();
         let full = (0..).find(|n| {
             let name = HeaderName::try_from(format!("x-{n}")).unwrap();
@@ -445,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn another_header_and_no_scheme() {
+    fn token_in_a_custom_header_without_a_scheme_leaves_authorization_alone() {
         let name = HeaderName::from_static("x-amz-access-token");
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("AWS4 own"));
@@ -455,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_header_map_is_an_error_not_a_panic() {
+    fn full_header_map_is_an_error_not_a_panic() {
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_static("v");
         for n in 0.. {

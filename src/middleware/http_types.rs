@@ -1,21 +1,21 @@
-//! The requests and responses that the layer reads: those of `http`, and those of reqwest.
+//! The requests and responses that the layer accepts: those of `http`, and those of reqwest.
 
 use http::{HeaderMap, StatusCode};
 
-/// A request that a token can be put on: `http::Request<B>` for any `B`, and `reqwest::Request`.
+/// A request that can get a token: `http::Request<B>` for any `B`, and `reqwest::Request`.
 ///
-/// Sealed: it says what [`BearerAuth`](crate::BearerAuth) wraps.
+/// Sealed. It is the bound for the services that [`BearerAuth`](crate::BearerAuth) wraps.
 pub trait HttpRequest: sealed::Request {}
 
-/// The answer to an [`HttpRequest`].
+/// The response to an [`HttpRequest`].
 ///
-/// Sealed: it says what [`BearerAuth`](crate::BearerAuth) wraps.
+/// Sealed. It is the bound for the services that [`BearerAuth`](crate::BearerAuth) wraps.
 pub trait HttpResponse: sealed::Response {}
 
 impl<R: sealed::Request> HttpRequest for R {}
 impl<R: sealed::Response> HttpResponse for R {}
 
-/// Where a request goes, as far as it says.
+/// The target of a request, with the parts that its URI has.
 #[allow(unnameable_types, reason = "part of sealed traits")]
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
@@ -34,8 +34,8 @@ pub(crate) mod sealed {
         type Origin: Origin;
 
         fn target(&self) -> Target<'_>;
-        /// Scheme, authority and path as they are written; empty what is missing.
-        fn spelled(&self) -> (&str, &str, &str);
+        /// Returns scheme, authority and path verbatim. A missing part is empty.
+        fn raw_parts(&self) -> (&str, &str, &str);
         fn origin(&self) -> Self::Origin;
         fn headers(&self) -> &HeaderMap;
         fn headers_mut(&mut self) -> &mut HeaderMap;
@@ -45,19 +45,18 @@ pub(crate) mod sealed {
     pub trait Response {
         fn status(&self) -> StatusCode;
         fn headers(&self) -> &HeaderMap;
-        /// Who answered, if the client below follows redirects and says so.
+        /// Returns the target that sent the response, if the client below reports it after redirects.
         fn answered_by(&self) -> Option<Target<'_>>;
     }
 
-    /// What a request leaves behind to tell whether an answer is from where it was sent: a client
-    /// that follows a redirect to another host leaves the token behind, so that what that host
-    /// says is not about it.
+    /// The origin of a request, to recognise a response from another host. A client that follows a
+    /// redirect to another host drops the token, so the response is not about the token.
     #[allow(unnameable_types, reason = "this is what seals")]
     pub trait Origin {
         fn answered(&self, response: &impl Response) -> bool;
     }
 
-    /// Of clients that follow no redirect, or do not say so.
+    /// For clients that follow no redirects, or do not report them.
     impl Origin for () {
         #[inline]
         fn answered(&self, _: &impl Response) -> bool {
@@ -84,7 +83,7 @@ impl<B> sealed::Request for http::Request<B> {
     }
 
     #[inline]
-    fn spelled(&self) -> (&str, &str, &str) {
+    fn raw_parts(&self) -> (&str, &str, &str) {
         let uri = self.uri();
         let authority = uri.authority().map_or("", |authority| authority.as_str());
         (uri.scheme_str().unwrap_or(""), authority, uri.path())
@@ -134,8 +133,8 @@ mod of_reqwest {
         }
     }
 
-    /// A hash, so that a request leaves nothing on the heap behind. A collision would take one
-    /// 401 of another host for the API's.
+    /// A hash of an origin, which needs no heap. In a collision, one 401 of another host counts as the
+    /// API's.
     #[allow(unnameable_types, reason = "part of sealed traits")]
     #[derive(Debug)]
     pub struct OriginHash(u64);
@@ -166,7 +165,7 @@ mod of_reqwest {
             target(self.url())
         }
 
-        fn spelled(&self) -> (&str, &str, &str) {
+        fn raw_parts(&self) -> (&str, &str, &str) {
             let url = self.url();
             (url.scheme(), url.authority(), url.path())
         }

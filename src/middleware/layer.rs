@@ -1,4 +1,4 @@
-//! [`BearerAuthLayer`], and its configuration.
+//! [`BearerAuthLayer`], and its builder.
 
 use std::{fmt, sync::Arc};
 
@@ -35,17 +35,17 @@ use crate::{cache::TokenCache, error::ConfigError};
 ///
 /// # Redirects
 ///
-/// A client that follows redirects does so below the layer, which does not see it.
+/// The layer does not see redirects that the client below it follows.
 ///
 /// - Give reqwest [`redirect_policy`](Self::redirect_policy): it keeps redirects within the API.
 ///   **Without it, a token can leak**: reqwest 0.13.5 removes `Authorization` from the request to
-///   another host, and sends it again on the next hop, to where *that* host redirects within itself. It
-///   never removes a [header of another name](crate::TokenResponseBuilder::header_name), and every path
-///   of the API's host gets the token.
-/// - Put tower-http's `FollowRedirect` outside, around the layer, which then decides redirect by
-///   redirect. Below the layer it does what reqwest does (since 0.7, without the first fault), or worse,
-///   depending on its policy. The layer then also takes another host's 401 for the API's, which costs as
-///   many token requests as a route of the API that always answers 401.
+///   another host, but sends it again if *that* host redirects within itself. It never removes a
+///   [header of another name](crate::TokenResponseBuilder::header_name), and it sends the token to every
+///   path of the API's host.
+/// - Put tower-http's `FollowRedirect` outside, around the layer, which then decides about each redirect.
+///   Below the layer it leaks like reqwest (since 0.7, without the first fault), or more, depending on its
+///   policy. The layer would also take another host's 401 for the API's, which costs as many token
+///   requests as a route of the API that always answers 401.
 #[derive(Clone)]
 pub struct BearerAuthLayer<P = InMemory> {
     core: SharedCore,
@@ -53,8 +53,8 @@ pub struct BearerAuthLayer<P = InMemory> {
 }
 
 impl BearerAuthLayer {
-    /// Puts the token on requests to the API at `base_url`: those with its scheme, host and port, and
-    /// a path that is its path or below it. All other requests pass untouched. Short for
+    /// Returns a layer for the API at `base_url`. Requests with its scheme, host and port, and a path
+    /// that is its path or below it, get the token. All other requests pass unchanged. Short for
     /// `builder(tokens).api(base_url).build()`.
     ///
     /// If your API answers 401 and [`TokenCache::status`] shows that no token was requested, the
@@ -70,7 +70,7 @@ impl BearerAuthLayer {
         Self::builder(tokens).api(base_url).build()
     }
 
-    /// Starts the configuration of a layer that gets its tokens from `tokens`: a
+    /// Returns a builder for a layer that gets its tokens from `tokens`: a
     /// [`TokenSource`](crate::TokenSource), or a [`TokenCache`] that several layers share.
     ///
     /// ```
@@ -95,15 +95,13 @@ impl BearerAuthLayer {
 }
 
 impl<P> BearerAuthLayer<P> {
-    /// Returns a policy for `reqwest::ClientBuilder::redirect`, which decides which redirects the client
-    /// below this layer follows.
+    /// Returns a policy for `reqwest::ClientBuilder::redirect`: which redirects the client below this
+    /// layer follows.
     ///
-    /// A request with a token is redirected to where tokens may go, and no further: to an API, by the
-    /// same rule as requests. Any other redirect is not followed: it is the response, for the caller to
-    /// look at, or to follow with a request of its own. Under
-    /// [`any_api`](BearerAuthLayerBuilder::any_api), redirects are followed within scheme, host and port.
-    /// Requests to other targets are redirected by reqwest's own policy. At most 10 redirects are
-    /// followed.
+    /// For a request with a token, the client follows redirects to the layer's APIs only. Under
+    /// [`any_api`](BearerAuthLayerBuilder::any_api), it stays within scheme, host and port. Any other
+    /// redirect is returned as the response. For a request to another target, reqwest's default policy
+    /// applies. The client follows at most 10 redirects.
     ///
     /// ```
     /// # use bearer_auth::{BearerAuthLayer, StaticToken};
@@ -123,8 +121,7 @@ impl<P> BearerAuthLayer<P> {
         super::redirects::redirect_policy(self.core.first().0.rules.apis.clone())
     }
 
-    /// Returns the cache of the tokens: to [`prefetch`](TokenCache::prefetch) one at start-up, for
-    /// example.
+    /// Returns the token cache, for example to [`prefetch`](TokenCache::prefetch) a token at start-up.
     pub fn cache(&self) -> &TokenCache {
         &self.core.first().0.cache
     }
@@ -159,9 +156,9 @@ impl<P: fmt::Debug> fmt::Debug for BearerAuthLayer<P> {
     }
 }
 
-/// The configuration of a [`BearerAuthLayer`]: see [`BearerAuthLayer::builder`].
+/// The settings of a [`BearerAuthLayer`]: see [`BearerAuthLayer::builder`].
 ///
-/// Name at least one API, or [any](Self::any_api).
+/// Set at least one API, or [`any_api`](Self::any_api).
 #[must_use]
 pub struct BearerAuthLayerBuilder<P = InMemory> {
     cache: TokenCache,
@@ -171,7 +168,7 @@ pub struct BearerAuthLayerBuilder<P = InMemory> {
     resend: P,
 }
 
-/// Which requests get the token, not checked yet.
+/// An API that gets the token, not validated yet.
 enum Api {
     At { base_url: String, insecure: bool },
     Any { insecure: bool },
@@ -182,8 +179,8 @@ impl<P> BearerAuthLayerBuilder<P> {
     /// or below it, get the token. Further calls add more APIs.
     ///
     /// `base_url` is `https`, or `http` on loopback. A request path with a `..` segment, an encoded `/`,
-    /// `\` or `.`, or a backslash is not below any base path; if your API has such paths, give the API's
-    /// origin alone.
+    /// `\` or `.`, or a backslash is not below any base path. If your API has such paths, use a `base_url`
+    /// without a path.
     pub fn api(mut self, base_url: impl AsRef<str>) -> Self {
         self.apis.push(Api::At {
             base_url: base_url.as_ref().to_owned(),
@@ -192,8 +189,8 @@ impl<P> BearerAuthLayerBuilder<P> {
         self
     }
 
-    /// Adds an API that speaks plain `http`: inside a mesh that encrypts by itself. Anyone who can read
-    /// the traffic can use the token.
+    /// Adds an API over plain `http`, for a mesh that encrypts the traffic itself. Anyone who can read the
+    /// traffic can use the token.
     pub fn insecure_api(mut self, base_url: impl AsRef<str>) -> Self {
         self.apis.push(Api::At {
             base_url: base_url.as_ref().to_owned(),
@@ -202,34 +199,34 @@ impl<P> BearerAuthLayerBuilder<P> {
         self
     }
 
-    /// Puts the token on every request, wherever it goes: for a client that talks to one API only.
-    /// Anyone who can make it send a request to a host of their own gets the token. Requests over plain
-    /// `http`, except to loopback, are refused with an error.
+    /// Puts the token on every request, to any host: for a client that talks to one API only. Anyone who
+    /// can make the client send a request to their own host gets the token. A request over plain `http`,
+    /// except to loopback, is an error.
     pub fn any_api(mut self) -> Self {
         self.apis.push(Api::Any { insecure: false });
         self
     }
 
-    /// Puts the token on every request, those over plain `http` included. Anyone who can read the traffic
+    /// Puts the token on every request, including those over plain `http`. Anyone who can read the traffic
     /// can use the token.
     pub fn insecure_any_api(mut self) -> Self {
         self.apis.push(Api::Any { insecure: true });
         self
     }
 
-    /// Sets what requests without a host in their URI are relative to: those of a tonic client over this
-    /// layer, or on a hyper `SendRequest`. Without it they are an error, since their target is unknown.
+    /// Sets the base URL of requests without a host in their URI: those of a tonic client over this layer,
+    /// or on a hyper `SendRequest`. By default such a request is an error, since its target is unknown.
     ///
-    /// It allows nothing by itself: the base URL's scheme, host and port, and the request's path (the
-    /// base URL's path does not count) have to be those of an allowed API.
+    /// This setting allows no API. The base URL's scheme, host and port, with the request's path, have to
+    /// be those of an allowed API. The base URL's own path is ignored.
     pub fn relative_to(mut self, base_url: impl AsRef<str>) -> Self {
         self.relative_to.push(base_url.as_ref().to_owned());
         self
     }
 
-    /// Sets which responses mean that the token was rejected. By default: 401 with a challenge for the
-    /// token's scheme, or without any challenge, unless it says that another token would not help
-    /// (`insufficient_scope` and the like).
+    /// Sets which responses reject the token. Defaults to 401 without any challenge, or with one for the
+    /// token's scheme, unless its error has another cause than the token (`insufficient_scope`, for
+    /// example).
     ///
     /// ```
     /// # use bearer_auth::{BearerAuthLayer, StaticToken};
@@ -259,14 +256,14 @@ impl<P> BearerAuthLayerBuilder<P> {
         }
     }
 
-    /// Checks everything. Does no I/O.
+    /// Validates the settings, and builds the layer. Does no I/O.
     ///
     /// # Errors
     ///
     /// A base URL is not an absolute `https` URL (`http` on loopback, or with
     /// [`insecure_api`](Self::insecure_api)), or has a query, a fragment, credentials or a `..` segment;
-    /// no API is named, or one beside [any](Self::any_api); a setting contradicts another, or is given
-    /// twice.
+    /// no API is set, or one in addition to [`any_api`](Self::any_api); settings contradict each other; a
+    /// setting is given twice.
     pub fn build(self) -> Result<BearerAuthLayer<P>, ConfigError> {
         let mut apis = apis(&self.apis)?;
         match &*self.relative_to {
@@ -298,7 +295,7 @@ fn apis(given: &[Api]) -> Result<Apis, ConfigError> {
     match given {
         [] => Err(ConfigError::new(
             "api",
-            "none; name the API that gets the token with `api(base_url)`",
+            "not set; set the API that gets the token with `api(base_url)`",
         )),
         [Api::Any { insecure }] => Ok(Apis::any(*insecure)),
         given => {
@@ -307,8 +304,8 @@ fn apis(given: &[Api]) -> Result<Apis, ConfigError> {
                 match api {
                     Api::At { base_url, insecure } => apis.allow(base_url, *insecure)?,
                     Api::Any { .. } => {
-                        let problem = "already covers every API; leave it out to restrict the token to \
-                                       the others that are named, or name no other";
+                        let problem = "covers every API already; remove it to restrict the token to the \
+                                       other APIs, or remove the others";
                         return Err(ConfigError::new("any_api", problem));
                     }
                 }
@@ -318,7 +315,7 @@ fn apis(given: &[Api]) -> Result<Apis, ConfigError> {
     }
 }
 
-/// Without the URLs, which have not been checked for credentials yet.
+/// Without the URLs, which may contain credentials before they are validated.
 impl<P: fmt::Debug> fmt::Debug for BearerAuthLayerBuilder<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BearerAuthLayerBuilder")

@@ -1,4 +1,4 @@
-//! The layer: from a request to its token and back.
+//! The layer: puts tokens on requests, and handles rejected ones.
 
 mod adapter;
 mod decide;

@@ -1,11 +1,11 @@
-//! Redirects that the client below the layer follows by itself.
+//! The policy for redirects that reqwest follows below the layer.
 
 use reqwest::redirect::Policy;
 
 use super::{http_types::target_of_url, target::Apis};
 
-/// Keeps redirects with a token to where tokens may go. reqwest by itself removes `Authorization` only,
-/// and only for one hop.
+/// Follows a redirect of a request with a token only to where the token may go. reqwest alone removes
+/// only `Authorization`, and only for one hop.
 pub(super) fn redirect_policy(apis: Apis) -> Policy {
     let limited = Policy::default();
     Policy::custom(move |attempt| {

@@ -1,8 +1,8 @@
-//! Which requests can be sent a second time, after the API has refused the token.
+//! Policies for sending a request again after the API has rejected its token.
 //!
-//! A 401 means that the request was not carried out (RFC 9110 §15.5.2), so any method may be sent
-//! again; the question is only whether its body is still there. [`InMemory`] finds out without
-//! asking anything of the body's type: known in-memory types are recognised, all others stream.
+//! A 401 means that the server did not apply the request (RFC 9110 §15.5.2), so a request of any method
+//! can be sent again, if its body is still available. [`InMemory`] recognises known in-memory types,
+//! without a bound on the body's type; all other bodies stream.
 
 use std::{
     any::Any,
@@ -60,27 +60,27 @@ pub(crate) mod sealed {
 
     #[allow(unnameable_types, reason = "this is what seals")]
     pub trait Policy<R> {
-        /// What is kept of a request: [`Infallible`](std::convert::Infallible) where no request is
-        /// sent again, so that no future has room for it.
+        /// The copy of a request. [`Infallible`](std::convert::Infallible) if no request is sent again:
+        /// it takes no space in futures.
         type Copy;
 
-        /// That a body has to be read: `Infallible` where none ever is.
+        /// Marks that a body has to be read. `Infallible` if the policy reads none.
         type Later;
 
         /// Reads the body of a request.
         type Read: Future<Output = Result<ReadBody<R, Self::Copy>, Error>>;
 
-        /// Keeps a copy of a request, if it can.
+        /// Keeps a copy of a request, if possible.
         fn keep(&self, request: &R) -> Kept<Self::Copy, Self::Later>;
 
-        /// Reads the body, and keeps a copy then.
+        /// Reads the body, then keeps a copy.
         fn read(&self, request: R, later: Self::Later) -> Self::Read;
 
-        /// The request to be sent again.
+        /// Returns the request to be sent again.
         fn restore(copy: Self::Copy) -> R;
     }
 
-    /// What there is to be sent if the API refuses the token.
+    /// The copy to send again if the API rejects the token.
     #[allow(unnameable_types, reason = "part of a sealed trait")]
     #[allow(clippy::exhaustive_enums, reason = "part of a sealed trait")]
     #[derive(Debug)]
@@ -98,19 +98,19 @@ pub(crate) mod sealed {
     #[allow(clippy::exhaustive_structs, reason = "part of a sealed trait")]
     #[derive(Debug)]
     pub struct ReadBody<R, C> {
-        /// What is sent now.
+        /// The request to send now.
         pub request: R,
-        /// What is sent if the API refuses the token.
+        /// The request to send if the API rejects the token.
         pub again: Option<C>,
     }
 }
 
-/// The default: requests without a body, and those whose body is in memory.
+/// The default policy: sends requests again that have no body, or a body in memory.
 ///
-/// Of `http::Request<B>` that is `B` = `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
+/// For `http::Request<B>`, `B` in memory is `()`, `Empty<Bytes>`, `Full<Bytes>`, `Bytes`, `Vec<u8>`,
 /// `String`, `&'static str`, `&'static [u8]`, `Full<&'static [u8]>`, `Option<Full<Bytes>>`, and a
-/// `reqwest::Body` made of bytes (which are copied); any other body, however short, streams. Of
-/// `reqwest::Request` it is what its `try_clone` can clone.
+/// `reqwest::Body` made of bytes (which are copied). Any other body, however short, streams. For
+/// `reqwest::Request`, it is a request that `try_clone` can clone.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(
     clippy::exhaustive_structs,
@@ -118,7 +118,7 @@ pub(crate) mod sealed {
 )]
 pub struct InMemory;
 
-/// No request is sent again. The token is renewed all the same, for the requests to come.
+/// Sends no request again. A rejected token is still replaced, for later requests.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(
     clippy::exhaustive_structs,
@@ -126,7 +126,7 @@ pub struct InMemory;
 )]
 pub struct Off;
 
-/// Reads bodies into memory before they are sent, up to a limit: see [`Buffered::new`].
+/// Reads bodies up to a limit into memory, before they are sent: see [`Buffered::new`].
 #[derive(Clone)]
 pub struct Buffered<F> {
     limit: usize,
@@ -134,12 +134,12 @@ pub struct Buffered<F> {
 }
 
 impl<F> Buffered<F> {
-    /// Reads bodies of up to `limit` bytes into memory, so that they can be sent again; `rebuild`
-    /// makes a body of the bytes.
+    /// Returns a policy that reads bodies of up to `limit` bytes into memory, so that they can be sent
+    /// again. `rebuild` turns the bytes into a body.
     ///
-    /// A body that says beforehand (`Content-Length`, `size_hint`) that it is longer streams, and
-    /// is not sent again. One that does not say, and turns out to be longer, fails the request
-    /// with [`ErrorKind::RequestBody`]: what was read of it is gone. Trailers are not kept.
+    /// A body that declares a greater length (`Content-Length`, `size_hint`) streams, and is not sent
+    /// again. A body without a declared length that exceeds the limit fails the request with
+    /// [`ErrorKind::RequestBody`], since the bytes already read are lost. Trailers are dropped.
     ///
     /// ```
     /// use bearer_auth::resend::Buffered;
@@ -251,7 +251,7 @@ pin_project! {
     {
         #[pin]
         body: Collect<Limited<B>>,
-        // The request without its body, until it has one again.
+        // The request without its body, until the body is read.
         rest: Option<(Parts, F)>,
     }
 }
@@ -349,7 +349,7 @@ mod of_reqwest {
     }
 }
 
-/// Everything of a request but its body.
+/// Copies a request, with another body.
 fn copy<B>(request: &Request<B>, body: B) -> Request<B> {
     let mut copy = Request::new(body);
     copy.method_mut().clone_from(request.method());
@@ -360,11 +360,11 @@ fn copy<B>(request: &Request<B>, body: B) -> Request<B> {
     copy
 }
 
-/// A copy of a body of a known in-memory type. Which type it is, the compiler knows: nothing of
-/// this is left at run time.
+/// Copies a body of a known in-memory type. The compiler resolves the types, so this costs nothing at run
+/// time.
 #[inline]
 fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
-    /// `body`, if its type is `B` after all.
+    /// Returns `body` if its type is `B`.
     fn cast<T: 'static, B: 'static>(body: T) -> Option<B> {
         let mut body = Some(body);
         let body = (&mut body as &mut dyn Any).downcast_mut::<Option<B>>();
@@ -398,7 +398,7 @@ fn clone_in_memory<B: 'static>(body: &B) -> Option<B> {
     None
 }
 
-/// How long the body is at least, by its own word or the headers'.
+/// Returns the body's minimum length, by its `size_hint` or the headers.
 fn declared_length(headers: &HeaderMap, body: &impl Body) -> u64 {
     let header = headers
         .get(CONTENT_LENGTH)
@@ -410,7 +410,7 @@ fn collected<D: Buf>(body: Result<Collected<D>, BoxError>) -> Result<Bytes, Erro
     match body {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            let message = "the request's body is longer than the buffer's limit";
+            let message = "the request's body exceeds the limit of `resend::Buffered`";
             Err(Error::build(ErrorKind::RequestBody, Retry::Never, message).done())
         }
         Err(error) => Err(unreadable().caused_by(error).done()),
@@ -427,7 +427,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_in_memory_are_told_from_those_that_stream() {
+    fn known_in_memory_bodies_are_cloned_and_others_are_not() {
         fn known<B: 'static>(body: B) -> bool {
             clone_in_memory(&body).is_some()
         }
@@ -446,7 +446,7 @@ mod tests {
 
     #[cfg(feature = "reqwest")]
     #[test]
-    fn a_body_of_reqwest_is_in_memory_if_it_is_bytes() {
+    fn reqwest_body_of_bytes_is_cloned_and_a_stream_is_not() {
         let copy = clone_in_memory(&reqwest::Body::from("hello")).unwrap();
         assert_eq!(copy.as_bytes(), Some(&b"hello"[..]));
         let streaming = reqwest::Body::wrap(Empty::<Bytes>::new().boxed());

@@ -1,25 +1,25 @@
-//! [`ServiceError`]: what a request through the layer can fail with.
+//! [`ServiceError`]: the error of a request through the layer.
 
 use std::{any::Any, error::Error as StdError, fmt};
 
 use crate::error::{BoxError, Error};
 
-/// Why a request through [`BearerAuth`](crate::BearerAuth) failed: no token, or the wrapped
+/// The error of a request through [`BearerAuth`](crate::BearerAuth): no token, or the wrapped
 /// service's own error.
 ///
-/// `Display` is that of the error inside, which `source()` returns too, so that nobody who prints
-/// one line misses the reason, and nobody who looks for a type misses it.
+/// `Display` is that of the inner error, and `source()` returns the inner error. So a log line of
+/// `Display` alone has the reason, and a search of the chain finds the type.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ServiceError<E> {
-    /// There is no token for the request, or it may not have one. It was not sent.
+    /// There is no token for the request, or the request may not get one. It was not sent.
     Token(Error),
     /// The wrapped service's error.
     Inner(E),
 }
 
 impl<E> ServiceError<E> {
-    /// The token's error, if that is what it is.
+    /// Returns the token's error, if it is one.
     pub fn token_error(&self) -> Option<&Error> {
         match self {
             Self::Token(error) => Some(error),
@@ -27,7 +27,7 @@ impl<E> ServiceError<E> {
         }
     }
 
-    /// The wrapped service's error, if that is what it is.
+    /// Returns the wrapped service's error, if it is one.
     pub fn into_inner(self) -> Option<E> {
         match self {
             Self::Token(_) => None,
@@ -45,10 +45,9 @@ impl<E: fmt::Display> fmt::Display for ServiceError<E> {
     }
 }
 
-/// For any `E` that prints: also for `BoxError`, which is no `Error` itself. `source()` reaches
-/// the inner error where its type is known to be one: boxed errors, and those of reqwest and tonic.
-/// For any other client (hyper-util's, say) box its errors below the layer, with
-/// `ServiceBuilder::map_err(BoxError::from)`, where causes are to be found in logs.
+/// For any `E` with `Display`, including `BoxError`, which is no `Error` itself. `source()` returns
+/// boxed errors, and those of `io`, reqwest and tonic. To see the causes of another client's errors
+/// (hyper-util's, for example), box them below the layer with `ServiceBuilder::map_err(BoxError::from)`.
 impl<E: fmt::Debug + fmt::Display + 'static> StdError for ServiceError<E> {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
@@ -89,19 +88,19 @@ mod tests {
     use crate::error::Retry;
 
     #[test]
-    fn the_source_of_a_boxed_error_is_reached() {
+    fn boxed_inner_error_is_reached_through_source() {
         let inner: BoxError = Box::new(std::io::Error::other("deep"));
         let error = ServiceError::Inner(inner);
         assert_eq!(error.to_string(), "deep");
         let source = error.source().unwrap();
         assert!(source.downcast_ref::<std::io::Error>().is_some());
-        // And it is an error itself, boxed again.
+        // The `ServiceError` is an error itself, and can be boxed.
         let boxed: BoxError = Box::new(error);
         assert!(boxed.source().is_some());
     }
 
     #[test]
-    fn an_error_of_an_unknown_type_that_prints_will_do() {
+    fn inner_error_without_the_error_trait_has_no_source() {
         assert!(ServiceError::Inner("text").source().is_none());
         let token = Error::build(crate::ErrorKind::Timeout, Retry::Later, "late").done();
         let error = ServiceError::<&str>::Token(token);

@@ -1,9 +1,9 @@
-//! Who may receive the token.
+//! Which requests get the token.
 //!
-//! A token goes to the configured APIs and nowhere else (RFC 9700 §4.9.1): scheme, host and port
-//! are those of a base URL, and the base URL's path is a segment-wise prefix of the request's.
-//! `Host` headers are never looked at. A request to anybody else is passed on untouched; one whose
-//! target cannot be told, or that would carry the token in clear text, is refused.
+//! A token goes only to the configured APIs (RFC 9700 §4.9.1): scheme, host and port are those of a base
+//! URL, and the base URL's path is a segment-wise prefix of the request's. `Host` headers are ignored. A
+//! request to another target passes unchanged. A request is refused if its target is unknown, or if it
+//! would carry the token in clear text.
 
 use super::http_types::{Target, sealed};
 use crate::{
@@ -16,9 +16,9 @@ use crate::{
 pub(crate) struct Apis {
     /// `None`: any.
     only: Option<Vec<Base>>,
-    /// What requests without a host are relative to.
+    /// The base URL of requests without a host.
     relative_to: Option<Base>,
-    /// Under any: plain http too.
+    /// With any: plain http, too.
     plaintext: bool,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Apis {
 #[derive(Debug)]
 pub(crate) enum Admission {
     Allowed,
-    /// Not ours: passed on untouched.
+    /// Another target: the request passes unchanged.
     Elsewhere,
     Refused(Error),
 }
@@ -36,9 +36,9 @@ struct Base {
     scheme: Scheme,
     host: Box<str>,
     port: u16,
-    /// As it is usually written: the host, and the port if it is not the scheme's own.
+    /// The usual spelling: the host, and the port if it is not the scheme's default.
     authority: Box<str>,
-    /// Without a slash at the end: empty for a whole origin.
+    /// Without a trailing slash: empty for a whole origin.
     path: Box<str>,
 }
 
@@ -49,7 +49,7 @@ enum Scheme {
 }
 
 impl Apis {
-    /// Every target; over plain http too if `plaintext`.
+    /// Allows every target; with `plaintext`, over plain http as well.
     pub(crate) fn any(plaintext: bool) -> Self {
         Self {
             only: None,
@@ -65,7 +65,7 @@ impl Apis {
         }
     }
 
-    /// Adds an API; one over plain http if `plaintext`.
+    /// Adds an API; with `plaintext`, one over plain http.
     pub(crate) fn allow(&mut self, base: &str, plaintext: bool) -> Result<(), ConfigError> {
         let field = if plaintext { "insecure_api" } else { "api" };
         let base = Base::parse(field, base, plaintext)?;
@@ -79,7 +79,7 @@ impl Apis {
         Ok(())
     }
 
-    /// Sets what requests without a host are relative to. It has to be the origin of an allowed API.
+    /// Sets the base URL of requests without a host. It has to be the origin of an allowed API.
     pub(crate) fn relative_to(&mut self, base: &str) -> Result<(), ConfigError> {
         const FIELD: &str = "relative_to";
         let base = Base::parse(FIELD, base, true)?;
@@ -96,11 +96,11 @@ impl Apis {
         Ok(())
     }
 
-    /// [`admit`](Self::admit), without taking the URI apart where it begins with a base URL as that
-    /// is written in full: how nearly all do.
+    /// Like [`admit`](Self::admit). Does not parse a URI that begins with a base URL in its usual spelling,
+    /// as nearly all do.
     #[inline]
     pub(crate) fn admit_request(&self, request: &impl sealed::Request) -> Admission {
-        let (scheme, authority, path) = request.spelled();
+        let (scheme, authority, path) = request.raw_parts();
         let is_base = |base: &Base| {
             base.scheme.is(scheme) && *base.authority == *authority && base.contains(path)
         };
@@ -148,8 +148,8 @@ impl Apis {
         }
     }
 
-    /// Whether a client below may follow a redirect that began with a request to `from`: one with
-    /// the token stays where the token may go. Under any API, that is the origin it was sent to.
+    /// Whether a client below may follow a redirect of a request to `from`. A request with the token stays
+    /// where the token may go; if any API may get it, the request stays at its origin.
     #[cfg(feature = "reqwest")]
     pub(crate) fn may_follow(&self, from: Target<'_>, to: Target<'_>) -> bool {
         let gets_the_token = |target| matches!(self.admit(target), Admission::Allowed);
@@ -176,24 +176,25 @@ impl Base {
             secure_url::parse(field, base)?
         };
         if url.query().is_some() {
-            let problem = "a base URL has no query; take it out";
+            let problem = "has a query; remove it from the base URL";
             return Err(ConfigError::new(field, problem));
         }
-        // The parser resolves dot segments, and drops tabs and line breaks: what would be left is
-        // another base than the one that is written.
+        // The parser resolves dot segments, and drops tabs and line breaks: the result would be another
+        // base URL than the configured one.
         if base
             .trim()
             .bytes()
             .any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b == b'\\')
             || has_dot_segment(base)
         {
-            let problem = "has a `.` or `..` segment, a backslash or white space; write the URL that is \
-                           meant, such as `https://api.example.com/v1/`";
+            let problem = "has a `.` or `..` segment, a backslash or white space; write the resolved URL, \
+                           such as `https://api.example.com/v1/`";
             return Err(ConfigError::new(field, problem));
         }
         let path = url.path().trim_end_matches('/');
         if is_evasive(path) {
-            let problem = "an encoded `/` or `.`, or a backslash, in a base path never matches";
+            let problem =
+                "has an encoded `/` or `.`, or a backslash, in its path, which never matches";
             return Err(ConfigError::new(field, problem));
         }
         match (
@@ -208,7 +209,7 @@ impl Base {
                 authority: url.authority().into(),
                 path: path.into(),
             }),
-            _ => Err(ConfigError::new(field, "names no host")),
+            _ => Err(ConfigError::new(field, "has no host")),
         }
     }
 
@@ -216,21 +217,21 @@ impl Base {
         (self.scheme, &self.host, self.port) == (other.scheme, &other.host, other.port)
     }
 
-    /// Whether `path` is this base's or below it, however a server may read it.
+    /// Whether `path` is this base's or below it, for any server's interpretation of the path.
     #[inline]
     fn contains(&self, path: &str) -> bool {
         if self.path.is_empty() {
             return true;
         }
         match path.strip_prefix(&*self.path) {
-            // The base itself is not evasive, and what it is joined to begins with a slash.
+            // The base itself is not evasive, and the rest begins with a slash.
             Some(rest) => rest.is_empty() || rest.starts_with('/') && !is_evasive(rest),
             None => false,
         }
     }
 }
 
-/// Whether a URL, as it is written, has a segment `.` or `..`, percent-encoded or not.
+/// Whether an unparsed URL has a segment `.` or `..`, percent-encoded or not.
 fn has_dot_segment(url: &str) -> bool {
     let path = url.split_once("://").map_or(url, |(_, rest)| rest);
     let path = path.split(['?', '#']).next().unwrap_or_default();
@@ -240,12 +241,12 @@ fn has_dot_segment(url: &str) -> bool {
     })
 }
 
-/// Whether servers may disagree on where a path leads: a `..` segment (with path parameters or
+/// Whether servers may interpret a path differently: a `..` segment (with path parameters or
 /// without), an encoded `/`, `\` or `.` (encoded once, twice, or in overlong UTF-8), a backslash, an
 /// encoded control character, or a `%` that encodes nothing.
 #[inline]
 fn is_evasive(path: &str) -> bool {
-    /// The bytes that it takes.
+    /// Every evasive path has one of these bytes.
     const SUSPICIOUS: [bool; 256] = {
         let mut bytes = [false; 256];
         bytes[b'\\' as usize] = true;
@@ -253,14 +254,14 @@ fn is_evasive(path: &str) -> bool {
         bytes[b'.' as usize] = true;
         bytes
     };
-    path.bytes().any(|byte| SUSPICIOUS[usize::from(byte)]) && leads_elsewhere(path.as_bytes())
+    path.bytes().any(|byte| SUSPICIOUS[usize::from(byte)]) && is_ambiguous(path.as_bytes())
 }
 
-fn leads_elsewhere(bytes: &[u8]) -> bool {
+fn is_ambiguous(bytes: &[u8]) -> bool {
     bytes.iter().enumerate().any(|(at, byte)| match byte {
         b'\\' => true,
         b'%' => match bytes.get(at + 1..at + 3) {
-            // `%25` before what a second decoder takes for `%2e`, `%2f` or `%5c`, or for its parts.
+            // `%25` that a second decoding turns into `%2e`, `%2f` or `%5c`, or into parts of them.
             Some(b"25") => matches!(bytes.get(at + 3), Some(b'2' | b'5' | b'%')),
             Some([b'2', b'e' | b'E' | b'f' | b'F'] | [b'5', b'c' | b'C']) => true,
             Some([b'0' | b'1', _] | [b'c' | b'C', b'0' | b'1']) => true,
@@ -288,7 +289,7 @@ impl Scheme {
         }
     }
 
-    /// In lower case, as it usually is.
+    /// Compares with the usual spelling, in lower case.
     #[inline]
     fn is(self, scheme: &str) -> bool {
         match self {
@@ -307,8 +308,8 @@ impl Scheme {
 
 #[cold]
 fn no_host() -> Error {
-    let message = "the request's URI names no host, so whether the token may go there cannot be \
-                   told: say what it is relative to with `BearerAuthLayer::builder(…).relative_to(base_url)`";
+    let message = "the request's URI has no host, so its target is unknown: \
+                   set its base URL with `BearerAuthLayer::builder(…).relative_to(base_url)`";
     Error::build(ErrorKind::Target, Retry::Never, message).done()
 }
 
@@ -343,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn p207_same_scheme_host_and_port() {
+    fn p207_only_requests_with_the_same_scheme_host_and_port_get_the_token() {
         let apis = only("https://api.example.com/");
         for good in [
             "https://api.example.com/",
@@ -351,7 +352,7 @@ mod tests {
             "https://api.example.com:443/x",
             "HTTPS://API.Example.COM/x",
             "https://user@api.example.com/x",
-            // A whole origin: no path leads out of it.
+            // The API is a whole origin, so every path is below it.
             "https://api.example.com/a%2Fb/../c",
         ] {
             assert_eq!(admit(&apis, good), Some(true), "{good}");
@@ -371,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn s4_17_the_path_is_a_prefix_by_segments() {
+    fn s4_17_base_path_matches_by_whole_segments() {
         for base in ["https://h:8000/ADOXX/rest", "https://h:8000/ADOXX/rest/"] {
             let apis = only(base);
             for good in [
@@ -415,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn several_apis_and_ip_addresses() {
+    fn several_apis_and_ip_addresses_are_allowed() {
         let mut apis = only("https://a.example/v1");
         apis.allow("http://[::1]:8080/", false).unwrap();
         apis.allow("http://127.0.0.1:9/x", false).unwrap();
@@ -474,7 +475,7 @@ mod tests {
     fn insecure_api_takes_plain_http_only() {
         let error = Apis::none().allow("https://h/", true).unwrap_err();
         assert_eq!(error.field(), "insecure_api");
-        // Several APIs over plain http.
+        // Several APIs with plain http.
         let mut apis = Apis::none();
         apis.allow("http://one.internal/", true).unwrap();
         apis.allow("http://two.internal/", true).unwrap();
@@ -502,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_base_urls_are_configuration_errors() {
+    fn invalid_base_url_is_a_configuration_error() {
         for bad in [
             "http://api.example.com/",
             "api.example.com",

@@ -1,12 +1,12 @@
-//! [`sync`](super) under shuttle: whatever one task does and another can see is preceded by a
-//! [`point`], where shuttle may let any other task go on.
+//! [`sync`](super) for the model checker shuttle. A [`point`], where shuttle may switch to another task,
+//! precedes each action that other tasks can see.
 //!
-//! Locks and atomics are shuttle's own. `watch` and `Notify` are tokio's, with a point before each
-//! use: that they keep their promises is tokio's to show, and each use of them is one step here.
-//! Memory is sequentially consistent: orderings of atomics are not what this finds faults in.
+//! Locks and atomics are shuttle's. `watch` and `Notify` are tokio's, assumed to be correct: each use is
+//! one step, after a point. Memory is sequentially consistent, so this finds no fault in the orderings of
+//! atomics.
 
-#![allow(missing_docs, reason = "no build that anybody documents has this")]
-#![allow(clippy::panic, reason = "there is no model without a runtime")]
+#![allow(missing_docs, reason = "not part of any documented build")]
+#![allow(clippy::panic, reason = "the model needs a runtime")]
 
 use std::{
     future::Future,
@@ -19,12 +19,12 @@ use std::{
 
 pub use shuttle::sync::{Mutex, MutexGuard, atomic::AtomicBool};
 
-/// Any other task may go on here.
+/// Lets shuttle switch to any other task.
 fn point() {
     AtomicBool::default().load(std::sync::atomic::Ordering::SeqCst);
 }
 
-/// `future`, with a point before each time it is polled.
+/// Runs `future`, with a point before each poll.
 async fn pointed<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     std::future::poll_fn(|cx| {
@@ -47,7 +47,7 @@ impl<T> ArcSwap<T> {
         point();
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *held, new);
-        // Not under the lock: what goes with it may have a point.
+        // Outside the lock: dropping the old value may reach a point.
         drop(held);
         drop(old);
     }
@@ -99,7 +99,7 @@ pub mod watch {
 
     impl<T> Drop for Sender<T> {
         fn drop(&mut self) {
-            // Before the channel closes.
+            // The channel closes after this.
             point();
         }
     }
@@ -117,11 +117,11 @@ pub mod watch {
     }
 }
 
-/// What a source panics with (`resume_unwind`), so that a task's panic is told from the model's.
+/// The panic of a source (`resume_unwind`), as distinct from a panic of the model.
 #[derive(Debug)]
 pub struct Crash;
 
-/// A runtime, as far as tasks go. Timers are `ManualClock`'s.
+/// A runtime for tasks. Timers are those of `ManualClock`.
 #[derive(Clone, Debug, Default)]
 pub struct Handle(Arc<std::sync::Mutex<Runtime>>);
 
@@ -131,7 +131,7 @@ struct Runtime {
     tasks: Vec<shuttle::future::AbortHandle>,
 }
 
-/// There always is a runtime here.
+/// The error for no runtime, which never occurs in the model.
 #[derive(Debug)]
 pub struct NoRuntime;
 
@@ -140,8 +140,8 @@ impl Handle {
         Ok(Self::default())
     }
 
-    /// As tokio's: a panic ends the task and nothing else; on a runtime that was shut down, the task
-    /// is dropped on the spot.
+    /// Like tokio's: a panic ends only the task, and a runtime that was shut down drops the task at
+    /// once.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         point();
         if self.lock().is_down {
@@ -149,7 +149,7 @@ impl Handle {
         }
         let spawned = shuttle::future::spawn(Contained(Some(Box::pin(task))));
         let task = spawned.abort_handle();
-        // Dropped, it would detach the task: so, an order ends when all its tasks have.
+        // Dropping the handle would detach the task. Kept, a schedule ends when all its tasks have.
         std::mem::forget(spawned);
         let mut runtime = self.lock();
         runtime.tasks.push(task.clone());
@@ -161,7 +161,7 @@ impl Handle {
         AbortHandle(Some(task))
     }
 
-    /// All its tasks are dropped where they wait.
+    /// Drops all tasks of this runtime.
     pub fn shut_down(&self) {
         point();
         let tasks = {
@@ -179,7 +179,7 @@ impl Handle {
     }
 }
 
-/// What the clock is given. Nothing drives it, and it has no timer: tokio panics if it comes to that.
+/// The handle for the clock. Its runtime is not driven and has no timer, so tokio panics on a use.
 impl Deref for Handle {
     type Target = tokio::runtime::Handle;
 
@@ -192,7 +192,7 @@ impl Deref for Handle {
     }
 }
 
-/// Of what was spawned. `None`: on a runtime that was shut down.
+/// `None`: the task was spawned on a runtime that was shut down.
 #[derive(Debug)]
 pub struct AbortHandle(Option<shuttle::future::AbortHandle>);
 
@@ -214,7 +214,7 @@ impl AbortHandle {
     }
 }
 
-/// A task whose [`Crash`] is its own end only.
+/// A task that catches its own [`Crash`].
 struct Contained(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Future for Contained {

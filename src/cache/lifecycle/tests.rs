@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// When the tokens of these tests were asked for.
+/// When the tokens of these tests were requested.
 const START: Moment = Moment {
     monotonic: 1_000_000_000_000_000,
     wall: 1_800_000_000_000_000_000,
@@ -21,12 +21,12 @@ fn at(offset: Duration) -> Moment {
     START.after(offset)
 }
 
-/// Without jitter: the refresh window is as long as it gets.
+/// With the longest refresh window that jitter allows.
 fn schedule(lifetime: Duration) -> Schedule {
     Schedule::new(START, lifetime, SAFETY_MARGIN, 1.0)
 }
 
-fn holding(lifetime: Duration) -> Inputs {
+fn with_token(lifetime: Duration) -> Inputs {
     Inputs {
         token: TokenLifetime::Until(schedule(lifetime)),
         ..Inputs::default()
@@ -45,7 +45,7 @@ fn due(fallback: Duration) -> Verdict {
 
 const DUE: Verdict = Verdict::Due { fallback: None };
 
-/// Whether a request goes out with the token in hand, at once or after a wait.
+/// Whether a request may be sent with the cached token, at once or after a wait.
 fn usable(verdict: Verdict) -> bool {
     match verdict {
         Verdict::Fresh | Verdict::RefreshAhead => true,
@@ -55,25 +55,25 @@ fn usable(verdict: Verdict) -> bool {
 }
 
 #[test]
-fn c6_ageing_margin_and_expiry_are_exact_to_the_tick() {
-    // Lifetime, refresh_window, margin, in milliseconds from the anchor.
+fn c6_refresh_window_margin_and_expiry_are_exact_to_the_tick() {
+    // In milliseconds from the anchor: expiry, start of the refresh window, start of the margin.
     let rows = [
         (1_000, 750, 900),
         (60_000, 45_000, 54_000),
         (100_000, 75_000, 90_000),
-        // A tenth of it would be more than 10 s from here on.
+        // From here on the margin is 10 s, which is less than a tenth.
         (101_000, 75_750, 91_000),
         (3_600_000, 2_700_000, 3_590_000),
-        // A quarter of it would be more than 15 min from here on …
+        // From here on the window is 15 min, which is less than a quarter …
         (7_200_000, 6_300_000, 7_190_000),
         (14_399_999, 13_499_999, 14_389_999),
-        // … and from 4 h on than 60 min.
+        // … and from 4 h on 60 min.
         (14_400_000, 10_800_000, 14_390_000),
         (86_400_000, 82_800_000, 86_390_000),
     ];
     for (lifetime, refresh_window, margin) in rows {
         let [end, refresh_window, margin] = [lifetime, refresh_window, margin].map(millis);
-        let state = holding(end);
+        let state = with_token(end);
         let verdict = |offset| verdict(&state, offset);
         assert_eq!(verdict(Duration::ZERO), Verdict::Fresh, "{end:?}");
         assert_eq!(verdict(refresh_window - TICK), Verdict::Fresh, "{end:?}");
@@ -91,7 +91,7 @@ fn c6_ageing_margin_and_expiry_are_exact_to_the_tick() {
 }
 
 #[test]
-fn jitter_shortens_the_ageing_window_to_three_quarters_at_most() {
+fn jitter_shortens_the_refresh_window_to_three_quarters_at_most() {
     let starts = |jitter| {
         let schedule = Schedule::new(START, secs(3_600), SAFETY_MARGIN, jitter);
         schedule.refresh_at().since(START)
@@ -117,7 +117,7 @@ fn jitter_moves_neither_margin_nor_expiry() {
 }
 
 #[test]
-fn p43_a_margin_of_one_s_own_is_a_tenth_of_the_lifetime_at_most() {
+fn p43_configured_margin_is_capped_at_a_tenth_of_the_lifetime() {
     let starts = |margin| {
         let token = TokenLifetime::Until(Schedule::new(START, secs(100), margin, 1.0));
         let state = Inputs {
@@ -138,17 +138,17 @@ fn is_due(state: &Inputs, offset: Duration) -> bool {
 }
 
 #[test]
-fn p43_a_token_without_a_lifetime_is_over_on_arrival() {
-    assert_eq!(verdict(&holding(Duration::ZERO), Duration::ZERO), DUE);
+fn p43_token_with_zero_lifetime_is_expired_on_arrival() {
+    assert_eq!(verdict(&with_token(Duration::ZERO), Duration::ZERO), DUE);
 }
 
 #[test]
-fn without_a_token_callers_wait_for_one() {
+fn caller_without_a_token_waits_for_one() {
     assert_eq!(verdict(&Inputs::default(), Duration::ZERO), DUE);
 }
 
 #[test]
-fn p41_a_lasting_token_never_ages() {
+fn p41_token_without_expiry_is_never_refreshed() {
     let state = Inputs {
         token: TokenLifetime::Unlimited,
         ..Inputs::default()
@@ -157,12 +157,12 @@ fn p41_a_lasting_token_never_ages() {
 }
 
 #[test]
-fn a_suspend_ages_and_ends_a_token_although_the_monotonic_clock_stood_still() {
+fn suspend_expires_a_token_although_the_monotonic_clock_stopped() {
     let asleep = |duration: Duration| Moment {
         wall: at(duration).wall,
         ..START
     };
-    let state = holding(secs(3_600));
+    let state = with_token(secs(3_600));
     let verdict = |duration| classify(&state, asleep(duration), false);
     assert_eq!(verdict(secs(2_700) - TICK), Verdict::Fresh);
     assert_eq!(verdict(secs(2_700)), Verdict::RefreshAhead);
@@ -172,8 +172,8 @@ fn a_suspend_ages_and_ends_a_token_although_the_monotonic_clock_stood_still() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_prolongs_nothing() {
-    let state = holding(secs(3_600));
+fn wall_clock_set_back_prolongs_neither_token_nor_backoff() {
+    let state = with_token(secs(3_600));
     let set_back = |duration: Duration| Moment {
         monotonic: at(duration).monotonic,
         wall: START.before(secs(86_400)).wall,
@@ -183,65 +183,65 @@ fn a_clock_that_was_set_back_prolongs_nothing() {
     assert_eq!(verdict(secs(2_700)), Verdict::RefreshAhead);
     assert_eq!(verdict(secs(3_590)), due(secs(1)));
     assert_eq!(verdict(secs(3_600)), DUE);
-    // Nor does it a pause.
-    let paused = Inputs {
+    // The same for a backoff.
+    let blocked = Inputs {
         not_before: Some(at(secs(3_700))),
         failed: true,
         ..state
     };
-    assert!(!usable(classify(&paused, set_back(secs(3_699)), false)));
-    assert_eq!(classify(&paused, set_back(secs(3_700)), false), DUE);
+    assert!(!usable(classify(&blocked, set_back(secs(3_699)), false)));
+    assert_eq!(classify(&blocked, set_back(secs(3_700)), false), DUE);
 }
 
 #[test]
-fn ageing_reads_as_fresh_while_a_flight_is_under_way_or_may_not_start() {
-    let refresh_window = holding(secs(3_600));
-    let flying = Inputs {
+fn token_in_the_refresh_window_is_fresh_during_a_flight_or_a_backoff() {
+    let cached = with_token(secs(3_600));
+    let in_flight = Inputs {
         in_flight_since: Some(at(secs(2_800))),
-        ..refresh_window
+        ..cached
     };
-    assert_eq!(verdict(&flying, secs(2_900)), Verdict::Fresh);
-    let paused = Inputs {
+    assert_eq!(verdict(&in_flight, secs(2_900)), Verdict::Fresh);
+    let blocked = Inputs {
         not_before: Some(at(secs(2_900))),
-        ..refresh_window
+        ..cached
     };
-    assert_eq!(verdict(&paused, secs(2_900) - TICK), Verdict::Fresh);
-    assert_eq!(verdict(&paused, secs(2_900)), Verdict::RefreshAhead);
+    assert_eq!(verdict(&blocked, secs(2_900) - TICK), Verdict::Fresh);
+    assert_eq!(verdict(&blocked, secs(2_900)), Verdict::RefreshAhead);
 }
 
 #[test]
-fn p57_inside_the_margin_the_token_serves_while_no_flight_may_start() {
+fn p57_token_in_the_safety_margin_serves_during_a_backoff() {
     let until = at(secs(3_595));
-    let paused = Inputs {
+    let blocked = Inputs {
         not_before: Some(until),
         failed: true,
-        ..holding(secs(3_600))
+        ..with_token(secs(3_600))
     };
     let serving = Verdict::BackingOff {
         fallback: true,
         until,
     };
-    assert_eq!(verdict(&paused, secs(3_590)), serving);
-    assert_eq!(verdict(&paused, secs(3_595) - TICK), serving);
-    assert_eq!(verdict(&paused, secs(3_595)), due(secs(1)));
+    assert_eq!(verdict(&blocked, secs(3_590)), serving);
+    assert_eq!(verdict(&blocked, secs(3_595) - TICK), serving);
+    assert_eq!(verdict(&blocked, secs(3_595)), due(secs(1)));
 }
 
 #[test]
-fn c14_without_a_token_callers_are_told_until_the_backoff_is_over() {
+fn c14_callers_without_a_token_get_the_error_until_the_backoff_ends() {
     let until = at(secs(60));
     let failed = Inputs {
         not_before: Some(until),
         failed: true,
         ..Inputs::default()
     };
-    let told = Verdict::BackingOff {
+    let backing_off = Verdict::BackingOff {
         fallback: false,
         until,
     };
-    assert_eq!(verdict(&failed, Duration::ZERO), told);
-    assert_eq!(verdict(&failed, secs(60) - TICK), told);
+    assert_eq!(verdict(&failed, Duration::ZERO), backing_off);
+    assert_eq!(verdict(&failed, secs(60) - TICK), backing_off);
     assert_eq!(verdict(&failed, secs(60)), DUE);
-    // A flight that somebody forced is worth waiting for.
+    // Callers wait for a forced flight.
     let forced = Inputs {
         in_flight_since: Some(at(secs(30))),
         ..failed
@@ -250,18 +250,18 @@ fn c14_without_a_token_callers_are_told_until_the_backoff_is_over() {
 }
 
 #[test]
-fn p43_spacing_alone_makes_callers_gather_and_is_no_error() {
+fn p43_spacing_makes_callers_wait_without_an_error() {
     let spaced = Inputs {
         not_before: Some(at(secs(1))),
-        ..holding(Duration::ZERO)
+        ..with_token(Duration::ZERO)
     };
     assert_eq!(verdict(&spaced, Duration::ZERO), DUE);
     assert_eq!(verdict(&spaced, secs(1) - TICK), DUE);
 }
 
 #[test]
-fn the_wait_with_a_token_in_hand_is_a_second_or_half_of_what_is_left() {
-    let state = holding(secs(3_600));
+fn wait_with_a_valid_token_is_a_second_or_half_its_remaining_lifetime() {
+    let state = with_token(secs(3_600));
     assert_eq!(verdict(&state, secs(3_590)), due(secs(1)));
     assert_eq!(verdict(&state, secs(3_598)), due(secs(1)));
     assert_eq!(verdict(&state, secs(3_599)), due(millis(500)));
@@ -269,27 +269,30 @@ fn the_wait_with_a_token_in_hand_is_a_second_or_half_of_what_is_left() {
 }
 
 #[test]
-fn the_wait_with_a_token_in_hand_counts_from_the_start_of_the_flight() {
-    let flying = |since| Inputs {
+fn wait_with_a_valid_token_counts_from_the_start_of_the_flight() {
+    let in_flight = |since| Inputs {
         in_flight_since: Some(at(since)),
-        ..holding(secs(3_600))
+        ..with_token(secs(3_600))
     };
-    let state = flying(secs(3_591));
+    let state = in_flight(secs(3_591));
     assert_eq!(verdict(&state, secs(3_591)), due(secs(1)));
     assert_eq!(verdict(&state, millis(3_591_400)), due(millis(600)));
     assert_eq!(verdict(&state, secs(3_592) - TICK), due(TICK));
     assert_eq!(verdict(&state, secs(3_592)), Verdict::Fresh);
     assert_eq!(verdict(&state, secs(3_600) - TICK), Verdict::Fresh);
     assert_eq!(verdict(&state, secs(3_600)), DUE);
-    // Half of what is left: 0.9 s, of which 0.2 s have gone.
-    let late = flying(secs(3_598));
+    // Half of the rest is 0.9 s, of which 0.2 s have passed.
+    let late = in_flight(secs(3_598));
     assert_eq!(verdict(&late, millis(3_598_200)), due(millis(700)));
-    // A flight that started while the token was in its refresh window has had its time.
-    assert_eq!(verdict(&flying(secs(3_500)), secs(3_590)), Verdict::Fresh);
+    // The wait for a flight of the refresh window has ended before the margin starts.
+    assert_eq!(
+        verdict(&in_flight(secs(3_500)), secs(3_590)),
+        Verdict::Fresh
+    );
 }
 
 #[test]
-fn a_resting_token_is_waited_for_by_those_who_cannot_resend_and_for_a_second() {
+fn suspect_token_delays_only_requests_that_cannot_be_resent_for_a_second() {
     for token in [
         TokenLifetime::Until(schedule(secs(3_600))),
         TokenLifetime::Unlimited,
@@ -309,11 +312,11 @@ fn a_resting_token_is_waited_for_by_those_who_cannot_resend_and_for_a_second() {
 }
 
 #[test]
-fn a_resting_token_is_not_waited_for_past_half_of_what_is_left_of_it() {
+fn suspect_token_delays_requests_by_half_its_remaining_lifetime_at_most() {
     let suspect = |since| Inputs {
         suspect: true,
         in_flight_since: Some(at(since)),
-        ..holding(secs(2))
+        ..with_token(secs(2))
     };
     assert_eq!(verdict(&suspect(secs(1)), secs(1)), due(millis(500)));
     assert_eq!(verdict(&suspect(secs(1)), millis(1_200)), due(millis(200)));
@@ -325,11 +328,11 @@ fn a_resting_token_is_not_waited_for_past_half_of_what_is_left_of_it() {
 }
 
 #[test]
-fn resting_gives_an_expired_token_no_more_life() {
+fn suspect_token_that_has_expired_is_not_used() {
     let suspect = Inputs {
         suspect: true,
         in_flight_since: Some(at(secs(3_600))),
-        ..holding(secs(3_600))
+        ..with_token(secs(3_600))
     };
     for can_resend in [true, false] {
         assert_eq!(classify(&suspect, at(secs(3_600)), can_resend), DUE);
@@ -337,8 +340,8 @@ fn resting_gives_an_expired_token_no_more_life() {
 }
 
 #[test]
-fn the_same_token_again_keeps_the_margins_of_its_first_lifetime() {
-    // Ageing 25 s and margin 10 s before the end; the server says that it ends 5 s later.
+fn same_token_again_keeps_the_margins_of_its_first_lifetime() {
+    // Refresh window 25 s, margin 10 s; the second response extends the expiry by 5 s.
     let state = Inputs {
         token: TokenLifetime::Until(schedule(secs(100)).renewed(at(secs(105)))),
         ..Inputs::default()
@@ -350,7 +353,7 @@ fn the_same_token_again_keeps_the_margins_of_its_first_lifetime() {
     assert_eq!(verdict(&state, secs(105)), DUE);
 }
 
-/// Somewhere from milliseconds to a year, densest where the rules change.
+/// From milliseconds to a year, densest where the rules change.
 fn lifetimes() -> impl Strategy<Value = Duration> {
     prop_oneof![
         (0..2_000u64).prop_map(millis),
@@ -360,8 +363,8 @@ fn lifetimes() -> impl Strategy<Value = Duration> {
     ]
 }
 
-/// Everything but the token: pauses and flights, as offsets from the anchor.
-fn circumstances() -> impl Strategy<Value = Inputs> {
+/// All inputs except the token. Times are offsets from the anchor.
+fn other_inputs() -> impl Strategy<Value = Inputs> {
     let moment = || proptest::option::of((0..50_000_000u64).prop_map(|ms| at(millis(ms))));
     (any::<bool>(), any::<bool>(), moment(), moment()).prop_map(
         |(suspect, failed, in_flight_since, not_before)| Inputs {
@@ -393,7 +396,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// The further right, the more has to be done. Without flights.
+/// Orders verdicts from `Fresh` to `Due`, without flights.
 fn rank(verdict: Verdict) -> (u8, bool) {
     match verdict {
         Verdict::Fresh => (0, false),
@@ -407,7 +410,7 @@ fn rank(verdict: Verdict) -> (u8, bool) {
     }
 }
 
-/// Any token that there may be.
+/// Any token, or none.
 fn tokens() -> impl Strategy<Value = TokenLifetime> {
     let until = (lifetimes(), lifetimes(), 0.0..=1.0f64).prop_map(|(life, margin, jitter)| {
         TokenLifetime::Until(Schedule::new(START, life, margin, jitter))
@@ -415,8 +418,8 @@ fn tokens() -> impl Strategy<Value = TokenLifetime> {
     prop_oneof![1 => Just(TokenLifetime::NoToken), 1 => Just(TokenLifetime::Unlimited), 8 => until]
 }
 
-/// In order: each clock goes on by itself, as with a suspend or one that is set forward. In shares
-/// of the token's life.
+/// Steps of both clocks, as shares of the token's lifetime. The clocks may advance apart, as with a
+/// suspend or a wall clock that is set forward.
 fn shares() -> impl Strategy<Value = Vec<(f64, f64, bool)>> {
     let share = || prop_oneof![Just(0.0), 0.0..0.01f64, 0.0..0.3f64, 0.0..1.1f64];
     proptest::collection::vec((share(), share(), any::<bool>()), 2..12)
@@ -439,17 +442,17 @@ fn moments(token: &TokenLifetime, shares: Vec<(f64, f64, bool)>) -> Vec<Moment> 
 
 proptest! {
     #[test]
-    fn a_token_past_its_end_on_either_clock_is_never_used(
+    fn token_expired_on_either_clock_is_never_used(
         lifetime in lifetimes(),
         jitter in 0.0..=1.0f64,
         margin in lifetimes(),
-        circumstances in circumstances(),
+        other_inputs in other_inputs(),
         steps in steps(),
         can_resend: bool,
     ) {
         let token = TokenLifetime::Until(Schedule::new(START, lifetime, margin, jitter));
-        let state = Inputs { token, ..circumstances };
-        // Kept apart from `Moment`'s arithmetic: nanoseconds from the anchor.
+        let state = Inputs { token, ..other_inputs };
+        // Independent of `Moment`'s arithmetic: nanoseconds from the anchor.
         let (mut monotonic, mut wall) = (0i128, 0i128);
         for step in steps {
             let ns = |ms: u64| i128::from(ms) * 1_000_000;
@@ -462,79 +465,80 @@ proptest! {
                 monotonic: u64::try_from(i128::from(START.monotonic) + monotonic).unwrap(),
                 wall: u64::try_from(i128::from(START.wall) + wall).unwrap(),
             };
-            let over = monotonic.max(wall) >= i128::try_from(lifetime.as_nanos()).unwrap();
-            prop_assert_eq!(usable(classify(&state, now, can_resend)), !over);
+            let expired = monotonic.max(wall) >= i128::try_from(lifetime.as_nanos()).unwrap();
+            prop_assert_eq!(usable(classify(&state, now, can_resend)), !expired);
         }
     }
 
-    /// Whatever the state, however each clock goes on, and whether pauses end meanwhile or not.
+    /// For any state, any steps of the clocks, and any pause.
     #[test]
-    fn only_a_later_time_moves_a_state_to_the_right_and_none_to_the_left(
+    fn verdict_moves_only_towards_expired_as_time_passes(
         token in tokens(),
-        circumstances in circumstances(),
+        other_inputs in other_inputs(),
         can_resend: bool,
         shares in shares(),
     ) {
         let times = moments(&token, shares);
-        let state = Inputs { token, in_flight_since: None, ..circumstances };
+        let state = Inputs { token, in_flight_since: None, ..other_inputs };
         let ranks: Vec<_> = times
             .iter()
             .map(|now| rank(classify(&state, *now, can_resend)))
             .collect();
         prop_assert!(ranks.is_sorted(), "{:?}", ranks);
-        // And a pause that ends never makes less of it, at any one time.
+        // At any one time, the end of a pause never moves the verdict back.
         let free = Inputs { not_before: None, ..state };
         for now in times {
-            let paused = rank(classify(&state, now, can_resend));
-            prop_assert!(paused <= rank(classify(&free, now, can_resend)));
+            let blocked = rank(classify(&state, now, can_resend));
+            prop_assert!(blocked <= rank(classify(&free, now, can_resend)));
         }
     }
 
-    /// With a flight under way: a token in hand is waited with for less and less, a second after
-    /// its start at most, and half of what is left; otherwise it serves, until it ends.
+    /// During a flight, the wait of callers with a valid token only shrinks. It ends a second after the
+    /// flight's start, and is at most half the token's remaining lifetime. Then the token serves until
+    /// it expires.
     #[test]
-    fn while_a_flight_is_under_way_nobody_waits_anew(
+    fn wait_during_a_flight_only_shrinks(
         token in tokens(),
-        circumstances in circumstances(),
+        other_inputs in other_inputs(),
         can_resend: bool,
         shares in shares(),
     ) {
         let times = moments(&token, shares);
         let began = times[0];
-        let state = Inputs { token, in_flight_since: Some(began), ..circumstances };
-        let (mut over, mut least) = (false, secs(1));
+        let state = Inputs { token, in_flight_since: Some(began), ..other_inputs };
+        let (mut expired, mut shortest) = (false, secs(1));
         for now in times {
             let wait = match classify(&state, now, can_resend) {
                 Verdict::Fresh => None,
                 Verdict::Due { fallback: Some(wait) } => Some(wait),
                 Verdict::Due { fallback: None } => {
-                    over = true;
+                    expired = true;
                     continue;
                 }
-                // Nobody starts another.
+                // No second flight starts.
                 other => return Err(TestCaseError::fail(format!("{other:?}"))),
             };
-            prop_assert!(!over, "an ended token came back");
+            prop_assert!(!expired, "an expired token was used again");
             let Some(wait) = wait else { continue };
             let monotonic = now.monotonic - began.monotonic;
-            let gone = Duration::from_nanos(monotonic.max(now.wall - began.wall));
-            prop_assert!(gone + wait <= secs(1));
+            let elapsed = Duration::from_nanos(monotonic.max(now.wall - began.wall));
+            prop_assert!(elapsed + wait <= secs(1));
             if let TokenLifetime::Until(schedule) = &token {
                 prop_assert!(wait <= now.until(schedule.expires_at()) / 2);
             }
-            prop_assert!(wait <= least, "{wait:?} after {least:?}");
-            least = wait;
+            prop_assert!(wait <= shortest, "{wait:?} after {shortest:?}");
+            shortest = wait;
         }
     }
 
     #[test]
-    fn nobody_waits_longer_with_a_token_in_hand_than_a_second_or_what_is_left(
+    fn wait_with_a_valid_token_never_exceeds_a_second_or_half_its_remaining_lifetime(
         lifetime in lifetimes(),
-        circumstances in circumstances(),
+        other_inputs in other_inputs(),
         share in 0.0..1.0f64,
     ) {
         let token = TokenLifetime::Until(schedule(lifetime));
-        let state = Inputs { token, suspect: false, ..circumstances };
+        let state = Inputs { token, suspect: false, ..other_inputs };
         let offset = lifetime.mul_f64(share);
         if let Verdict::Due { fallback: Some(wait) } = verdict(&state, offset) {
             prop_assert!(!wait.is_zero() || lifetime - offset < 2 * TICK);
@@ -544,7 +548,7 @@ proptest! {
     }
 
     #[test]
-    fn ageing_starts_within_its_caps_and_before_the_margin(
+    fn refresh_window_stays_within_its_caps_and_covers_the_margin(
         lifetime in lifetimes(),
         jitter in 0.0..=1.0f64,
     ) {
@@ -558,23 +562,23 @@ proptest! {
     }
 
     #[test]
-    fn until_it_need_not_be_asked_the_verdict_is_fresh_for_everybody(
+    fn verdict_is_fresh_for_every_request_before_fresh_until(
         lifetime in lifetimes(),
         jitter in 0.0..=1.0f64,
-        lasting: bool,
-        circumstances in circumstances(),
+        unlimited: bool,
+        other_inputs in other_inputs(),
         share in 0.0..1.3f64,
         can_resend: bool,
     ) {
         let schedule = Schedule::new(START, lifetime, SAFETY_MARGIN, jitter);
-        let token = if lasting { TokenLifetime::Unlimited } else { TokenLifetime::Until(schedule) };
+        let token = if unlimited { TokenLifetime::Unlimited } else { TokenLifetime::Until(schedule) };
         for token in [token, TokenLifetime::NoToken] {
-            let state = Inputs { token, ..circumstances };
+            let state = Inputs { token, ..other_inputs };
             let now = at(lifetime.mul_f64(share));
             if !now.reached(state.fresh_until()) {
                 prop_assert_eq!(classify(&state, now, can_resend), Verdict::Fresh);
             } else if let TokenLifetime::Until(schedule) = token {
-                // And it is no shorter than it has to be.
+                // `fresh_until` is not earlier than necessary.
                 prop_assert!(state.suspect || now.reached(schedule.refresh_at()));
             }
         }

@@ -1,44 +1,29 @@
-//! Any sequence of calls, answers and steps of the clocks, on a cache as it is. Beside it run the
-//! rules of [the crate's documentation](crate#lifecycle-of-a-token), written down once more
-//! ([`Rules`]): they see what the source is asked and what callers get, and nothing of the cache's
-//! state but whether a token request is under way.
+//! Random sequences of calls, source replies and clock steps on a real cache, checked against a
+//! reference model ([`Rules`]): a second implementation of the rules in
+//! [the crate's documentation](crate#lifecycle-of-a-token). The model sees the requests to the source
+//! and the results of callers. Of the cache's state it sees the last error and the flight only.
 //!
-//! Steps lie densest where the rules change. What was broken to see it fail, each by itself, and
-//! which rule it breaks:
-//!
-//! | broken | rule |
-//! |---|---|
-//! | the spacing, a failure, or a flight in vain does not keep the next on the ground | no flight before its time |
-//! | pauses that do not double, forget `Retry-After`, or are short after what somebody has to mend; a success that keeps the failure | the same, and at most seven in a minute |
-//! | `Retry-After` without its bound; callers who are not told of a failure | callers are told when the next flight may start |
-//! | a fourth attempt; one after any error; one against a long `Retry-After` | attempts |
-//! | rejections that do not double, are new after a minute, or come in a pause after a failure | rejections' pauses, and at most seven in a minute |
-//! | any rejected token counts | nobody rejected the token in hand |
-//! | the margin reads as ageing; ageing never renews | a new token could be had |
-//! | ageing begins at a third | no flight that nobody wants |
-//! | the margin without its fallback; waiting that counts from each caller | nobody waits for long with a token in hand |
-//! | over when both clocks say so; `in_hand`, whatever the time; `renewed` that does nothing | no token past its end |
-//! | a dead token displaces a good one; a failure, or nothing, takes the token; `forget` keeps it; a flight that was given up lands | it is the newest good one |
+//! Steps are densest where the rules change.
 
 use proptest::{prelude::*, sample::Index};
 use tokio::task::id;
 
 mod rules;
 
-use super::sequences::rules::{A_BIT, Rules};
+use super::sequences::rules::{ROUNDING, Rules};
 use super::*;
 use crate::event::Event;
 
-/// What the source does when it is asked.
+/// How the source replies to a fetch.
 #[derive(Clone, Debug)]
 struct Answer {
-    takes: Duration,
-    brings: Brings,
+    delay: Duration,
+    reply: Reply,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Brings {
-    /// Another token, or the one before once more.
+enum Reply {
+    /// A new token, or the last one again.
     Token {
         lifetime: Option<Duration>,
         again: bool,
@@ -51,11 +36,11 @@ enum Brings {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Both clocks go on, and timers with them.
+    /// Both clocks and the timers advance.
     Pass(Duration),
-    /// To a little before or after the token in hand ages, is due, or ends.
+    /// As `Pass`, to just before (`true`) or after a boundary of the cached token.
     PassTo(Boundary, bool, Duration),
-    /// The wall clock alone.
+    /// The wall clock alone advances.
     Suspend(Duration),
     SetBack(Duration),
     Call {
@@ -63,7 +48,7 @@ enum Step {
     },
     Try,
     Prefetch,
-    /// The API refuses the token in hand, or one of those before.
+    /// The API rejects the cached token, or an older one.
     Reject,
     RejectOld(Index),
     Renew,
@@ -73,13 +58,13 @@ enum Step {
 
 #[derive(Clone, Copy, Debug)]
 enum Boundary {
-    Ageing,
+    RefreshWindow,
     Margin,
-    End,
+    Expiry,
 }
 
-/// A source that the rules look on at. What fails in a task, fails with the rules locked: see
-/// [`Run::settle`].
+/// A source that the rules observe. An assertion that fails in a task poisons the lock of the rules:
+/// see [`Run::settle`].
 struct Scripted(Arc<Mutex<Rules>>);
 
 fn rules(rules: &Mutex<Rules>) -> MutexGuard<'_, Rules> {
@@ -88,30 +73,30 @@ fn rules(rules: &Mutex<Rules>) -> MutexGuard<'_, Rules> {
 
 impl TokenSource for Scripted {
     async fn fetch(&self, _: TokenRequest) -> Result<TokenResponse, Error> {
-        let (answer, value, asked_at, sleep) = {
+        let (answer, value, requested_at, sleep) = {
             let mut rules = rules(&self.0);
             let answer = rules.answers[rules.fetches % rules.answers.len()].clone();
             rules.fetches += 1;
-            let again = matches!(answer.brings, Brings::Token { again: true, .. });
+            let again = matches!(answer.reply, Reply::Token { again: true, .. });
             rules.tokens += u32::from(!again || rules.tokens == 0);
             let value = format!("token-{}", rules.tokens);
-            let sleep = rules.clock.sleep(answer.takes);
+            let sleep = rules.clock.sleep(answer.delay);
             (answer, value, rules.moment(), sleep)
         };
         let message = format!("error {}", rules(&self.0).fetches);
         sleep.await;
-        let Answer { brings, .. } = answer;
-        rules(&self.0).flights.entry(id()).or_default().brought =
-            Some((brings, value.clone(), asked_at));
-        match brings {
-            Brings::Token { lifetime, .. } => {
+        let Answer { reply, .. } = answer;
+        rules(&self.0).flights.entry(id()).or_default().reply =
+            Some((reply, value.clone(), requested_at));
+        match reply {
+            Reply::Token { lifetime, .. } => {
                 let response = TokenResponse::builder(value);
                 match lifetime {
                     Some(lifetime) => response.expires_in(lifetime).build(),
                     None => response.build(),
                 }
             }
-            Brings::Error { retry, wait } => Err(Error::build(ErrorKind::Status, retry, message)
+            Reply::Error { retry, wait } => Err(Error::build(ErrorKind::Status, retry, message)
                 .server_wait(wait.map(secs))
                 .done()),
         }
@@ -135,17 +120,17 @@ impl Run {
             answers,
             ..Rules::default()
         }));
-        let told = Arc::clone(&rules);
+        let observer = Arc::clone(&rules);
         let cache = TokenCache::builder(Scripted(Arc::clone(&rules)))
             .clock(clock.clone())
             .on_event(move |event| match event {
-                // One rule is broken: a second panic would end the process.
+                // An assertion has failed: a second panic would abort the process.
                 _ if std::thread::panicking() => {}
                 Event::Requested {
                     reason, attempt, ..
-                } => self::rules(&told).asked(*reason, *attempt),
-                Event::Obtained { .. } => self::rules(&told).obtained(),
-                Event::Failed { error, .. } => self::rules(&told).failed(error),
+                } => self::rules(&observer).on_requested(*reason, *attempt),
+                Event::Obtained { .. } => self::rules(&observer).on_obtained(),
+                Event::Failed { error, .. } => self::rules(&observer).on_failed(error),
                 _ => {}
             })
             .build();
@@ -166,7 +151,7 @@ impl Run {
         self.clock.settle().await;
         assert!(
             !self.rules.is_poisoned(),
-            "a rule was broken in a task, see above"
+            "an assertion failed in a task, see above"
         );
         if let Some(token) = self.cache.present()
             && !self.seen.iter().any(|seen| seen.same_value(&token))
@@ -188,45 +173,48 @@ impl Run {
 
     async fn step(&mut self, step: Step) {
         let before = self.rules().starts.len();
-        let wanted = self.wants_flight(&step);
+        let must_start = self.must_start_flight(&step);
         match step {
             Step::Pass(duration) => self.pass(duration).await,
-            Step::PassTo(boundary, before, a_little) => {
+            Step::PassTo(boundary, before, distance) => {
                 let left = self.rules().until(boundary);
                 let pause = match before {
-                    true => left.saturating_sub(a_little),
-                    false => left + a_little,
+                    true => left.saturating_sub(distance),
+                    false => left + distance,
                 };
                 self.pass(pause).await;
             }
             Step::Suspend(duration) => {
                 let mut rules = self.rules();
                 rules.now += duration;
-                rules.apart = true;
+                rules.clocks_diverged = true;
                 self.clock.suspend(duration);
             }
             Step::SetBack(duration) => {
-                self.rules().apart = true;
+                self.rules().clocks_diverged = true;
                 self.clock.set_back(duration);
             }
             Step::Call { can_resend } => {
                 let (cache, rules) = (self.cache.clone(), Arc::clone(&self.rules));
-                let called = self.rules().called();
+                let call = self.rules().on_call();
                 tokio::spawn(async move {
                     let result = match cache.acquire(can_resend) {
                         Acquire::Now(token) => Ok(token),
                         Acquire::Wait(waiting) => cache.wait(waiting, can_resend).await,
                         Acquire::Fail(error) => Err(error),
                     };
-                    self::rules(&rules).returned(called, result);
+                    self::rules(&rules).on_return(call, result);
                 });
             }
             Step::Try => {
                 let token = self.cache.try_token();
                 let rules = self.rules();
                 match &token {
-                    Some(token) => rules.goes(token),
-                    None => assert!(rules.in_hand().is_none(), "no token, with one in hand"),
+                    Some(token) => rules.assert_usable(token),
+                    None => assert!(
+                        rules.valid_token().is_none(),
+                        "a valid token was not returned"
+                    ),
                 }
             }
             Step::Prefetch => self.cache.prefetch(),
@@ -256,7 +244,7 @@ impl Run {
                         rules.callers -= 1;
                         if let Some(new) = new {
                             assert!(!new.same_value(&token));
-                            rules.goes(&new);
+                            rules.assert_usable(&new);
                         }
                     });
                 }
@@ -279,46 +267,50 @@ impl Run {
             Step::Forget => self.forget().await,
         }
         self.settle().await;
-        if wanted {
+        if must_start {
             assert!(
                 self.rules().starts.len() > before,
-                "a new token could be had"
+                "no token request started, although one was due"
             );
         }
     }
 
     async fn forget(&mut self) {
         let flight = self.cache.0.snapshot.load().flight.clone();
-        let waits = flight.is_some_and(|flight| Some(flight.id()) != self.rules().begun);
+        let delayed = flight.is_some_and(|flight| Some(flight.id()) != self.rules().last_flight);
         self.cache.forget();
         self.seen.clear();
         {
             let mut rules = self.rules();
-            (rules.current, rules.flight, rules.forgotten) = (None, None, waits);
+            (rules.current, rules.flight, rules.ignores_next_flight) = (None, None, delayed);
             rules.starts.clear();
             rules.forgets += 1;
-            (rules.failures, rules.after_failure, rules.after_vain) = (0, None, None);
+            (
+                rules.failures,
+                rules.backoff_until,
+                rules.no_improvement_until,
+            ) = (0, None, None);
             (
                 rules.rejections,
                 rules.rejected_at,
                 rules.rejected_flight_at,
             ) = (0, None, None);
         }
-        while self.rules().forgotten {
+        while self.rules().ignores_next_flight {
             self.pass(secs(1)).await;
         }
     }
 
-    /// The documentation says that this step starts a flight, now.
-    fn wants_flight(&self, step: &Step) -> bool {
+    /// Whether, by the documentation, this step starts a flight now.
+    fn must_start_flight(&self, step: &Step) -> bool {
         let fetching = self.cache.status().fetching;
         let rules = self.rules();
-        let asks = matches!(step, Step::Call { .. } | Step::Try | Step::Prefetch);
-        let ages = rules
+        let needs_token = matches!(step, Step::Call { .. } | Step::Try | Step::Prefetch);
+        let is_due = rules
             .current
             .as_ref()
-            .is_none_or(|token| rules.within(token.ageing.saturating_sub(A_BIT), token));
-        asks && ages && !fetching && !rules.apart && rules.blocked().is_none()
+            .is_none_or(|token| rules.within(token.refresh_window.saturating_sub(ROUNDING), token));
+        needs_token && is_due && !fetching && !rules.clocks_diverged && rules.blocked().is_none()
     }
 
     fn rejected(&self) -> Option<AccessToken> {
@@ -343,51 +335,56 @@ fn run(answers: Vec<Answer>, jitter: f64, steps: Vec<Step>) -> Vec<Duration> {
         for step in steps {
             run.step(step).await;
         }
-        // Nobody waits for ever.
+        // No caller waits without limit.
         for _ in 0..10 {
             run.pass(secs(20)).await;
         }
         let rules = run.rules();
-        assert_eq!(rules.callers, 0, "they still wait");
+        assert_eq!(rules.callers, 0, "callers still wait");
         rules.starts.clone()
     })
 }
 
-/// The machine slept, or somebody was in a hurry: what was found with the properties below.
+/// A flight that waits for its spacing can start late (the machine was suspended) or early (a caller
+/// forced it). The properties below found both.
 #[test]
-fn a_flight_that_waited_for_its_time_is_spaced_from_when_it_started() {
-    let dead = Answer {
-        takes: Duration::ZERO,
-        brings: Brings::Token {
+fn spacing_counts_from_the_actual_start_of_a_delayed_flight() {
+    let expired = Answer {
+        delay: Duration::ZERO,
+        reply: Reply::Token {
             lifetime: Some(Duration::ZERO),
             again: false,
         },
     };
     let fails = Answer {
-        takes: Duration::ZERO,
-        brings: Brings::Error {
+        delay: Duration::ZERO,
+        reply: Reply::Error {
             retry: Retry::Later,
             wait: None,
         },
     };
     let call = Step::Call { can_resend: false };
-    let (waits, slept) = (call.clone(), Step::Suspend(secs(3_600)));
     let steps = vec![
         call.clone(),
-        waits,
-        slept,
+        call.clone(),
+        Step::Suspend(secs(3_600)),
         Step::Pass(secs(1)),
         call.clone(),
     ];
-    let starts = run(vec![dead.clone()], 0.0, steps);
+    let starts = run(vec![expired.clone()], 0.0, steps);
     assert_eq!(starts.len(), 3);
     assert!(starts[2] >= starts[1] + secs(1), "{starts:?}");
-    let (waits, hurry) = (Step::Try, Step::Reject);
-    let steps = vec![call.clone(), waits, Step::Pass(secs(0)), hurry, call];
-    assert_eq!(run(vec![dead, fails], 0.0, steps).len(), 2);
+    let steps = vec![
+        call.clone(),
+        Step::Try,
+        Step::Pass(secs(0)),
+        Step::Reject,
+        call,
+    ];
+    assert_eq!(run(vec![expired, fails], 0.0, steps).len(), 2);
 }
 
-fn lives() -> impl Strategy<Value = Duration> {
+fn lifetimes() -> impl Strategy<Value = Duration> {
     prop_oneof![
         1 => Just(Duration::ZERO),
         1 => Just(secs(1)),
@@ -398,25 +395,25 @@ fn lives() -> impl Strategy<Value = Duration> {
 }
 
 fn answers() -> impl Strategy<Value = Vec<Answer>> {
-    let takes = prop_oneof![
+    let delay = prop_oneof![
         4 => Just(Duration::ZERO),
         2 => (0..3_000u64).prop_map(Duration::from_millis),
         1 => (0..40u64).prop_map(secs),
     ];
     let token = (
-        prop::option::weighted(0.9, lives()),
+        prop::option::weighted(0.9, lifetimes()),
         prop::bool::weighted(0.2),
     )
-        .prop_map(|(lifetime, again)| Brings::Token { lifetime, again });
-    let answer = prop_oneof![3 => token, 2 => errors()];
-    let answer = (takes, answer).prop_map(|(takes, brings)| Answer { takes, brings });
+        .prop_map(|(lifetime, again)| Reply::Token { lifetime, again });
+    let reply = prop_oneof![3 => token, 2 => errors()];
+    let answer = (delay, reply).prop_map(|(delay, reply)| Answer { delay, reply });
     prop::collection::vec(answer, 1..8)
 }
 
-fn errors() -> impl Strategy<Value = Brings> {
+fn errors() -> impl Strategy<Value = Reply> {
     let retry = prop::sample::select(vec![Retry::Soon, Retry::Later, Retry::Never]);
     let wait = prop::option::weighted(0.4, prop_oneof![0..5u64, 0..2_000u64]);
-    (retry, wait).prop_map(|(retry, wait)| Brings::Error { retry, wait })
+    (retry, wait).prop_map(|(retry, wait)| Reply::Error { retry, wait })
 }
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -429,27 +426,31 @@ fn time() -> impl Strategy<Value = Duration> {
 }
 
 fn boundaries() -> impl Strategy<Value = Step> {
-    let boundary = prop::sample::select(vec![Boundary::Ageing, Boundary::Margin, Boundary::End]);
-    let a_little = prop_oneof![
+    let boundary = prop::sample::select(vec![
+        Boundary::RefreshWindow,
+        Boundary::Margin,
+        Boundary::Expiry,
+    ]);
+    let distance = prop_oneof![
         1 => (0..1_000u64).prop_map(Duration::from_nanos),
         2 => (0..1_500u64).prop_map(Duration::from_millis),
         1 => (0..400u64).prop_map(secs),
     ];
-    (boundary, any::<bool>(), a_little)
-        .prop_map(|(boundary, before, a_little)| Step::PassTo(boundary, before, a_little))
+    (boundary, any::<bool>(), distance)
+        .prop_map(|(boundary, before, distance)| Step::PassTo(boundary, before, distance))
 }
 
-/// Clocks that step make some rules weaker: without them, all are exact.
+/// Clock steps weaken some rules; without them, all rules are exact.
 fn steps(clocks_step: bool) -> impl Strategy<Value = Vec<Step>> {
-    let apart = move |step: fn(Duration) -> Step| {
+    let clock_step = move |step: fn(Duration) -> Step| {
         let step = if clocks_step { step } else { Step::Pass };
         time().prop_map(step)
     };
     let step = prop_oneof![
         8 => time().prop_map(Step::Pass),
         8 => boundaries(),
-        2 => apart(Step::Suspend),
-        1 => apart(Step::SetBack),
+        2 => clock_step(Step::Suspend),
+        1 => clock_step(Step::SetBack),
         8 => any::<bool>().prop_map(|can_resend| Step::Call { can_resend }),
         2 => Just(Step::Try),
         1 => Just(Step::Prefetch),
@@ -464,7 +465,7 @@ fn steps(clocks_step: bool) -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn whatever_happens_the_documented_rules_hold(
+    fn random_sequences_follow_the_documented_rules(
         answers in answers(),
         jitter in 0.0..=1.0f64,
         steps in steps(false),
@@ -473,30 +474,29 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happens_to_the_clocks_the_documented_rules_hold(
+    fn random_sequences_with_clock_steps_follow_the_documented_rules(
         answers in answers(),
         jitter in 0.0..=1.0f64,
         steps in steps(true),
     ) {
         run(answers, jitter, steps);
     }
-
 }
 
 proptest! {
-    // Each is of hundreds of calls.
+    // Each case makes hundreds of calls.
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// However many callers, whatever the server says, and whatever is refused.
+    /// For any number of callers, any errors, and any rejections.
     #[test]
-    fn at_most_seven_flights_start_in_any_minute_of_an_outage(
+    fn outage_starts_at_most_seven_flights_in_any_minute(
         errors in prop::collection::vec(errors(), 1..8),
         jitter in 0.0..=1.0f64,
         calls in prop::collection::vec((1..700u64, any::<bool>()), 300..400),
     ) {
-        let at_once = |brings| Answer { takes: Duration::ZERO, brings };
-        let steps = calls.into_iter().flat_map(|(pause, refused)| {
-            let call = if refused { Step::Renew } else { Step::Call { can_resend: true } };
+        let at_once = |reply| Answer { delay: Duration::ZERO, reply };
+        let steps = calls.into_iter().flat_map(|(pause, rejected)| {
+            let call = if rejected { Step::Renew } else { Step::Call { can_resend: true } };
             [call, Step::Pass(Duration::from_millis(pause))]
         });
         let starts = run(errors.into_iter().map(at_once).collect(), jitter, steps.collect());
@@ -506,24 +506,24 @@ proptest! {
         }
     }
 
-    /// An API that refuses everything, and a server that hands out tokens all the same.
+    /// An API that rejects every token, and a server that issues new ones.
     #[test]
-    fn at_most_seven_flights_start_in_any_minute_of_refusals(
+    fn repeated_401s_start_at_most_seven_flights_in_any_minute(
         jitter in 0.0..=1.0f64,
-        // Now and then it is quiet, but not for as long as it takes to begin anew.
+        // Some pauses are long, but too short to reset the count of rejections.
         pauses in prop::collection::vec(
             prop_oneof![30 => 1..700u64, 1 => 60_000..299_000u64],
             300..400,
         ),
         waits: bool,
     ) {
-        let brings = Brings::Token { lifetime: Some(secs(3_600)), again: false };
-        let refusal = if waits { Step::Renew } else { Step::Reject };
+        let reply = Reply::Token { lifetime: Some(secs(3_600)), again: false };
+        let reject = if waits { Step::Renew } else { Step::Reject };
         let steps = pauses.into_iter().flat_map(|pause| {
             let call = Step::Call { can_resend: true };
-            [call, refusal.clone(), Step::Pass(Duration::from_millis(pause))]
+            [call, reject.clone(), Step::Pass(Duration::from_millis(pause))]
         });
-        let answer = Answer { takes: Duration::ZERO, brings };
+        let answer = Answer { delay: Duration::ZERO, reply };
         let starts = run(vec![answer], jitter, steps.collect());
         for &start in starts.iter().skip(1) {
             let minute = starts.iter().filter(|s| (start..start + secs(60)).contains(*s));

@@ -1,5 +1,5 @@
-//! [`BearerAuthLayer`] as a [`Middleware`]: the request path as an async function. The decisions are
-//! those of the service.
+//! [`BearerAuthLayer`] as a [`Middleware`]: the request path as an async function, with the decisions of
+//! the service.
 
 use http::Extensions;
 use reqwest::{Request, Response};
@@ -61,7 +61,7 @@ where
         let Some(token) = renewed(core.cache.clone(), rejected).await else {
             return Ok(response);
         };
-        // Its connection is free for the second request.
+        // Frees its connection for the second request.
         drop(response);
         let mut request = P::restore(again);
         core.attach(&mut request, &token, None::<()>)

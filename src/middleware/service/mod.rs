@@ -8,14 +8,16 @@
 //!                                             └─ Renew ◄┘ once
 //! ```
 //!
-//! Invariants. With a cached token the inner service is called within `call`, on the instance whose
-//! readiness was polled; nothing is boxed, no lock is taken, and no reference count is changed that
-//! another thread changes too ([`PerCore`](crate::per_core::PerCore)). A call that has to wait gives
-//! that instance up first, so that it holds no permit while it waits, and polls a clone when it may go
-//! on; a call that fails without being sent gives it up too. The header is written when the service is
-//! ready, with the token of that moment. Readiness is the inner service's: it never waits for a token,
-//! and never fails for lack of one. A 401 is kept, body untouched, until it is clear whether there is a
-//! second try, and is dropped before the second try asks for readiness. There is no third try.
+//! Invariants:
+//! - With a cached token, `call` calls the inner service, on the instance whose readiness was polled. It
+//!   boxes nothing, takes no lock, and changes no reference count that another thread changes
+//!   ([`PerCore`](crate::per_core::PerCore)).
+//! - A call that has to wait, or fails without being sent, first releases that instance, and with it any
+//!   permit. After the wait it polls a clone.
+//! - The header is written when the service is ready, with the token of that moment.
+//! - Readiness is the inner service's: it never waits for a token, and never fails without one.
+//! - A 401 is kept, body unread, until it is clear whether the request is sent again. It is dropped before
+//!   the readiness for that is polled. A request is sent at most twice.
 
 mod steps;
 
@@ -57,12 +59,12 @@ impl<S, P> BearerAuth<S, P> {
         }
     }
 
-    /// Returns the wrapped service.
+    /// Returns a reference to the wrapped service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// Returns the wrapped service.
+    /// Returns a mutable reference to the wrapped service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
@@ -123,7 +125,7 @@ where
             },
             Prepared::Wait(pending) => {
                 let waiting = Waiting {
-                    service: self.stand_back(),
+                    service: self.release_ready(),
                     request,
                     again: copy,
                     rejected: None,
@@ -132,7 +134,7 @@ where
             }
             Prepared::Read(later) => State::Read {
                 read: self.resend.read(request, later),
-                service: Some(self.stand_back()),
+                service: Some(self.release_ready()),
             },
             Prepared::Refuse(error) => self.fail(error),
         };
@@ -141,7 +143,7 @@ where
 }
 
 impl<S: Clone, P> BearerAuth<S, P> {
-    /// Fails a request without sending it: nothing stays reserved for it.
+    /// Fails a request without sending it, and releases what was reserved for it.
     #[cold]
     fn fail<R>(&mut self, error: Error) -> State<S, R, P>
     where
@@ -153,8 +155,8 @@ impl<S: Clone, P> BearerAuth<S, P> {
         State::Failed { error: Some(error) }
     }
 
-    /// Gives up the instance whose readiness was polled, and what it has reserved with that.
-    fn stand_back(&mut self) -> S {
+    /// Releases the instance whose readiness was polled, with what it has reserved. Returns a clone.
+    fn release_ready(&mut self) -> S {
         let unpolled = self.inner.clone();
         self.inner = unpolled.clone();
         unpolled
@@ -195,7 +197,7 @@ where
         let mut this = self.project();
         let core = &this.core.0;
         loop {
-            // Nearly all requests take this branch; the others, which would slow it down, are apart.
+            // Nearly all requests take this branch. The others are out of line, to keep it fast.
             let StateProj::Send { future, sent } = this.state.as_mut().project() else {
                 match ready!(advance(this.state.as_mut(), core, cx))? {
                     ControlFlow::Continue(next) => this.state.set(next),

@@ -1,5 +1,5 @@
-//! The states of a request in flight, and the steps between them. All but [`State::Send`], which
-//! nearly all requests are in, are advanced here.
+//! The states of a request in flight, and the steps between them. Only [`State::Send`], which nearly all
+//! requests are in, is polled in the service itself.
 
 use std::{
     future::Future,
@@ -35,8 +35,7 @@ pin_project! {
         R: HttpRequest,
         P: Replay<R>,
     {
-        // The response is the caller's: the layer does nothing to this request, or it is the second
-        // try.
+        // The caller gets the response: the layer leaves this request unchanged, or has sent it again.
         Pass {
             #[pin]
             future: S::Future,
@@ -58,7 +57,7 @@ pin_project! {
             waiting: Option<Box<Waiting<S, R, P>>>,
             acquired: Acquired,
         },
-        // The request was sent with our token.
+        // The request was sent with the layer's token.
         Send {
             #[pin]
             future: S::Future,
@@ -80,8 +79,8 @@ pin_project! {
 pub(super) type SentRequest<S, R, P> =
     Sent<<R as sealed::Request>::Origin, Again<S, <P as Policy<R>>::Copy>>;
 
-/// A request without its token, and the service that it will go to. Boxed, like everything that most
-/// requests do not need: it would make every future larger.
+/// A request without its token, and its service. Boxed, since it would enlarge the futures of all
+/// requests, and most do not need it.
 pub(super) struct Waiting<S, R, P: Replay<R>> {
     pub(super) service: S,
     pub(super) request: R,
@@ -93,11 +92,11 @@ pub(super) struct Waiting<S, R, P: Replay<R>> {
 /// A token, before the service is ready.
 pub(super) struct Acquired {
     token: AccessToken,
-    /// The token had expired when it arrived. It serves the callers that waited for it all the same.
+    /// The token had expired when it arrived. It still serves the callers that waited for it.
     expired: bool,
 }
 
-/// What is kept to send a request again.
+/// A copy of a request, and the service to send it again.
 pub(super) struct Again<S, C> {
     pub(super) service: S,
     pub(super) copy: C,
@@ -110,11 +109,11 @@ pub(super) struct Rejected<S, T, C> {
     again: Again<S, C>,
 }
 
-/// What becomes of a request: a response for the caller, or a next state.
+/// The result of a step: a response for the caller, or the next state.
 pub(super) type Step<S, R, P> = ControlFlow<<S as Service<R>>::Response, State<S, R, P>>;
 type Steps<S, R, P> = Poll<Result<Step<S, R, P>, ServiceError<<S as Service<R>>::Error>>>;
 
-/// Advances any state but [`State::Send`].
+/// Advances any state except [`State::Send`].
 #[inline(never)]
 pub(super) fn advance<S, R, P>(
     state: Pin<&mut State<S, R, P>>,
@@ -188,7 +187,7 @@ where
             let error = error.take().unwrap_or_else(polled_again);
             return Poll::Ready(Err(ServiceError::Token(error)));
         }
-        // Not here.
+        // Polled by the service.
         StateProj::Send { .. } => completed(),
     };
     Poll::Ready(Ok(ControlFlow::Continue(next)))
@@ -235,7 +234,7 @@ where
     }
 }
 
-/// Acquires a token for a request whose service has yet to be ready.
+/// Acquires a token for a request whose service is not ready yet.
 fn acquire<S, R, P>(core: &Core, waiting: Box<Waiting<S, R, P>>) -> State<S, R, P>
 where
     S: Service<R>,
@@ -268,8 +267,8 @@ where
     }
 }
 
-/// Sends a request on a service that is ready. Becoming ready may have taken long: the request carries
-/// the token of now.
+/// Sends a request on a service that is ready. That may have taken long, so the request gets the current
+/// token.
 fn send<S, R, P>(
     core: &Core,
     mut waiting: Box<Waiting<S, R, P>>,
@@ -281,12 +280,12 @@ where
     P: Replay<R>,
 {
     let token = match core.cache.cached() {
-        // The new one had expired on arrival, so the cache has kept the rejected one.
+        // The new token had expired on arrival, so the cache has kept the rejected one.
         Some(token) if waiting.rejected == Some(token.id()) => acquired.token.clone(),
         Some(token) => token,
         None if acquired.expired => acquired.token.clone(),
         None => {
-            // It expired meanwhile: wait again, with nothing reserved.
+            // The token has expired meanwhile: wait again, with nothing reserved.
             waiting.service = waiting.service.clone();
             return acquire(core, waiting);
         }
@@ -308,7 +307,7 @@ where
                 sent: Some(sent),
             }
         }
-        // A second rejection is final: the next request will find out whether it is the token's.
+        // A second rejection is final: if the token is the cause, the next request handles it.
         Ok(_) => State::Pass {
             future: service.call(request),
             second: rejected.is_some(),

@@ -1,4 +1,4 @@
-//! The rules of [the crate's documentation](crate#lifecycle-of-a-token), written down once more: see
+//! The reference model: the rules of [the crate's documentation](crate#lifecycle-of-a-token). See
 //! [`super`].
 
 use std::collections::HashMap;
@@ -8,37 +8,36 @@ use tokio::task::{Id, id};
 use super::*;
 
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct KnownToken {
     pub(super) value: String,
-    pub(super) end: Option<Moment>,
-    /// Before its end.
-    pub(super) ageing: Duration,
+    pub(super) expires_at: Option<Moment>,
+    /// Before the expiry, like the margin.
+    pub(super) refresh_window: Duration,
     pub(super) margin: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fault {
+pub(super) struct Failure {
     pub(super) retry: Retry,
     pub(super) wait: Duration,
     pub(super) at: Duration,
 }
 
-/// What a flight has come to so far; it is known by its task.
+/// The progress of a flight, by the id of its task.
 #[derive(Default)]
-pub(super) struct Attempts {
-    pub(super) number: u32,
-    /// What was brought last, and asked for when.
-    pub(super) brought: Option<(Brings, String, Moment)>,
-    pub(super) fault: Option<Fault>,
+pub(super) struct Progress {
+    pub(super) attempt: u32,
+    /// The last reply, the token's value, and the time of the request.
+    pub(super) reply: Option<(Reply, String, Moment)>,
+    pub(super) failure: Option<Failure>,
 }
 
-/// Who was called when.
+/// A call, and the state at its start.
 #[derive(Clone, Copy)]
-pub(super) struct Called {
+pub(super) struct Call {
     pub(super) at: Duration,
-    /// There was a token, and it had not ended.
-    pub(super) in_hand: bool,
-    /// How often all had been forgotten.
+    pub(super) had_valid_token: bool,
+    /// The number of `forget` steps before the call.
     pub(super) forgets: u32,
 }
 
@@ -50,70 +49,73 @@ pub(super) struct Rules {
     pub(super) answers: Vec<Answer>,
     pub(super) fetches: usize,
     pub(super) tokens: u32,
-    /// Since the beginning, as much as any clock can make of it.
+    /// The time since the start, by the clock that is ahead.
     pub(super) now: Duration,
-    /// The clocks went apart.
-    pub(super) apart: bool,
+    pub(super) clocks_diverged: bool,
     pub(super) starts: Vec<Duration>,
-    pub(super) flights: HashMap<Id, Attempts>,
-    /// The flight that has begun and not ended, if what it brings counts.
+    pub(super) flights: HashMap<Id, Progress>,
+    /// The flight that has started and not ended, unless its result is ignored.
     pub(super) flight: Option<Id>,
-    /// The number of the last that has begun.
-    pub(super) begun: Option<u64>,
-    /// The next that begins does not count: it was about to when all was forgotten.
-    pub(super) forgotten: bool,
-    pub(super) current: Option<Known>,
+    /// The number of the last flight that has started.
+    pub(super) last_flight: Option<u64>,
+    /// The next flight that starts is ignored: it waited for its spacing during a `forget`.
+    pub(super) ignores_next_flight: bool,
+    pub(super) current: Option<KnownToken>,
     pub(super) landed: Vec<(Duration, String)>,
-    pub(super) dead_on_arrival: Vec<(Duration, String)>,
+    pub(super) expired_on_arrival: Vec<(Duration, String)>,
     pub(super) failures: u32,
-    /// Before these, no flight that nobody forces.
-    pub(super) after_failure: Option<Duration>,
-    pub(super) after_vain: Option<Duration>,
+    /// No flight starts before these, unless a caller forces one.
+    pub(super) backoff_until: Option<Duration>,
+    pub(super) no_improvement_until: Option<Duration>,
     pub(super) rejections: u32,
     pub(super) rejected_at: Option<Duration>,
     pub(super) rejected_flight_at: Option<Duration>,
-    /// Somebody forced a flight at this time.
+    /// The time of the last `refresh`, which forces a flight.
     pub(super) refreshed_at: Option<Duration>,
     pub(super) callers: usize,
     pub(super) forgets: u32,
 }
 
-/// Of jitter's rounding.
-pub(super) const A_BIT: Duration = Duration::from_micros(1);
+/// Tolerance for the rounding of jitter.
+pub(super) const ROUNDING: Duration = Duration::from_micros(1);
 
 impl Rules {
     pub(super) fn moment(&self) -> Moment {
         self.clock.moment()
     }
 
-    pub(super) fn has_reached(&self, end: Moment) -> bool {
+    pub(super) fn has_reached(&self, deadline: Moment) -> bool {
         let now = self.moment();
-        now.monotonic >= end.monotonic || now.wall >= end.wall
+        now.monotonic >= deadline.monotonic || now.wall >= deadline.wall
     }
 
-    pub(super) fn over(&self, token: &Known) -> bool {
-        token.end.is_some_and(|end| self.has_reached(end))
+    pub(super) fn is_expired(&self, token: &KnownToken) -> bool {
+        token.expires_at.is_some_and(|end| self.has_reached(end))
     }
 
-    pub(super) fn within(&self, before_end: Duration, token: &Known) -> bool {
+    /// Whether the rest of the token's lifetime is at most `window`.
+    pub(super) fn within(&self, window: Duration, token: &KnownToken) -> bool {
         token
-            .end
-            .is_some_and(|end| self.has_reached(end.before(before_end)))
+            .expires_at
+            .is_some_and(|end| self.has_reached(end.before(window)))
     }
 
-    pub(super) fn in_hand(&self) -> Option<&Known> {
-        self.current.as_ref().filter(|token| !self.over(token))
+    pub(super) fn valid_token(&self) -> Option<&KnownToken> {
+        self.current
+            .as_ref()
+            .filter(|token| !self.is_expired(token))
     }
 
-    /// How long until the token in hand comes to `boundary`, at most a year.
+    /// How long until the cached token reaches `boundary`, at most a year.
     pub(super) fn until(&self, boundary: Boundary) -> Duration {
-        let Some((end, token)) = self.current.as_ref().and_then(|t| Some((t.end?, t))) else {
+        let Some((end, token)) = self.current.as_ref().and_then(|t| Some((t.expires_at?, t)))
+        else {
             return Duration::ZERO;
         };
         let before = match boundary {
-            Boundary::Ageing => token.ageing,
+            Boundary::RefreshWindow => token.refresh_window,
             Boundary::Margin => token.margin,
-            Boundary::End => Duration::ZERO,
+            Boundary::Expiry => Duration::ZERO,
         };
         let now = self.moment();
         let (monotonic, wall) = (
@@ -124,98 +126,98 @@ impl Rules {
         left.saturating_sub(before).min(secs(31_536_000))
     }
 
-    /// Until when the spacing or a pause lasts, if one does.
+    /// When the current spacing, backoff or pause ends.
     pub(super) fn blocked(&self) -> Option<Duration> {
         let spacing = self.starts.last().map(|start| *start + secs(1));
-        let all = [spacing, self.after_failure, self.after_vain];
+        let all = [spacing, self.backoff_until, self.no_improvement_until];
         let last = all.into_iter().flatten().max();
         last.filter(|until| self.now < *until)
     }
 
-    pub(super) fn flight_failed(&mut self, Fault { retry, wait, at }: Fault) {
+    pub(super) fn start_backoff(&mut self, Failure { retry, wait, at }: Failure) {
         self.flight = None;
         self.failures += 1;
-        let longest = [1, 2, 4, 8, 16, 32, 60][(self.failures as usize - 1).min(6)] as f64;
-        let drawn = (longest * (1.0 + self.jitter) / 2.0).max(1.0);
+        let full = [1, 2, 4, 8, 16, 32, 60][(self.failures as usize - 1).min(6)] as f64;
+        let drawn = (full * (1.0 + self.jitter) / 2.0).max(1.0);
         let pause = match retry {
             Retry::Never => secs(300),
             _ => Duration::from_secs_f64(drawn),
         };
-        self.after_failure = Some(at + pause.max(wait.min(secs(600))));
+        self.backoff_until = Some(at + pause.max(wait.min(secs(600))));
     }
 
-    pub(super) fn asked(&mut self, reason: FetchReason, attempt: u32) {
+    pub(super) fn on_requested(&mut self, reason: FetchReason, attempt: u32) {
         let this = self.flights.entry(id()).or_default();
-        assert_eq!(attempt, this.number + 1);
-        this.number = attempt;
+        assert_eq!(attempt, this.attempt + 1);
+        this.attempt = attempt;
         if attempt > 1 {
-            let fault = this
-                .fault
-                .take()
-                .expect("another attempt is after a failure");
-            assert!(attempt <= 3 && fault.retry == Retry::Soon && fault.wait <= secs(3));
-            let pause = Duration::from_millis(100 << (attempt - 1)).max(fault.wait);
-            assert!(self.now >= fault.at + pause, "attempt {attempt} too soon");
+            let failure = this.failure.take().expect("a retry follows a failure");
+            assert!(attempt <= 3 && failure.retry == Retry::Soon && failure.wait <= secs(3));
+            let pause = Duration::from_millis(100 << (attempt - 1)).max(failure.wait);
+            assert!(self.now >= failure.at + pause, "attempt {attempt} too soon");
             return;
         }
-        if std::mem::take(&mut self.forgotten) {
+        if std::mem::take(&mut self.ignores_next_flight) {
             return;
         }
         self.flight = Some(id());
-        self.begun = self.shown().flight.as_ref().map(|flight| flight.id());
+        self.last_flight = self.snapshot().flight.as_ref().map(|flight| flight.id());
         let rejected = self.rejected_at == Some(self.now);
         let refreshed = self.refreshed_at == Some(self.now);
-        let waited = self.blocked().is_some();
+        let is_early = self.blocked().is_some();
         match reason {
             FetchReason::Manual => assert!(refreshed),
             FetchReason::Rejected => self.rejection_flight(),
-            // It waited for its time, and somebody was in a hurry.
-            _ if waited && refreshed => {}
-            _ if waited && rejected => self.rejection_flight(),
+            // The flight waited for its spacing, and a caller forced it.
+            _ if is_early && refreshed => {}
+            _ if is_early && rejected => self.rejection_flight(),
             _ => {
                 assert!(
-                    self.blocked().is_none_or(|until| until <= self.now + A_BIT),
-                    "{reason:?} before its time: {:?}, {:?}, {:?}",
+                    self.blocked()
+                        .is_none_or(|until| until <= self.now + ROUNDING),
+                    "{reason:?} too early: {:?}, {:?}, {:?}",
                     self.now,
                     self.starts,
-                    self.after_failure
+                    self.backoff_until
                 );
-                if !self.apart {
-                    self.is_wanted(reason);
+                if !self.clocks_diverged {
+                    self.assert_due(reason);
                 }
             }
         }
         self.starts.push(self.now);
     }
 
-    pub(super) fn is_wanted(&self, reason: FetchReason) {
+    pub(super) fn assert_due(&self, reason: FetchReason) {
         match (&self.current, reason) {
             (None, reason) => assert_eq!(reason, FetchReason::First),
             (Some(token), FetchReason::ExpiresSoon) => {
                 assert!(
-                    self.within(token.ageing + A_BIT, token) && !self.within(token.margin, token)
+                    self.within(token.refresh_window + ROUNDING, token)
+                        && !self.within(token.margin, token)
                 );
             }
             (Some(token), reason) => {
                 assert_eq!(reason, FetchReason::Expired);
                 assert!(
-                    self.within(token.margin + A_BIT, token),
-                    "asked ahead of the margin"
+                    self.within(token.margin + ROUNDING, token),
+                    "requested before the margin"
                 );
             }
         }
     }
 
-    /// 1 s after the first, doubling to 60 s; not in a pause after a failure.
+    /// Asserts that a rejection may start a flight: 1 s after the first one, doubling to 60 s, and not
+    /// during the backoff after a failure.
     pub(super) fn rejection_flight(&mut self) {
         assert_eq!(
             self.rejected_at,
             Some(self.now),
-            "nobody rejected the token in hand"
+            "no caller rejected the cached token"
         );
         assert!(
-            self.after_failure
-                .is_none_or(|until| self.now + A_BIT >= until)
+            self.backoff_until
+                .is_none_or(|until| self.now + ROUNDING >= until)
         );
         if let Some(last) = self.rejected_flight_at.filter(|_| self.rejections > 0) {
             let pause = [1, 2, 4, 8, 16, 32, 60][(self.rejections as usize - 1).min(6)];
@@ -229,91 +231,95 @@ impl Rules {
         self.rejected_flight_at = Some(self.now);
     }
 
-    pub(super) fn failed(&mut self, error: &Error) {
-        let last = self.shown().error.as_ref().map(Error::to_string);
+    pub(super) fn on_failed(&mut self, error: &Error) {
+        let last = self.snapshot().error.as_ref().map(Error::to_string);
         let this = self.flights.entry(id()).or_default();
-        let (retry, wait) = match this.brought.take() {
-            Some((Brings::Error { retry, wait }, ..)) => (retry, wait),
-            // It took too long.
+        let (retry, wait) = match this.reply.take() {
+            Some((Reply::Error { retry, wait }, ..)) => (retry, wait),
+            // The flight timed out.
             _ => (Retry::Later, None),
         };
-        let fault = Fault {
+        let failure = Failure {
             retry,
             wait: secs(wait.unwrap_or_default()),
             at: self.now,
         };
-        // All errors are different: it is the last when it ended its flight.
-        let told = error.to_string();
-        let told = told.split_once(';').map_or(&*told, |(told, _)| told);
-        if retry != Retry::Soon || last.as_deref() == Some(told) {
-            assert_eq!(self.flight, Some(id()), "a flight that had been given up");
-            self.flight_failed(fault);
+        // All error texts differ. The error that the cache keeps is the one that ended its flight.
+        let text = error.to_string();
+        let text = text.split_once(';').map_or(&*text, |(text, _)| text);
+        if retry != Retry::Soon || last.as_deref() == Some(text) {
+            assert_eq!(
+                self.flight,
+                Some(id()),
+                "a superseded flight reported a result"
+            );
+            self.start_backoff(failure);
         } else {
-            this.fault = Some(fault);
+            this.failure = Some(failure);
         }
     }
 
-    pub(super) fn shown(&self) -> Arc<Snapshot> {
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
         self.cache
             .upgrade()
-            .expect("the cache")
+            .expect("the cache was dropped")
             .snapshot
             .load_full()
     }
 
-    pub(super) fn obtained(&mut self) {
+    pub(super) fn on_obtained(&mut self) {
         assert_eq!(
             self.flight.take(),
             Some(id()),
-            "a flight that had been given up"
+            "a superseded flight reported a result"
         );
         let this = self.flights.entry(id()).or_default();
-        let Some((Brings::Token { lifetime, .. }, value, asked_at)) = this.brought.take() else {
-            unreachable!("a token that was not brought");
+        let Some((Reply::Token { lifetime, .. }, value, requested_at)) = this.reply.take() else {
+            unreachable!("the source did not return this token");
         };
-        (self.failures, self.after_failure, self.after_vain) = (0, None, None);
-        let new = self.known(value.clone(), asked_at, lifetime);
-        let dead = self.over(&new);
+        (self.failures, self.backoff_until, self.no_improvement_until) = (0, None, None);
+        let new = self.known_token(value.clone(), requested_at, lifetime);
+        let expired = self.is_expired(&new);
         self.landed.push((self.now, value.clone()));
-        let (kept, dead) = match self.current.take() {
+        let (kept, expired) = match self.current.take() {
             Some(old) if old.value == value => {
-                let kept = match (old.end, new.end) {
-                    (Some(_), end @ Some(_)) => Known { end, ..old },
+                let kept = match (old.expires_at, new.expires_at) {
+                    (Some(_), expires_at @ Some(_)) => KnownToken { expires_at, ..old },
                     (Some(_), None) => old,
                     (None, _) => new,
                 };
-                self.in_vain(&kept);
-                let dead = self.over(&kept);
-                (kept, dead)
+                self.no_improvement(&kept);
+                let expired = self.is_expired(&kept);
+                (kept, expired)
             }
-            Some(old) if dead && !self.over(&old) => {
-                self.in_vain(&old);
-                (old, dead)
+            Some(old) if expired && !self.is_expired(&old) => {
+                self.no_improvement(&old);
+                (old, expired)
             }
-            _ => (new, dead),
+            _ => (new, expired),
         };
-        if dead {
-            self.dead_on_arrival.push((self.now, value));
+        if expired {
+            self.expired_on_arrival.push((self.now, value));
         }
         self.current = Some(kept);
     }
 
-    /// The next try comes after a quarter of the rest of its life.
-    pub(super) fn in_vain(&mut self, token: &Known) {
+    /// The next attempt is due after a quarter of the token's remaining lifetime.
+    pub(super) fn no_improvement(&mut self, token: &KnownToken) {
         let now = self.moment();
-        let rest = token.end.map_or(Duration::ZERO, |end| {
+        let rest = token.expires_at.map_or(Duration::ZERO, |end| {
             let monotonic = end.monotonic.saturating_sub(now.monotonic);
             Duration::from_nanos(monotonic.min(end.wall.saturating_sub(now.wall)))
         });
-        self.after_vain = Some(self.now + (rest / 4).max(secs(1)));
+        self.no_improvement_until = Some(self.now + (rest / 4).max(secs(1)));
     }
 
-    pub(super) fn known(
+    pub(super) fn known_token(
         &self,
         value: String,
-        asked_at: Moment,
+        requested_at: Moment,
         lifetime: Option<Duration>,
-    ) -> Known {
+    ) -> KnownToken {
         let life = lifetime.unwrap_or_default();
         let longest = if life < secs(4 * 3_600) {
             secs(900)
@@ -321,63 +327,66 @@ impl Rules {
             secs(3_600)
         };
         let margin = (life / 10).min(secs(10));
-        let ageing = (life / 4).min(longest).mul_f64(0.75 + self.jitter / 4.0);
-        Known {
+        let window = (life / 4).min(longest).mul_f64(0.75 + self.jitter / 4.0);
+        KnownToken {
             value,
-            end: lifetime.map(|life| asked_at.after(life)),
-            ageing: ageing.max(margin),
+            expires_at: lifetime.map(|life| requested_at.after(life)),
+            refresh_window: window.max(margin),
             margin,
         }
     }
 
-    pub(super) fn called(&mut self) -> Called {
+    pub(super) fn on_call(&mut self) -> Call {
         self.callers += 1;
-        Called {
+        Call {
             at: self.now,
-            in_hand: self.in_hand().is_some(),
+            had_valid_token: self.valid_token().is_some(),
             forgets: self.forgets,
         }
     }
 
-    /// A caller goes on with `token`.
-    pub(super) fn goes(&self, token: &AccessToken) {
+    /// Asserts that a caller may use `token`, which the cache returned.
+    pub(super) fn assert_usable(&self, token: &AccessToken) {
         let value = token.expose_secret().to_owned();
         let this = (self.now, value.clone());
-        // For those who waited, at that moment.
-        if self.dead_on_arrival.contains(&this) {
+        // It serves the callers that waited for it.
+        if self.expired_on_arrival.contains(&this) {
             return;
         }
         let current = self.current.as_ref().map(|token| &token.value);
-        assert_eq!(Some(&value), current, "there is a newer one");
-        assert!(self.in_hand().is_some(), "past its end");
+        assert_eq!(Some(&value), current, "not the newest token");
+        assert!(self.valid_token().is_some(), "the token has expired");
     }
 
-    /// What callers are told is when the next flight may start.
-    fn says_when(&self, error: &Error) {
-        let (Some(told), Some(failed)) = (error.retry_after(), self.after_failure) else {
+    /// Asserts that the error's `retry_after` is when the next flight may start.
+    fn assert_retry_after(&self, error: &Error) {
+        let (Some(reported), Some(backoff)) = (error.retry_after(), self.backoff_until) else {
             return;
         };
-        let told = self.now + told;
-        let right = told.abs_diff(self.blocked().unwrap_or(failed)) <= A_BIT;
-        assert!(self.apart || right, "{told:?}, not {failed:?}");
+        let reported = self.now + reported;
+        let is_exact = reported.abs_diff(self.blocked().unwrap_or(backoff)) <= ROUNDING;
+        assert!(
+            self.clocks_diverged || is_exact,
+            "{reported:?}, not {backoff:?}"
+        );
     }
 
-    pub(super) fn returned(&mut self, called: Called, result: Result<AccessToken, Error>) {
+    pub(super) fn on_return(&mut self, call: Call, result: Result<AccessToken, Error>) {
         self.callers -= 1;
         match result {
-            Ok(token) => self.goes(&token),
+            Ok(token) => self.assert_usable(&token),
             Err(error) => {
-                assert!(self.in_hand().is_none(), "{error} with a token in hand");
-                self.says_when(&error);
+                assert!(self.valid_token().is_none(), "{error} with a valid token");
+                self.assert_retry_after(&error);
             }
         }
-        if called.in_hand && called.forgets == self.forgets && !self.apart {
+        if call.had_valid_token && call.forgets == self.forgets && !self.clocks_diverged {
             let flight = self.starts.last().copied().unwrap_or_default();
-            let waited = called.at.max(flight + secs(1));
+            let latest = call.at.max(flight + secs(1));
             assert!(
-                self.now <= waited,
-                "waited from {:?} to {:?} with a token in hand: {:?}",
-                called.at,
+                self.now <= latest,
+                "waited from {:?} to {:?} with a valid token: {:?}",
+                call.at,
                 self.now,
                 self.starts
             );
