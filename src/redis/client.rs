@@ -1,9 +1,12 @@
-//! [`RedisClient`]: one connection to Redis, made when it is needed, and made anew after an error.
+//! [`RedisClient`]: one connection to Redis, opened when needed, and replaced after an error.
 //!
-//! Invariants: nothing is connected before a token is due; a caller who gives up leaves the attempt
-//! to those who come after it; what has failed once is not used again, so that a failover is
-//! followed by asking where Redis is now; what nobody has used for a while is closed; a command whose answer was lost may be sent once more, so
-//! every script can be run twice.
+//! Invariants:
+//!
+//! 1. No connection is opened before a token is due.
+//! 2. A caller that gives up leaves its connection attempt to the next callers.
+//! 3. A connection that has failed is not used again: after a failover, the client looks up the server.
+//! 4. An idle connection is closed.
+//! 5. A command whose answer was lost may be sent once more: every script has to be idempotent.
 
 use std::{
     fmt,
@@ -21,15 +24,16 @@ use tokio::runtime::Handle;
 
 use crate::clock::{Clock, Moment};
 
-/// How long it may take to connect, if nobody waits for it any more: whoever comes next begins anew.
-const CONNECTING: Duration = Duration::from_secs(5);
+/// How long a connection attempt may take, even if its caller has given up. The next caller then
+/// starts another.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection stays open that nobody uses: less than whatever is in between forgets it
-/// without a word. Tokens are minutes apart, so most of a fleet has none at any time.
-const IDLE: Duration = Duration::from_secs(30);
+/// How long an unused connection stays open: less than the idle timeout of a typical proxy or firewall.
+/// Tokens are minutes apart, so most processes have no connection at any time.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Where Redis, or Valkey, is: a client of the crate `redis`, which knows addresses, credentials and
-/// TLS.
+/// The connection to Redis or Valkey: made from a client of the crate `redis`, which configures
+/// addresses, credentials and TLS.
 ///
 /// ```
 /// use bearer_auth::redis::RedisClient;
@@ -40,27 +44,28 @@ const IDLE: Duration = Duration::from_secs(30);
 /// # Ok::<(), redis::RedisError>(())
 /// ```
 ///
-/// A [`SentinelClient`] has to be one for the master. Clones share a connection, which is closed when
-/// nobody has used it for 30 s. `Debug` shows nothing of it.
+/// A [`SentinelClient`] has to be one for the master. Clones share a connection, which is closed after
+/// 30 s without use. `Debug` shows neither addresses nor credentials.
 ///
-/// With TLS, and for clusters and sentinels, it makes rustls's `aws_lc_rs` the provider of cryptography
-/// of the process when it connects, if the program has chosen none by then.
+/// With TLS, and for clusters and sentinels, connecting installs `aws_lc_rs` as rustls's default
+/// `CryptoProvider` of the process, unless the program has installed one.
 #[derive(Clone)]
-pub struct RedisClient(Arc<Shared>);
+pub struct RedisClient(Arc<Inner>);
 
-struct Shared {
-    /// Locked while one connects, for all.
+struct Inner {
+    /// Locked during a connection attempt, which serves all callers.
     server: Arc<tokio::sync::Mutex<Server>>,
-    open: Mutex<State>,
+    slot: Mutex<Slot>,
     clock: Clock,
 }
 
+/// The open connection, if any.
 #[derive(Default)]
-struct State {
-    open: Option<Open>,
-    /// Which connection that is, so that only the one that failed is forgotten.
+struct Slot {
+    connection: Option<Connection>,
+    /// The number of the connection: a failure removes only the connection that failed.
     serial: u64,
-    used: Moment,
+    used_at: Moment,
 }
 
 enum Server {
@@ -70,39 +75,39 @@ enum Server {
 }
 
 #[derive(Clone)]
-enum Open {
+enum Connection {
     One(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
 
-/// A connection, for one script. It is forgotten unless that was answered: whoever was not answered
-/// in time has dropped it.
-struct Using {
-    shared: Arc<Shared>,
-    open: Open,
+/// A connection, borrowed for one script. Dropping it removes the connection from the slot unless the
+/// script was answered: a caller that times out drops it too.
+struct Borrowed {
+    inner: Arc<Inner>,
+    connection: Connection,
     serial: u64,
-    /// It has just been made.
+    /// The connection has just been opened.
     is_new: bool,
-    is_good: bool,
+    is_reusable: bool,
 }
 
 impl RedisClient {
     fn new(server: Server, clock: Clock) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(Inner {
             server: Arc::new(tokio::sync::Mutex::new(server)),
-            open: Mutex::default(),
+            slot: Mutex::default(),
             clock,
         }))
     }
 
-    /// Runs a script. Whoever calls bounds it in time.
+    /// Runs a script. The caller sets a timeout.
     pub(super) async fn run<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
     ) -> RedisResult<T> {
-        let using = self.connection().await?;
-        let is_new = using.is_new;
-        match using.run(script).await {
+        let borrowed = self.connection().await?;
+        let is_new = borrowed.is_new;
+        match borrowed.run(script).await {
             Err(error) if may_be_stale(&error) && !is_new => {
                 self.connection().await?.run(script).await
             }
@@ -110,32 +115,32 @@ impl RedisClient {
         }
     }
 
-    async fn connection(&self) -> RedisResult<Using> {
-        let shared = Arc::clone(&self.0);
-        if let Some(using) = shared.using(false) {
-            return Ok(using);
+    async fn connection(&self) -> RedisResult<Borrowed> {
+        let inner = Arc::clone(&self.0);
+        if let Some(borrowed) = inner.borrow(false) {
+            return Ok(borrowed);
         }
-        // By the caller, who may give up, so that nothing is left behind in the queue.
-        let mut server = Arc::clone(&shared.server).lock_owned().await;
-        if let Some(using) = shared.using(true) {
-            return Ok(using);
+        // Locked by the caller and not by the task: a caller that gives up leaves the queue.
+        let mut server = Arc::clone(&inner.server).lock_owned().await;
+        if let Some(borrowed) = inner.borrow(true) {
+            return Ok(borrowed);
         }
-        // A task of its own: to connect may take longer than one caller waits.
+        // In a task of its own: connecting may take longer than one caller waits.
         let connecting = tokio::spawn({
-            let shared = Arc::clone(&shared);
+            let inner = Arc::clone(&inner);
             async move {
                 let runtime = Handle::current();
                 let connecting = server.connect();
-                let open = Clock::default()
-                    .timeout(CONNECTING, &runtime, connecting)
+                let connection = Clock::default()
+                    .timeout(CONNECT_TIMEOUT, &runtime, connecting)
                     .await;
-                let serial = shared.set(open.unwrap_or_else(|| Err(interrupted()))?);
-                runtime.spawn(close_when_idle(Arc::downgrade(&shared), serial));
+                let serial = inner.set(connection.unwrap_or_else(|| Err(interrupted()))?);
+                runtime.spawn(close_when_idle(Arc::downgrade(&inner), serial));
                 Ok(())
             }
         });
         connecting.await.unwrap_or_else(|_| Err(interrupted()))?;
-        shared.using(true).ok_or_else(interrupted)
+        inner.borrow(true).ok_or_else(interrupted)
     }
 }
 
@@ -143,77 +148,77 @@ fn interrupted() -> RedisError {
     RedisError::from((ErrorKind::Client, "connecting to Redis was interrupted"))
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+impl Inner {
+    fn slot(&self) -> MutexGuard<'_, Slot> {
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn using(self: &Arc<Self>, is_new: bool) -> Option<Using> {
-        let mut state = self.state();
-        state.used = self.clock.now();
-        Some(Using {
-            shared: Arc::clone(self),
-            open: state.open.clone()?,
-            serial: state.serial,
+    fn borrow(self: &Arc<Self>, is_new: bool) -> Option<Borrowed> {
+        let mut slot = self.slot();
+        slot.used_at = self.clock.now();
+        Some(Borrowed {
+            inner: Arc::clone(self),
+            connection: slot.connection.clone()?,
+            serial: slot.serial,
             is_new,
-            is_good: false,
+            is_reusable: false,
         })
     }
 
-    /// Its number.
-    fn set(&self, open: Open) -> u64 {
-        let mut state = self.state();
-        state.open = Some(open);
-        state.used = self.clock.now();
-        state.serial += 1;
-        state.serial
+    /// Sets the open connection, and returns its number.
+    fn set(&self, connection: Connection) -> u64 {
+        let mut slot = self.slot();
+        slot.connection = Some(connection);
+        slot.used_at = self.clock.now();
+        slot.serial += 1;
+        slot.serial
     }
 
-    fn forget(&self, serial: u64) {
-        let mut state = self.state();
-        if state.serial == serial {
-            state.open = None;
+    fn remove(&self, serial: u64) {
+        let mut slot = self.slot();
+        if slot.serial == serial {
+            slot.connection = None;
         }
     }
 }
 
-async fn close_when_idle(shared: Weak<Shared>, serial: u64) {
-    let mut rest = IDLE;
-    while let Some(clock) = shared.upgrade().map(|shared| shared.clock.clone()) {
+async fn close_when_idle(inner: Weak<Inner>, serial: u64) {
+    let mut rest = IDLE_TIMEOUT;
+    while let Some(clock) = inner.upgrade().map(|inner| inner.clock.clone()) {
         clock.sleep(rest, &Handle::current()).await;
-        let Some(shared) = shared.upgrade() else {
+        let Some(inner) = inner.upgrade() else {
             return;
         };
-        let mut state = shared.state();
-        if state.serial != serial || state.open.is_none() {
+        let mut slot = inner.slot();
+        if slot.serial != serial || slot.connection.is_none() {
             return;
         }
-        rest = IDLE.saturating_sub(shared.clock.now().since(state.used));
+        rest = IDLE_TIMEOUT.saturating_sub(inner.clock.now().since(slot.used_at));
         if rest.is_zero() {
-            state.open = None;
+            slot.connection = None;
             return;
         }
     }
 }
 
-impl Using {
+impl Borrowed {
     async fn run<T: FromRedisValue>(mut self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
-        let result = self.open.run(script).await;
-        self.is_good = !result.as_ref().is_err_and(may_be_stale);
+        let result = self.connection.run(script).await;
+        self.is_reusable = !result.as_ref().is_err_and(may_be_stale);
         result
     }
 }
 
-impl Drop for Using {
+impl Drop for Borrowed {
     fn drop(&mut self) {
-        if !self.is_good {
-            self.shared.forget(self.serial);
+        if !self.is_reusable {
+            self.inner.remove(self.serial);
         }
     }
 }
 
 impl Server {
-    /// Unless it is clear that it does not.
+    /// Returns `false` only if the connection certainly has no TLS.
     fn may_want_tls(&self) -> bool {
         match self {
             Self::One(client) => {
@@ -224,38 +229,37 @@ impl Server {
         }
     }
 
-    async fn connect(&mut self) -> RedisResult<Open> {
-        // Whoever asks has a time limit, which may be longer than that of the crate.
+    async fn connect(&mut self) -> RedisResult<Connection> {
+        // The caller has a timeout of its own, which may be longer than that of the crate `redis`.
         let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECTING))
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(None);
         if self.may_want_tls() {
-            choose_cryptography();
+            install_crypto_provider();
         }
         match self {
             Self::One(client) => {
                 let connecting = client.get_multiplexed_async_connection_with_config(&config);
-                connecting.await.map(Open::One)
+                connecting.await.map(Connection::One)
             }
-            Self::Cluster(client) => client.get_async_connection().await.map(Open::Cluster),
+            Self::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
             Self::Sentinel(client) => {
                 let connecting = client.get_async_connection_with_config(&config);
-                connecting.await.map(Open::One)
+                connecting.await.map(Connection::One)
             }
         }
     }
 }
 
-/// The crate `redis` panics in a program that has several providers of cryptography, and has chosen
-/// none.
-fn choose_cryptography() {
+/// The crate `redis` panics in a program that links several crypto providers and has installed none.
+fn install_crypto_provider() {
     if CryptoProvider::get_default().is_none() {
-        // Somebody may have been faster.
+        // Fails if another thread was faster, which is fine.
         let _ = aws_lc_rs::default_provider().install_default();
     }
 }
 
-impl Open {
+impl Connection {
     async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> RedisResult<T> {
         match self {
             Self::One(connection) => script.invoke_async(&mut connection.clone()).await,
@@ -264,7 +268,7 @@ impl Open {
     }
 }
 
-/// Whether another connection might do better: anything but a server's clear no to the command.
+/// Whether a new connection may help: after any error but the server's refusal of the command.
 fn may_be_stale(error: &RedisError) -> bool {
     use redis::ServerErrorKind::{NoPerm, NoScript, ResponseError};
     !matches!(
@@ -307,13 +311,13 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
-    /// Says yes to all, and how many bytes it was asked in before the connection ended.
-    async fn says_yes(listener: &TcpListener) -> usize {
+    /// Answers each command of one connection with `OK`, and returns the number of bytes received.
+    async fn answer_ok(listener: &TcpListener) -> usize {
         let (mut stream, _) = listener.accept().await.unwrap();
         let (mut bytes, mut buffer) = (0, [0; 1024]);
         while let Ok(read @ 1..) = stream.read(&mut buffer).await {
             bytes += read;
-            // Once for each command: a list begins with a star.
+            // Each command is an array, which begins with `*`.
             for _ in buffer[..read].iter().filter(|byte| **byte == b'*') {
                 stream.write_all(b"+OK\r\n").await.unwrap();
             }
@@ -322,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_nobody_uses_is_closed() {
+    async fn idle_connection_is_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}/", listener.local_addr().unwrap());
         let clock = ManualClock::new();
@@ -330,28 +334,28 @@ mod tests {
         let client = RedisClient::new(server, clock.clone().into());
         let script = redis::Script::new("return 'OK'");
         for connections in 1..=2 {
-            let talking = tokio::spawn({
+            let commands = tokio::spawn({
                 let (client, script, clock) = (client.clone(), script.clone(), clock.clone());
                 async move {
                     let answer: String = client.run(&script.prepare_invoke()).await.unwrap();
                     assert_eq!(answer, "OK");
-                    // Used once more, just before it would be closed.
-                    clock.advance(IDLE - Duration::from_secs(1));
+                    // The second use is just before the timeout, which starts again.
+                    clock.advance(IDLE_TIMEOUT - Duration::from_secs(1));
                     let _: String = client.run(&script.prepare_invoke()).await.unwrap();
-                    clock.advance(IDLE - Duration::from_secs(1));
+                    clock.advance(IDLE_TIMEOUT - Duration::from_secs(1));
                     for _ in 0..10 {
                         tokio::task::yield_now().await;
                     }
-                    assert!(client.0.state().open.is_some());
+                    assert!(client.0.slot().connection.is_some());
                     clock.advance(Duration::from_secs(2));
                 }
             });
-            // It ends, and the next one begins anew.
-            let saying = tokio::time::timeout(Duration::from_secs(30), says_yes(&listener));
-            assert!(saying.await.unwrap() > 0);
-            talking.await.unwrap();
-            assert!(client.0.state().open.is_none());
-            assert_eq!(client.0.state().serial, connections);
+            // This connection ends; the next iteration opens another.
+            let answers = tokio::time::timeout(Duration::from_secs(30), answer_ok(&listener));
+            assert!(answers.await.unwrap() > 0);
+            commands.await.unwrap();
+            assert!(client.0.slot().connection.is_none());
+            assert_eq!(client.0.slot().serial, connections);
         }
     }
 }

@@ -14,17 +14,17 @@ use crate::{
     token::TokenKey,
 };
 
-/// How long a lease lasts that is not extended.
+/// How long a lease lasts if it is not extended.
 const LEASE: Duration = Duration::from_secs(10);
 /// How long Redis may take to answer.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// The first pause between two looks at the work of another process, and the longest.
+/// The first pause between two looks at an entry that another process writes, and the longest.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
-/// Between a lease and why there is none.
+/// The prefix of a lease's value after a failed token request. The error's text follows.
 pub(super) const FAILED: &str = "failed ";
 
-/// Where shared values are, and how they are kept.
+/// The configuration of all entries.
 #[derive(Clone)]
 pub(super) struct Settings {
     client: RedisClient,
@@ -37,7 +37,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// `key`: that values are sealed with; `None` leaves them in clear text.
+    /// `key` seals the values; without a key they are in clear text.
     pub(super) fn new(client: RedisClient, key: Option<SealingKey>) -> Self {
         let mut sealer = Sealer::default();
         if let Some(key) = key {
@@ -83,19 +83,19 @@ pub(super) struct Entry {
     names: Arc<[String; 2]>,
 }
 
-/// What [`Entry::look`] sees.
+/// The content of an entry, as [`Entry::look`] returns it.
 pub(super) struct Seen {
     pub(super) generation: String,
-    /// Opened; `None` if there is nothing, or nothing that opens.
+    /// The value in clear text, or why it does not open; `None` if there is no value.
     pub(super) value: Option<Result<Zeroizing<Vec<u8>>, BoxError>>,
-    /// How long it stays there; `None`: it has no end.
+    /// The remaining TTL; `None` if the entry does not expire.
     pub(super) left: Option<Duration>,
 }
 
-/// Who has a lease, or why nobody gets it.
+/// The holder of a lease, or the failed token request that blocks it.
 pub(super) struct Holder {
     name: String,
-    /// For how long, if nothing else happens.
+    /// How long the lease lasts if it is not extended.
     pub(super) left: Duration,
 }
 
@@ -108,7 +108,7 @@ impl Holder {
         &self.name
     }
 
-    /// Somebody had it, and failed: nobody gets it for a while.
+    /// Returns the error's text if the lease is blocked by a failed token request.
     pub(super) fn failed(&self) -> Option<&str> {
         self.name.strip_prefix(FAILED)
     }
@@ -121,7 +121,7 @@ impl PartialEq for Holder {
 }
 
 impl Entry {
-    /// On its two keys.
+    /// Prepares a script for the entry's two keys.
     pub(super) fn script<'a>(&self, script: &'a Script) -> ScriptInvocation<'a> {
         let mut invocation = script.prepare_invoke();
         for name in &*self.names {
@@ -160,7 +160,7 @@ impl Entry {
 
     pub(super) fn seal(&self, clear: &[u8]) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         match self.settings.sealer.seals() {
-            // For this entry and no other.
+            // The name is bound: the value does not open in another entry.
             true => self.settings.sealer.seal(clear, self.names[0].as_bytes()),
             false => Ok(clear.to_vec()),
         }
@@ -177,7 +177,7 @@ impl Entry {
         }
     }
 
-    /// Sleeps. Only after [`run`](Self::run), which needs a runtime.
+    /// Sleeps. Returns at once without a runtime, which [`run`](Self::run) reports.
     pub(super) async fn sleep(&self, duration: Duration) {
         if let Ok(runtime) = Handle::try_current() {
             self.settings.clock.sleep(duration, &runtime).await;
@@ -197,12 +197,12 @@ impl Entry {
     }
 }
 
-/// Pauses between looks at the work of another process.
+/// The pauses between looks at an entry that another process writes.
 pub(super) fn pauses() -> Pauses {
     Pauses::new(MIN_PAUSE, MAX_PAUSE)
 }
 
-/// The next pause, but not past `left`, when there is something to see at the latest.
+/// Returns the next pause. It ends with the lease, which lasts for `left`.
 pub(super) fn pause(pauses: &mut Pauses, left: Duration) -> Duration {
     pauses.next().min(left.max(MIN_PAUSE / 2))
 }

@@ -1,4 +1,4 @@
-//! [`Lease`]: who may fetch, and write.
+//! [`Lease`]: the right of one process to request a token and to write it.
 
 use std::{
     future::Future,
@@ -15,40 +15,41 @@ use zeroize::Zeroizing;
 
 use super::{
     entry::{Entry, FAILED, Holder, millis},
-    scripts::{RELEASE, RENEW, TAKE, WRITE},
+    scripts::{EXTEND, RELEASE, TAKE, WRITE},
 };
 use crate::{
     clock::{Clock, Moment},
     error::BoxError,
 };
 
-/// It is prolonged this often in the time that it lasts.
-const RENEWALS: u32 = 3;
+/// How often a lease is extended in the time that it lasts.
+const EXTENSIONS: u32 = 3;
 
-/// The only one who may fetch: until it is dropped, or its process dies.
+/// A lease that this process has taken. Dropping it releases the lease; after a crash it expires.
 pub(super) struct Lease {
     entry: Entry,
     owner: String,
     generation: String,
-    /// Prolongs it.
-    renewing: JoinHandle<()>,
+    /// The task that extends the lease.
+    extending: JoinHandle<()>,
     lost: Arc<AtomicBool>,
-    /// When it was taken, by Redis's clock since 1970, and by ours.
+    /// When the lease was taken, by Redis's clock: the time since 1970.
     taken: Duration,
+    /// When the lease was taken, by the clock of this process.
     since: Moment,
     released: bool,
 }
 
-/// What [`take`] leads to.
+/// The result of [`take`].
 pub(super) enum Taking {
     Taken(Lease),
-    /// There is another value by now.
+    /// The value has changed since it was seen.
     Changed,
     Held(Holder),
 }
 
-/// Takes the lease of an entry. `seen`: only if the value is still of that generation. `from`: also
-/// from this holder.
+/// Takes the lease of an entry. With `seen`, only if the value still has that generation. With `from`,
+/// also if that holder has the lease.
 pub(super) async fn take(
     entry: &Entry,
     seen: Option<&str>,
@@ -63,7 +64,7 @@ pub(super) async fn take(
         .arg(from.map_or("", Holder::name));
     let orphan = Orphan::new(entry, &owner);
     let (what, generation, name, left): (String, String, String, i64) = entry.run(&script).await?;
-    orphan.known();
+    orphan.disarm();
     let left = Duration::from_millis(left.max(0).unsigned_abs());
     Ok(match what.as_str() {
         "taken" => Taking::Taken(Lease::new(entry.clone(), owner, generation, left)),
@@ -72,7 +73,7 @@ pub(super) async fn take(
     })
 }
 
-/// A lease that may have been taken without anybody knowing: dropped, it is given back.
+/// A lease that Redis may have granted although the answer was lost. Dropping it releases the lease.
 struct Orphan(Option<(Entry, String)>);
 
 impl Orphan {
@@ -80,7 +81,7 @@ impl Orphan {
         Self(Some((entry.clone(), owner.to_owned())))
     }
 
-    fn known(mut self) {
+    fn disarm(mut self) {
         self.0 = None;
     }
 }
@@ -96,14 +97,14 @@ impl Drop for Orphan {
 impl Lease {
     fn new(entry: Entry, owner: String, generation: String, taken: Duration) -> Self {
         let lost = Arc::new(AtomicBool::new(false));
-        let renewing = tokio::spawn(renew(entry.clone(), owner.clone(), Arc::clone(&lost)));
+        let extending = tokio::spawn(extend(entry.clone(), owner.clone(), Arc::clone(&lost)));
         Self {
             taken,
             since: entry.clock().now(),
             entry,
             owner,
             generation,
-            renewing,
+            extending,
             lost,
             released: false,
         }
@@ -117,13 +118,13 @@ impl Lease {
         self.entry.sleep(duration).await;
     }
 
-    /// As far as is known. Only Redis knows.
+    /// Whether the lease is lost, as far as this process knows.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Writes the value, for `left` if it ends: whether it was, since nobody has written a newer one.
-    /// `while_held`: and only if the lease has not been lost.
+    /// Writes the value, with a TTL of `left` if there is one. Returns whether it was written: not if
+    /// there is a newer value, or, `while_held`, if the lease was lost.
     pub(super) async fn write(
         &self,
         clear: &[u8],
@@ -144,27 +145,28 @@ impl Lease {
         self.entry.run(&script).await
     }
 
-    /// Redis's time in milliseconds, so long from now, whenever that gets there: what is written late
-    /// does not end later.
+    /// Returns the time `from_now` by Redis's clock, in milliseconds. It is absolute, so that a late
+    /// write does not extend the value's lifetime.
     fn time(&self, from_now: Duration) -> u64 {
         let held = self.entry.clock().now().since(self.since);
         let time = self.taken.saturating_add(held).saturating_add(from_now);
-        // Redis's numbers have a sign.
+        // Redis's integers are signed.
         millis(time).clamp(1, i64::MAX.unsigned_abs())
     }
 
-    /// Gives it to the next. With `why`, nobody gets it for that long, and all who ask hear it.
+    /// Releases the lease. With `why`, no process gets it for that duration, and all that try get the
+    /// text.
     pub(super) async fn release(mut self, why: Option<(&str, Duration)>) {
         self.released = true;
-        self.renewing.abort();
+        self.extending.abort();
         release(self.entry.clone(), self.owner.clone(), why).await;
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.renewing.abort();
-        // Otherwise the others wait until it has run out.
+        self.extending.abort();
+        // Without this, other processes wait until the lease expires.
         if !self.released
             && let Ok(runtime) = Handle::try_current()
         {
@@ -174,12 +176,12 @@ impl Drop for Lease {
     }
 }
 
-async fn renew(entry: Entry, owner: String, lost: Arc<AtomicBool>) {
-    let mut script = entry.script(&RENEW);
+async fn extend(entry: Entry, owner: String, lost: Arc<AtomicBool>) {
+    let mut script = entry.script(&EXTEND);
     script.arg(&owner).arg(millis(entry.lease()));
     let mut since = entry.clock().now();
     while !lost.load(Ordering::Relaxed) {
-        entry.sleep(entry.lease() / RENEWALS).await;
+        entry.sleep(entry.lease() / EXTENSIONS).await;
         let now = entry.clock().now();
         let own: Result<bool, BoxError> = entry.run(&script).await;
         match own {
@@ -203,7 +205,7 @@ fn release(
     async move {
         let mut script = entry.script(&RELEASE);
         script.arg(&owner).arg(millis(pause)).arg(&why);
-        // If it does not come through, the lease runs out.
+        // If this fails, the lease expires.
         let _: Result<bool, BoxError> = entry.run(&script).await;
     }
 }

@@ -1,5 +1,5 @@
-//! Access tokens and sessions that many processes share, in Redis or Valkey: [`SharedSource`] and
-//! [`RedisStore`]. How it works, what is guaranteed and what it costs: [`docs::redis`](crate::docs::redis).
+//! Access tokens ([`SharedSource`]) and sessions ([`RedisStore`]) that processes share, in Redis or
+//! Valkey. [`docs::redis`](crate::docs::redis) has the design, the guarantees and the costs.
 
 mod client;
 mod entry;

@@ -1,21 +1,24 @@
-//! What Redis does in one step: five scripts over two keys.
+//! Atomic operations: five Lua scripts over two keys.
 //!
 //! ```text
-//! {prefix:key}         hash    g: generation   o: who wrote it   v: the value
-//! {prefix:key}:lease   string  who may write next, until it runs out
+//! {prefix:key}         hash    g: generation   o: its writer   v: the value
+//! {prefix:key}:lease   string  the lease's owner, until the lease expires
 //! ```
 //!
-//! Both are in one slot of a cluster. A generation is a fencing token: the time of Redis in
-//! microseconds, and more than the one before it, so that it grows even where the first key has run
-//! out in between. Invariants: one owner at a time has the lease; what is written has the highest
-//! generation so far; who does not own the lease does not release or prolong it. Each script can be
-//! run twice, and does what it does once.
+//! Both keys are in one slot of a cluster. A generation is a fencing token: Redis's time in
+//! microseconds, or one more than the generation before. So it grows even if the first key has expired
+//! in between. Invariants:
+//!
+//! 1. One owner at a time has the lease.
+//! 2. A write needs the highest generation so far.
+//! 3. Only the owner extends or releases the lease.
+//! 4. Every script is idempotent: two runs have the effect of one.
 
 use std::sync::LazyLock;
 
 use redis::Script;
 
-/// What there is: generation, value, milliseconds that are left (−1: no end; −2: nothing there).
+/// Returns the generation, the value, and its TTL in milliseconds (−1: no expiry; −2: no value).
 pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -25,9 +28,15 @@ pub(super) static LOOK: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Takes the lease for `owner`, `milliseconds`, if what is there is still of generation `seen`
-/// (empty: whatever it is), and nobody else has it, or who is given (empty: nobody). Returns what became of it, the generation to write with, who has the lease
-/// otherwise, and for how long; if it was taken, the time of Redis instead of that, in milliseconds.
+/// Takes the lease. Arguments:
+///
+/// 1. the owner
+/// 2. the duration in milliseconds
+/// 3. the generation that the value must still have (empty: any)
+/// 4. a holder whose lease may be taken (empty: none)
+///
+/// Returns the outcome (`taken`, `changed` or `held`), the generation to write with, the holder, and
+/// how long its lease lasts in milliseconds. If the lease was taken, the last is Redis's time instead.
 pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -38,7 +47,7 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
         end
         local holder = redis.call('GET', KEYS[2])
         local left = redis.call('PTTL', KEYS[2])
-        -- One without an end is nobody's.
+        -- A lease without an expiry counts as free.
         if holder and holder ~= ARGV[1] and holder ~= ARGV[4] and left >= 0 then
             return {'held', '0', holder, left}
         end
@@ -53,8 +62,9 @@ pub(super) static TAKE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Prolongs the lease of `owner` by `milliseconds` from now: whether it was still its own.
-pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
+/// Extends a lease. Arguments: the owner, and the duration from now in milliseconds. Returns whether the
+/// owner still had the lease.
+pub(super) static EXTEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
@@ -63,8 +73,8 @@ pub(super) static RENEW: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Gives the lease of `owner` back. With `milliseconds` over 0, nobody gets it for that long, and
-/// those who ask are told `why`.
+/// Releases a lease. Arguments: the owner, a pause in milliseconds, and a text. During a pause over 0 no
+/// process gets the lease, and `TAKE` returns the text as the holder.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -79,8 +89,16 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Writes `value` with `generation`, until a time in milliseconds (0: for ever), unless there is a higher one,
-/// or (`must` = 1) `owner` has lost the lease: whether it was written.
+/// Writes a value. Arguments:
+///
+/// 1. the owner
+/// 2. the generation
+/// 3. the value
+/// 4. when the value expires, in milliseconds since 1970 (0: never)
+/// 5. whether the owner must still have the lease (1: yes)
+///
+/// Returns whether the value was written: not if there is a higher generation, or the same one of another
+/// owner; nor if the owner needs the lease and has lost it.
 pub(super) static WRITE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

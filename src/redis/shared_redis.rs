@@ -1,4 +1,4 @@
-//! [`SharedRedis`]: what processes share, and how it is kept.
+//! [`SharedRedis`]: the configuration of values that processes share.
 
 use std::{fmt, time::Duration};
 
@@ -9,43 +9,45 @@ use super::{
 };
 use crate::{session::store::SealingKey, token::TokenKey};
 
-/// Redis or Valkey, as a place that processes share: see [the module](super).
+/// Redis or Valkey, with the settings for shared tokens and sessions: see [the module](super).
 ///
-/// Clones share a connection. A new value does no I/O; it connects when a token is due.
+/// Clones share a connection, which is opened when a token is due.
 #[derive(Clone)]
 pub struct SharedRedis(Settings);
 
 impl SharedRedis {
-    /// Encrypts and authenticates values with `key` (XChaCha20-Poly1305): a reader of Redis sees no
-    /// token, and a writer cannot make one. All processes need the key.
+    /// Returns settings that encrypt and authenticate values with `key` (XChaCha20-Poly1305): a reader of
+    /// Redis sees no token, and a writer cannot forge one. All processes need the same key.
     pub fn sealed(client: impl Into<RedisClient>, key: SealingKey) -> Self {
         Self(Settings::new(client.into(), Some(key)))
     }
 
-    /// Keeps values in clear text: a reader of Redis, its backups or its traffic has the tokens.
+    /// Returns settings that keep values in clear text: a reader of Redis, its backups or its traffic has
+    /// the tokens.
     pub fn plain_text(client: impl Into<RedisClient>) -> Self {
         Self(Settings::new(client.into(), None))
     }
 
-    /// Adds a key that opens values only, while a sealing key is being replaced: first give the new
-    /// key to all processes here, then [seal](Self::sealed) with the new one and give the old one here,
-    /// then leave the old one out.
+    /// Adds a key that opens values but does not seal them. To replace a sealing key, in three rollouts:
+    /// add the new key here; [seal](Self::sealed) with the new key and add the old one here; remove the
+    /// old key.
     #[must_use]
     pub fn with_previous_key(mut self, key: SealingKey) -> Self {
         self.0.sealer.open_with(key);
         self
     }
 
-    /// Sets how the names of keys begin, for instance by environment. Defaults to `bearer-auth`.
+    /// Sets the prefix of keys in Redis, for example one for each environment. Defaults to
+    /// `bearer-auth`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl AsRef<str>) -> Self {
-        // The braces are for the slot of a cluster.
+        // Braces select the slot in a cluster.
         self.0.prefix = prefix.as_ref().replace(['{', '}'], "_").into();
         self
     }
 
-    /// Sets how long a process that has died keeps the others waiting. Defaults to 10 s; at least
-    /// 100 ms. A live holder extends its lease three times in that time.
+    /// Sets how long a lease lasts, and so how long other processes wait for a holder that was killed.
+    /// Defaults to 10 s; at least 100 ms. A live holder extends its lease three times in that time.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.0.lease = lease.max(Duration::from_millis(100));
@@ -60,8 +62,8 @@ impl SharedRedis {
     }
 
     /// Sets how long an unused session stays in Redis; each token request starts the time again. After
-    /// that, its user has to sign in again. By default sessions stay forever, so that those of users
-    /// who never sign out remain. Make it longer than unused refresh tokens live.
+    /// that, the user has to sign in again. By default sessions do not expire: those of users who never
+    /// sign out remain. Use more than the lifetime of an unused refresh token.
     #[must_use]
     pub fn session_ttl(mut self, ttl: Duration) -> Self {
         self.0.session_ttl = Some(ttl);

@@ -1,22 +1,25 @@
-//! [`SharedSource`]: one token request for a whole fleet.
+//! [`SharedSource`]: one token request for all processes.
 //!
 //! ```text
-//! look ── good for us ──────────────────────────────▶ use it
+//! look ── a usable token ────────────────────────────────▶ return it
 //!  │ ▲
-//!  │ └──── changed meanwhile, or waited a little ──┐
-//!  ▼                                               │
-//! take the lease ── somebody else has it ──────────┘
-//!  │   │     └───── somebody else has failed ──────▶ the same error
-//!  │   └─────────── … has it for too long: from them
+//!  │ └──── the entry has changed, or a pause has passed ─┐
+//!  ▼                                                     │
+//! take the lease ── another process has it ──────────────┘
+//!  │   │     └───── another process's request failed ────▶ return that error
+//!  │   └─────────── another has it for too long: take it over
 //!  ▼
-//! ask the server ──▶ write it, give the lease back ─▶ use it
+//! request a token ──▶ write it, release the lease ───────▶ return it
 //!
-//! anywhere: Redis is down, slow, or talks nonsense ─▶ ask the server, alone
+//! at any step: Redis fails or times out ─────────────────▶ request a token alone
 //! ```
 //!
-//! Invariants: Redis is asked when a token is due, never on the way of a request; whatever Redis does,
-//! there is a token if the server gives one; a token that the caller has, or that the API refused, is
-//! not handed out again; what is written late never replaces what is newer.
+//! Invariants:
+//!
+//! 1. Redis is used when a token is due, never on the request path.
+//! 2. Whatever Redis does, the caller gets a token if the authorization server issues one.
+//! 3. A token that the caller has, or that the API has rejected, is not returned again.
+//! 4. A late write never replaces a newer token.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -26,7 +29,7 @@ use super::{
     entry::{Entry, Holder, Seen, pause, pauses},
     lease::{self, Lease, Taking},
     shared_redis::SharedRedis,
-    value::Shared,
+    value::SharedToken,
 };
 use crate::{
     clock::{Moment, Pauses},
@@ -38,20 +41,22 @@ use crate::{
     },
 };
 
-/// Tokens without an end are forgotten after this long.
-const LONGEST: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// Ends that are no further apart are the same, as far as clocks and answers tell.
-const SAME: Duration = Duration::from_secs(1);
-/// After a failure of the server, nobody asks it for this long, or for as long as it says, up to …
-const PAUSE: Duration = Duration::from_secs(1);
-/// … this. If another attempt may help at once, only for as long as a flight waits for that:
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-const SHORT_PAUSE: Duration = Duration::from_millis(200);
-/// How long somebody else's token request is waited for, and up to half of it more: then one of those
-/// who wait takes the lease from them. They may be cut off from the server.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a token without an expiry stays in Redis.
+const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Expiries that are closer than this count as equal.
+const TOLERANCE: Duration = Duration::from_secs(1);
+/// After a failed token request, no process sends another for this long, or for the server's
+/// `Retry-After` if that is longer.
+const FAILURE_PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const MAX_FAILURE_PAUSE: Duration = Duration::from_secs(60);
+/// The pause after a failure that is retried at once: as long as a flight waits before that retry.
+const SOON_PAUSE: Duration = Duration::from_millis(200);
+/// How long to wait for the lease holder, plus up to half of it at random. Then one waiter takes the
+/// lease over: the holder may be cut off from the server.
+const HOLDER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A [`TokenSource`] around another, for processes that share its tokens: see [the module](super).
+/// A [`TokenSource`] that shares the tokens of another one among processes: see [the module](super).
 ///
 /// ```no_run
 /// use bearer_auth::{ClientCredentials, BearerAuthLayer, redis::{SharedRedis, SharedSource}, store::SealingKey};
@@ -73,25 +78,26 @@ pub struct SharedSource<S> {
     warn: OnStoreError,
 }
 
-/// Why there is no token of Redis.
+/// Why there is no shared token.
 enum NotShared {
-    /// It is of no use now.
+    /// Redis failed.
     NoRedis,
-    /// Who has asked for all has failed.
+    /// The token request for all processes failed.
     Failed(Error),
 }
 
-/// For somebody else's token request.
-struct Waiting {
+/// Waiting for the token request of a lease holder.
+struct HolderWait {
     pauses: Pauses,
     holder: Option<Holder>,
-    /// From when, and for how long.
+    /// Since when this holder has had the lease, as far as is known.
     since: Moment,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl<S: TokenSource> SharedSource<S> {
-    /// Shares the tokens of `source` with all that use the same Redis, prefix and `key`.
+    /// Returns a source that shares the tokens of `source` among all processes with the same Redis,
+    /// prefix and `key`.
     pub fn new(source: S, redis: SharedRedis, key: TokenKey) -> Self {
         Self {
             source,
@@ -100,82 +106,86 @@ impl<S: TokenSource> SharedSource<S> {
         }
     }
 
-    /// Is told when Redis fails. Requests go on: the process asks for a token of its own.
+    /// Sets a callback for Redis errors. Requests are not affected: the process falls back to a token
+    /// request of its own. Defaults to none.
     #[must_use]
-    pub fn on_store_error(mut self, told: impl Fn(&StoreError) + Send + Sync + 'static) -> Self {
-        self.warn = Arc::new(told);
+    pub fn on_store_error(
+        mut self,
+        callback: impl Fn(&StoreError) + Send + Sync + 'static,
+    ) -> Self {
+        self.warn = Arc::new(callback);
         self
     }
 
     async fn shared(&self, request: &TokenRequest) -> Result<TokenResponse, NotShared> {
-        let mut waiting = Waiting::new(self.entry.clock().now());
+        let mut wait = HolderWait::new(self.entry.clock().now());
         loop {
             let seen = self.entry.look().await;
-            let seen = seen.map_err(|cause| self.fails(StoreOperation::Load, cause))?;
+            let seen = seen.map_err(|cause| self.redis_failed(StoreOperation::Load, cause))?;
             if let Some(response) = self.usable(&seen, request) {
                 return Ok(response);
             }
-            if let Some(lease) = self.turn(&seen, &mut waiting, request).await? {
+            if let Some(lease) = self.take_lease(&seen, &mut wait, request).await? {
                 let response = self.fetch_for_all(lease, request).await;
                 return response.map_err(NotShared::Failed);
             }
         }
     }
 
-    /// The lease, or `None` if there is something else than what has been seen.
-    async fn turn(
+    /// Waits for the lease, and takes it. Returns `None` if the entry has changed since it was `seen`.
+    async fn take_lease(
         &self,
         seen: &Seen,
-        waiting: &mut Waiting,
+        wait: &mut HolderWait,
         request: &TokenRequest,
     ) -> Result<Option<Lease>, NotShared> {
         let mut from = None;
         loop {
             let taking = lease::take(&self.entry, Some(&seen.generation), from.as_ref());
             let taking = taking.await;
-            let taking = taking.map_err(|cause| self.fails(StoreOperation::Lock, cause))?;
+            let taking = taking.map_err(|cause| self.redis_failed(StoreOperation::Lock, cause))?;
             let holder = match taking {
                 Taking::Taken(lease) => return Ok(Some(lease)),
                 Taking::Changed => return Ok(None),
                 Taking::Held(holder) => holder,
             };
             match holder.failed() {
-                // Somebody has mended something, and wants to know.
+                // An explicit refresh does not wait: the user may have fixed the cause.
                 Some(_) if request.reason == FetchReason::Manual => from = Some(holder),
                 Some(why) => {
                     let error = failed_elsewhere(why, holder.left);
                     return Err(NotShared::Failed(error));
                 }
-                None if waiting.is_too_long(&holder, self.entry.clock().now()) => {
-                    let why = "another process has had the lease for too long";
-                    self.fails(StoreOperation::Lock, why.into());
+                None if wait.is_too_long(&holder, self.entry.clock().now()) => {
+                    let why = "another process has had the lease for too long: taking it over";
+                    self.redis_failed(StoreOperation::Lock, why.into());
                     from = Some(holder);
                 }
                 None => {
-                    let pause = pause(&mut waiting.pauses, holder.left);
+                    let pause = pause(&mut wait.pauses, holder.left);
                     self.entry.sleep(pause).await;
-                    waiting.holder = Some(holder);
+                    wait.holder = Some(holder);
                 }
             }
         }
     }
 
-    fn fails(&self, operation: StoreOperation, cause: BoxError) -> NotShared {
+    fn redis_failed(&self, operation: StoreOperation, cause: BoxError) -> NotShared {
         (self.warn)(&StoreError::new(operation, cause));
         NotShared::NoRedis
     }
 
-    /// What another process has, if it is of use to this one.
+    /// Returns the shared token, if this process can use it.
     fn usable(&self, seen: &Seen, request: &TokenRequest) -> Option<TokenResponse> {
         let opened = match seen.value.as_ref()? {
-            Ok(value) => Shared::from_json(value).map_err(BoxError::from),
+            Ok(value) => SharedToken::from_json(value).map_err(BoxError::from),
             Err(cause) => Err(cause.to_string().into()),
         };
         let shared = match opened {
             Ok(shared) => shared,
-            // It is overwritten.
+            // The next token overwrites it.
             Err(cause) => {
-                self.fails(StoreOperation::Load, cause);
+                self.redis_failed(StoreOperation::Load, cause);
                 return None;
             }
         };
@@ -188,29 +198,29 @@ impl<S: TokenSource> SharedSource<S> {
             return None;
         }
         if let Some(lifetime) = shared.lifetime {
-            // Without an end there, somebody has tampered with it.
+            // Without a TTL, the entry was not written by this crate.
             let left = seen.left?;
-            // Whoever has a token wants one that is not about to age as well. Whoever has none takes
-            // what there is, and the cache renews it soon.
-            let enough = match (&request.previous, &request.rejected) {
+            // A caller with a token needs one that is not in its refresh window. A caller without one
+            // takes any, and its cache refreshes it soon.
+            let too_short = match (&request.previous, &request.rejected) {
                 (None, None) => lifetime / 10,
                 _ => max_refresh_window(lifetime),
             };
-            if left <= enough || self.is_older(left, request) {
+            if left <= too_short || self.is_older(left, request) {
                 return None;
             }
         }
-        shared.response(seen.left, LONGEST).ok()
+        shared.response(seen.left, MAX_TTL).ok()
     }
 
-    /// Than what this process has: that was fetched alone, while Redis was down. What was refused is
-    /// worth nothing, however long it would have lived.
+    /// Whether the shared token expires before this process's own, which was fetched while Redis was
+    /// down. A rejected token does not count.
     fn is_older(&self, left: Duration, request: &TokenRequest) -> bool {
         let known = request.previous.as_ref();
         let known = known.filter(|_| request.rejected.is_none());
-        let end = known.and_then(AccessToken::expires_at);
-        let ends = self.entry.clock().system_time().checked_add(left);
-        matches!((end, ends), (Some(end), Some(ends)) if ends + SAME < end)
+        let own = known.and_then(AccessToken::expires_at);
+        let shared = self.entry.clock().system_time().checked_add(left);
+        matches!((own, shared), (Some(own), Some(shared)) if shared + TOLERANCE < own)
     }
 
     async fn fetch_for_all(
@@ -222,14 +232,14 @@ impl<S: TokenSource> SharedSource<S> {
         let response = match self.source.fetch(request.clone()).await {
             Ok(response) => response,
             Err(error) => {
-                // What is wrong with this process alone is no reason to stop the others.
+                // A permanent error may concern this process alone: the others send their own request.
                 let pause = (error.retry() != Retry::Never).then(|| {
                     let least = match error.retry() {
-                        Retry::Soon => SHORT_PAUSE,
-                        _ => PAUSE,
+                        Retry::Soon => SOON_PAUSE,
+                        _ => FAILURE_PAUSE,
                     };
                     let asked = error.server_wait().unwrap_or_default();
-                    asked.clamp(least, LONGEST_PAUSE)
+                    asked.clamp(least, MAX_FAILURE_PAUSE)
                 });
                 let why = error.to_string();
                 lease
@@ -239,16 +249,16 @@ impl<S: TokenSource> SharedSource<S> {
             }
         };
         let now = self.entry.clock().now();
-        let life = response.lifetime(asked_at, now);
-        let lifetime = life.map(|(_, lifetime)| lifetime);
-        let left = life.map(|(anchor, lifetime)| now.until(anchor.after(lifetime)));
+        let anchored = response.lifetime(asked_at, now);
+        let lifetime = anchored.map(|(_, lifetime)| lifetime);
+        let left = anchored.map(|(anchor, lifetime)| now.until(anchor.after(lifetime)));
         if left != Some(Duration::ZERO)
-            && let Ok(json) = Shared::of(&response, lifetime).to_json()
+            && let Ok(json) = SharedToken::of(&response, lifetime).to_json()
         {
-            let written = lease.write(&json, Some(left.unwrap_or(LONGEST)), false);
+            let written = lease.write(&json, Some(left.unwrap_or(MAX_TTL)), false);
             if let Err(cause) = written.await {
-                self.fails(StoreOperation::Save, cause);
-                // In the background.
+                self.redis_failed(StoreOperation::Save, cause);
+                // Releases the lease in the background.
                 drop(lease);
                 return Ok(response);
             }
@@ -272,33 +282,33 @@ impl<S: TokenSource> TokenSource for SharedSource<S> {
     }
 }
 
-impl Waiting {
+impl HolderWait {
     fn new(now: Moment) -> Self {
         Self {
             pauses: pauses(),
             holder: None,
             since: now,
-            patience: PATIENCE.mul_f64(rand::rng().random_range(1.0..=1.5)),
+            timeout: HOLDER_TIMEOUT.mul_f64(rand::rng().random_range(1.0..=1.5)),
         }
     }
 
-    /// Each holder has a time of its own.
+    /// Whether `holder` has had the lease for too long. A new holder starts a new timeout.
     fn is_too_long(&mut self, holder: &Holder, now: Moment) -> bool {
         if self.holder.as_ref() != Some(holder) {
             self.since = now;
         }
-        now.since(self.since) >= self.patience
+        now.since(self.since) >= self.timeout
     }
 }
 
 fn failed_elsewhere(why: &str, left: Duration) -> Error {
-    // Whoever writes to Redis could have written it.
+    // Untrusted: every writer to Redis can set it.
     let why: String = why.chars().take(200).filter(|c| !c.is_control()).collect();
-    let message = "another process has asked for the token, and failed";
-    // A flight that is awaited asks again when the pause is over, if that is soon.
+    let message = "the token request of another process failed";
+    // An awaited flight retries after the pause, if that is short.
     Error::build(ErrorKind::Source, Retry::Soon, message)
         .caused_by(why)
-        .server_wait(Some(left.min(LONGEST_PAUSE)))
+        .server_wait(Some(left.min(MAX_FAILURE_PAUSE)))
         .done()
 }
 

@@ -1,9 +1,15 @@
 //! [`RedisStore`]: a [`TokenStore`] in Redis.
 //!
-//! A refresh token that is sent twice costs the session, where it rotates. So everything that goes
-//! wrong here keeps it from being sent: an error of Redis, or a lost lease, is a [`BusyStore`], and
-//! the token request is tried again later. What came for it is written if it takes minutes, by a task
-//! that keeps the lease, so that nobody sends the old one meanwhile.
+//! A rotating refresh token that is sent twice ends the session. Hence the invariants:
+//!
+//! 1. If Redis fails, or the lease is lost, before a refresh token is sent, the error is a
+//!    [`BusyStore`]: the refresh token is not sent, and the token request is retried later.
+//! 2. The number of sends is written only while the lease is held.
+//! 3. The result of a send is written even after the lease was lost, unless a later lease holder has
+//!    written.
+//! 4. If Redis fails after a send, a task keeps the lease and retries the write for minutes. No other
+//!    process sends the old refresh token meanwhile.
+//! 5. The end of a session is written as a tombstone, which late writes do not replace.
 
 use std::{fmt, time::Duration};
 
@@ -21,26 +27,26 @@ use crate::{
 };
 
 /// How long to wait for the lease: less than a cache waits for a token.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How long it is tried to say that a refresh token is about to be sent. Then it is not.
-const COUNT: Duration = Duration::from_secs(3);
-/// How long what came for it is tried to be written while somebody waits for it, and then in the
-/// background: nobody else has it.
-const COMMIT: Duration = Duration::from_secs(1);
-const BACKGROUND: Duration = Duration::from_secs(300);
+const LEASE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long to retry the write of the number of sends. After that, the refresh token is not sent.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long to retry the write of a session while the caller waits.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to retry it in the background after that: no other process has the new refresh token.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(300);
 /// The first pause between two tries to write, and the longest.
 const MIN_PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How long nobody sends a refresh token whose answer was lost: what has lost it may lose another, and
-/// the second is the last.
-const AFTER_LOSS: Duration = Duration::from_secs(5);
-/// How long to wait for what came for a refresh token that somebody has sent: for longer than they
-/// pause between two tries to write it.
-const LATE: Duration = Duration::from_secs(2);
-/// How long that a session has ended is remembered, so that nobody late brings it back.
-const MEMORY: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long no process sends a refresh token whose answer was lost: the cause may last, and a second
+/// loss ends the session.
+const LOST_ANSWER_PAUSE: Duration = Duration::from_secs(5);
+/// How long to wait for the session of another process that has sent the refresh token: longer than
+/// its pauses between two tries to write.
+const LATE_WRITE_WAIT: Duration = Duration::from_secs(2);
+/// How long the tombstone of an ended session stays.
+const TOMBSTONE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Keeps one session in Redis, for all processes that share it. [`SharedRedis::store`] returns it.
+/// A store for one session in Redis, which processes share. [`SharedRedis::store`] returns it.
 ///
 /// [`SharedRedis::store`]: super::SharedRedis::store
 #[derive(Clone)]
@@ -49,11 +55,11 @@ pub struct RedisStore(Entry);
 /// A [`RedisStore`], locked.
 struct LockedRedis {
     entry: Entry,
-    /// Until something is written in the background, which is the last that is done with it.
+    /// `None` once a task writes in the background.
     lease: Option<Lease>,
-    /// How often the refresh token has been sent, as it was tried to be written last.
+    /// The number of sends in the last write, whether or not that succeeded.
     counted: Option<u8>,
-    /// It was sent, as far as is known.
+    /// The last write was the count before a send: the refresh token is in flight, or its answer is lost.
     is_sent: bool,
 }
 
@@ -62,22 +68,27 @@ impl RedisStore {
         Self(entry)
     }
 
-    /// From whoever has it, or when they give it back.
-    async fn take(&self, at_once: bool) -> Result<Locked, BoxError> {
+    /// Takes the lease: from its holder if `takes_over`, otherwise when it is free.
+    async fn take(&self, takes_over: bool) -> Result<Locked, BoxError> {
         let taking = async {
             let (mut pauses, mut from) = (pauses(), None);
             loop {
                 let taking = lease::take(&self.0, None, from.as_ref()).await;
                 match taking.map_err(unreachable)? {
                     Taking::Taken(lease) => return Ok::<_, BoxError>(lease),
-                    Taking::Held(holder) if at_once => from = Some(holder),
+                    Taking::Held(holder) if takes_over => from = Some(holder),
                     Taking::Held(holder) => self.0.sleep(pause(&mut pauses, holder.left)).await,
                     Taking::Changed => {}
                 }
             }
         };
         let runtime = Handle::try_current()?;
-        match self.0.clock().timeout(PATIENCE, &runtime, taking).await {
+        match self
+            .0
+            .clock()
+            .timeout(LEASE_TIMEOUT, &runtime, taking)
+            .await
+        {
             Some(lease) => Ok(Locked::new(LockedRedis {
                 entry: self.0.clone(),
                 lease: Some(lease?),
@@ -85,7 +96,8 @@ impl RedisStore {
                 is_sent: false,
             })),
             None => {
-                let why = format!("another process has had the lease in Redis for {PATIENCE:?}");
+                let why =
+                    format!("another process has had the lease in Redis for {LEASE_TIMEOUT:?}");
                 Err(BusyStore::new(why).into())
             }
         }
@@ -99,7 +111,7 @@ impl TokenStore for RedisStore {
         self.take(false).await
     }
 
-    /// Whoever has the lease is late: what they write is refused.
+    /// Takes the lease from its holder, whose later writes Redis then rejects.
     async fn take_over(&self) -> Result<Locked, BoxError> {
         self.take(true).await
     }
@@ -109,9 +121,9 @@ impl LockedSession for LockedRedis {
     async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         let session = self.look().await?;
         if session.as_ref().is_some_and(|session| session.sends > 0) {
-            // Who has sent it may have been out of reach until now, for longer than a lease lasts.
-            // What they write counts until this process writes.
-            self.entry.sleep(LATE).await;
+            // The process that sent the refresh token may have lost its lease during an outage of Redis.
+            // Its write is still accepted until this process writes.
+            self.entry.sleep(LATE_WRITE_WAIT).await;
             return self.look().await;
         }
         Ok(session)
@@ -122,8 +134,8 @@ impl LockedSession for LockedRedis {
         let Some(lease) = &self.lease else {
             return Err(lost());
         };
-        // That a refresh token is about to be sent, or was not after all, is only true with the lease.
-        // What came for it is written by whoever has it, unless there is something newer.
+        // The count before a send, and its undoing, need the lease. The result of a send does not: it is
+        // written unless there is a newer session.
         let sends = session.map_or(0, |session| session.sends);
         let before = self.counted.replace(sends);
         let before_sending = sends > before.unwrap_or_default();
@@ -133,10 +145,14 @@ impl LockedSession for LockedRedis {
         }
         let (json, left) = match session {
             Some(session) => (session.to_json()?, self.entry.session_ttl()),
-            None => (SecretString::default(), Some(MEMORY)),
+            None => (SecretString::default(), Some(TOMBSTONE_TTL)),
         };
-        let most = if before_sending { COUNT } else { COMMIT };
-        match write(lease, &json, left, while_held, most).await {
+        let timeout = if before_sending {
+            COUNT_TIMEOUT
+        } else {
+            WRITE_TIMEOUT
+        };
+        match write(lease, &json, left, while_held, timeout).await {
             Ok(true) => {
                 self.is_sent = before_sending;
                 Ok(())
@@ -146,7 +162,7 @@ impl LockedSession for LockedRedis {
             Err(cause) => {
                 if let Some(lease) = self.lease.take() {
                     tokio::spawn(async move {
-                        let _ = write(&lease, &json, left, while_held, BACKGROUND).await;
+                        let _ = write(&lease, &json, left, while_held, BACKGROUND_TIMEOUT).await;
                     });
                 }
                 Err(cause)
@@ -155,20 +171,21 @@ impl LockedSession for LockedRedis {
     }
 }
 
-/// Tries for so long: whether it was written, since there is nothing newer.
+/// Writes the session, and retries until the timeout. Returns whether it was written: not if there is a
+/// newer one, or, `while_held`, if the lease was lost.
 async fn write(
     lease: &Lease,
     json: &SecretString,
     left: Option<Duration>,
     while_held: bool,
-    most: Duration,
+    timeout: Duration,
 ) -> Result<bool, BoxError> {
     let began = lease.clock().now();
     let mut pauses = Pauses::new(MIN_PAUSE, MAX_PAUSE);
     loop {
         let clear = json.expose_secret().as_bytes();
         match lease.write(clear, left, while_held).await {
-            Err(cause) if lease.clock().now().since(began) >= most => return Err(cause),
+            Err(cause) if lease.clock().now().since(began) >= timeout => return Err(cause),
             Err(_) => lease.sleep(pauses.next()).await,
             written => return written,
         }
@@ -193,14 +210,14 @@ impl Drop for LockedRedis {
             && let Some(lease) = self.lease.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            let why = "a refresh token was sent, and there was no answer of use";
-            runtime.spawn(async move { lease.release(Some((why, AFTER_LOSS))).await });
+            let why = "a refresh token was sent, and its answer was lost";
+            runtime.spawn(async move { lease.release(Some((why, LOST_ANSWER_PAUSE))).await });
         }
     }
 }
 
 fn unreachable(cause: BoxError) -> BoxError {
-    BusyStore::new(format!("Redis fails: {cause}")).into()
+    BusyStore::new(format!("Redis failed: {cause}")).into()
 }
 
 fn lost() -> BoxError {

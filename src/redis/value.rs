@@ -1,4 +1,4 @@
-//! An access token as it is shared.
+//! [`SharedToken`]: an access token as Redis stores it.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -14,24 +14,24 @@ use crate::{
 
 const VERSION: u32 = 1;
 
-/// As it is written. How long it lives on is not part of it: that is how long it stays in Redis, so
-/// that the clocks of two machines are never compared.
+/// The JSON document. The remaining lifetime is not part of it but is the key's TTL in Redis, so that
+/// the clocks of two machines are never compared.
 #[derive(Serialize, Deserialize)]
-struct Written<'a> {
+struct Document<'a> {
     version: u32,
     #[serde(borrow)]
     token: Cow<'a, str>,
     scheme: String,
     header: String,
-    /// In milliseconds, from when it was asked for.
+    /// The whole lifetime in milliseconds, from the token request on.
     #[serde(skip_serializing_if = "Option::is_none")]
     lifetime: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
 }
 
-/// An access token of another process.
-pub(super) struct Shared {
+/// An access token that processes share.
+pub(super) struct SharedToken {
     token: Zeroizing<String>,
     scheme: String,
     header: HeaderName,
@@ -39,7 +39,7 @@ pub(super) struct Shared {
     scope: Option<String>,
 }
 
-impl Shared {
+impl SharedToken {
     pub(super) fn of(response: &TokenResponse, lifetime: Option<Duration>) -> Self {
         let (header, scheme, token) = response.header();
         Self {
@@ -53,7 +53,7 @@ impl Shared {
 
     pub(super) fn to_json(&self) -> Result<Zeroizing<Vec<u8>>, BoxError> {
         let lifetime = self.lifetime.map(|lifetime| lifetime.as_millis());
-        let written = Written {
+        let document = Document {
             version: VERSION,
             token: Cow::Borrowed(&self.token),
             scheme: self.scheme.clone(),
@@ -61,28 +61,29 @@ impl Shared {
             lifetime: lifetime.map(u64::try_from).transpose()?,
             scope: self.scope.clone(),
         };
-        // Never growing, no copy is left behind.
-        let most = 2 * self.token.len() + 1024 + written.scope.as_ref().map_or(0, |s| 2 * s.len());
-        let mut json = Zeroizing::new(Vec::with_capacity(most));
-        serde_json::to_writer(&mut *json, &written)?;
+        // Allocated in full: a vector that grows frees its old buffer without wiping it.
+        let capacity =
+            2 * self.token.len() + 1024 + document.scope.as_ref().map_or(0, |s| 2 * s.len());
+        let mut json = Zeroizing::new(Vec::with_capacity(capacity));
+        serde_json::to_writer(&mut *json, &document)?;
         Ok(json)
     }
 
     /// # Errors
     ///
-    /// It is no such thing. Shows nothing of it.
+    /// `json` is not a shared token. The error shows none of it.
     pub(super) fn from_json(json: &[u8]) -> Result<Self, &'static str> {
-        const DAMAGED: &str = "not a token as it is shared";
-        let written: Written<'_> = json::object(json).map_err(|_| DAMAGED)?;
-        if written.version != VERSION {
-            return Err("a token as another version shares it");
+        const DAMAGED: &str = "not a shared token";
+        let document: Document<'_> = json::object(json).map_err(|_| DAMAGED)?;
+        if document.version != VERSION {
+            return Err("a shared token of an unknown version");
         }
         Ok(Self {
-            token: Zeroizing::new(written.token.into_owned()),
-            scheme: written.scheme,
-            header: written.header.parse().map_err(|_| DAMAGED)?,
-            lifetime: written.lifetime.map(Duration::from_millis),
-            scope: written.scope,
+            token: Zeroizing::new(document.token.into_owned()),
+            scheme: document.scheme,
+            header: document.header.parse().map_err(|_| DAMAGED)?,
+            lifetime: document.lifetime.map(Duration::from_millis),
+            scope: document.scope,
         })
     }
 
@@ -90,22 +91,23 @@ impl Shared {
         self.token.as_str() == token
     }
 
-    /// With so much of its life left; of a token without an end, it is of `longest`.
+    /// Returns the token as a token response. `left` is the remaining TTL in Redis. A token without an
+    /// expiry started with `max_ttl`.
     pub(super) fn response(
         &self,
         left: Option<Duration>,
-        longest: Duration,
+        max_ttl: Duration,
     ) -> Result<TokenResponse, Error> {
         let mut response = TokenResponse::builder(self.token.as_str())
             .scheme(self.scheme.as_str())
             .header_name(self.header.clone());
-        // With the margins of its whole life.
+        // With its age, so that the refresh window is that of the whole lifetime.
         let left = left.unwrap_or_default();
         response = match self.lifetime {
             Some(lifetime) => response
                 .expires_in(lifetime)
                 .age(lifetime.saturating_sub(left)),
-            None => response.age(longest.saturating_sub(left)),
+            None => response.age(max_ttl.saturating_sub(left)),
         };
         if let Some(scope) = &self.scope {
             response = response.scope(scope.as_str());

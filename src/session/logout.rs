@@ -1,9 +1,12 @@
-//! The end of a session by its user's will (RFC 7009).
+//! Sign-out, with token revocation (RFC 7009).
 //!
-//! Invariants: what is here is forgotten first, and whatever the server says: the store's session,
-//! then the tokens in every cache of this process. The session's lock is held for that, so that an
-//! exchange that is under way ends before, and what it brought is revoked, too; one that comes
-//! later finds nobody signed in. It is free before the server is told, which may take its time.
+//! Invariants:
+//!
+//! 1. The local copies go first, whatever the server answers: the session in the store, then the tokens
+//!    in every cache of this process.
+//! 2. The store's lock is held meanwhile. A refresh in flight ends before, and its tokens are revoked
+//!    too. A later refresh finds no session.
+//! 3. The store's lock is released before the revocation requests, which may be slow.
 
 use std::sync::Arc;
 
@@ -22,21 +25,20 @@ use crate::{
 };
 
 impl Session {
-    /// Signs out: forgets the session, in the store and in all caches of this process, and tells
-    /// the server to revoke its tokens (RFC 7009) if it has a
-    /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url), or its metadata say
-    /// where.
+    /// Signs out: removes the session from the store and its tokens from all caches of this process,
+    /// then revokes the tokens (RFC 7009). Revocation needs a
+    /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url), configured or from the
+    /// server's metadata. Dropping the future does not stop the sign-out.
     ///
     /// # Errors
     ///
-    /// The store still has the session, or the server was not told, so that its tokens have to be
-    /// taken for alive until they end: the session is forgotten here all the same. If
-    /// [retryable](Error::is_retryable), call it again.
+    /// The store still has the session, or the tokens were not revoked and have to be treated as valid
+    /// until they expire. In both cases the caches of this process are empty. If the error is
+    /// [retryable](Error::is_retryable), call `logout` again.
     pub async fn logout(&self) -> Result<(), Error> {
         let inner = Arc::clone(&self.0);
-        // A caller that goes away does not leave it half done.
         let logout = async move { inner.logout().await };
-        detached(logout, "the logout was interrupted", Retry::Later).await
+        detached(logout, "the sign-out was interrupted", Retry::Later).await
     }
 }
 
@@ -44,7 +46,7 @@ impl Inner {
     async fn logout(&self) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         let locked = match self.lock().await {
-            // Whoever takes so long is too late.
+            // The lock holder had its time: sign-out takes the lock over.
             Err(NoLock::Busy) => self.take_over().await,
             locked => locked,
         };
@@ -64,21 +66,21 @@ impl Inner {
         let earlier = state.unrevoked.take();
         *state = State::default();
         self.forget_everywhere();
-        let told = match known.or(earlier) {
+        let revoked = match known.or(earlier) {
             Some(session) => {
-                let told = self.revoke(&session).await;
-                if told.as_ref().is_err_and(Error::is_retryable) {
+                let revoked = self.revoke(&session).await;
+                if revoked.as_ref().is_err_and(Error::is_retryable) {
                     state.unrevoked = Some(session);
                 }
-                told
+                revoked
             }
             None => Ok(()),
         };
         if !emptied {
-            let message = "the token store would not forget the session";
+            let message = "the session could not be removed from the token store; sign out again";
             return Err(Error::build(ErrorKind::Source, Retry::Later, message).done());
         }
-        told
+        revoked
     }
 }
 
@@ -91,22 +93,22 @@ impl Inner {
     }
 }
 
-/// The refresh token first: with it gone, most servers end the access token as well (RFC 7009
-/// §2.1). Both are tried.
+/// Revokes the refresh token, then the access token: most servers revoke the access token with the
+/// refresh token (RFC 7009 §2.1). An error of the first does not skip the second.
 async fn revoke(revocation: &TokenEndpoint, session: &StoredSession) -> Result<(), Error> {
-    let tell = |token: SecretString, hint| async move {
+    let send = |token: SecretString, hint| async move {
         let mut form = Form::default();
         form.push("token", token.expose_secret());
         form.push("token_type_hint", hint);
         revocation.tell(form).await.map(drop)
     };
-    let mut told = Ok(());
+    let mut revoked = Ok(());
     if let Some(token) = &session.refresh_token {
-        told = tell(token.clone(), "refresh_token").await;
+        revoked = send(token.clone(), "refresh_token").await;
     }
     if let Some(access) = &session.access {
-        let access = tell(access.token.clone(), "access_token").await;
-        told = told.and(access);
+        let access = send(access.token.clone(), "access_token").await;
+        revoked = revoked.and(access);
     }
-    told
+    revoked
 }

@@ -1,4 +1,4 @@
-//! Sessions: a user who has signed in, and the refresh token that continues it (RFC 6749 §6).
+//! Sessions of signed-in users, which a refresh token continues (RFC 6749 §6).
 
 mod logout;
 mod refresh;

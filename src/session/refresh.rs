@@ -1,25 +1,23 @@
-//! [`Session`]: a session goes on (RFC 6749 §6).
+//! [`Session`]: a session, refreshed with its refresh token (RFC 6749 §6).
 //!
-//! Many servers rotate refresh tokens (RFC 9700 §4.14): each is good for one exchange, its answer
-//! brings the next, and a second use of one is taken for theft and ends the session. Hence the
-//! invariants:
+//! Many servers rotate refresh tokens (RFC 9700 §4.14): each answer brings the next refresh token, and
+//! a second use of the old one counts as theft and ends the session. Hence the invariants:
 //!
-//! - One exchange at a time: in this process by a mutex, among processes by the store's lock, which
-//!   is held from before the session is read until the next one is written.
-//! - Written before used: the next refresh token is in the store before the access token is handed
-//!   out. If the store fails, it is in memory, and the store is tried again, unless that has another
-//!   one by then.
-//! - Whoever finds a newer access token in the store than the one it knows uses that, and exchanges
-//!   nothing.
-//! - An exchange runs in a task of its own: neither a caller who goes nor a time limit ends it
-//!   between the server's answer and the store.
-//! - A refresh token whose answer was lost is sent once more, and never again, by no process: it
-//!   may have been used. That it was sent is in the store before it is. (If the store does not take
-//!   that, this process knows.)
-//! - A store that says it is busy, at any step before the refresh token is sent, keeps it from being
-//!   sent. If it says so afterwards, somebody else has had the lock: if what they have left is
-//!   something newer, that counts.
-//! - What holds the lock waits for one exchange and nothing else, for a minute at most.
+//! 1. One refresh at a time: in this process by a mutex, among processes by the store's lock. The lock
+//!    is held from before the session is read until its successor is written.
+//! 2. Written before used: the next refresh token is in the store before the access token is returned.
+//!    If the store fails, the session stays in memory. It is written later, unless the store has
+//!    another session by then.
+//! 3. If the store has a newer access token than the caller, that token is returned, and no refresh
+//!    token is sent.
+//! 4. A refresh runs in a task of its own. Neither a cancelled caller nor a time limit ends it between
+//!    the server's answer and the write.
+//! 5. A refresh token whose answer was lost may have been used: it is sent once more, and no process
+//!    sends it a third time. The number of sends is written before each send, or kept in memory if the
+//!    store fails.
+//! 6. While the store is busy, no refresh token is sent. If the store is busy after a send, another
+//!    process has had the lock, and its session wins if it is newer.
+//! 7. The lock holder waits for one token request and nothing else, for a minute at most.
 
 use std::{
     fmt,
@@ -46,17 +44,18 @@ use crate::{
     token::{AccessToken, TokenRequest, TokenResponse, TokenSource, WeakTokenCache},
 };
 
-/// A signed-in session (RFC 6749 §6): a [`TokenSource`] that renews with a refresh token.
+/// The session of a signed-in user: a [`TokenSource`] that sends a refresh token (RFC 6749 §6).
 ///
-/// Made by [`PendingLogin::finish`](crate::PendingLogin::finish), or by
-/// [`AuthorizationCode::session`](crate::AuthorizationCode::session) from what a store has. Clones
-/// share one session.
+/// [`PendingLogin::finish`](crate::PendingLogin::finish) returns a new session,
+/// [`AuthorizationCode::session`](crate::AuthorizationCode::session) the one in the configured store.
+/// Clones share one session.
 ///
-/// When the session is over (the server refuses the refresh token, or there never was one), the
-/// error's kind is [`ErrorKind::SignInRequired`]: the user has to sign in again. An access token in
-/// hand serves until it ends. It is also over when the answer to a refresh token was lost twice, by a
-/// connection that broke or a server that was silent: the token may have been used. What is refused,
-/// or could not be sent, does not count.
+/// An error of kind [`ErrorKind::SignInRequired`] means that there is no session, or that it has ended:
+/// the user has to sign in. A cached access token serves until it expires. A session ends when
+///
+/// - the server rejects the refresh token, or has issued none,
+/// - two answers to a refresh token are lost (a broken connection, a timeout): it may have been used.
+///   A request that was refused, or could not be sent, does not count.
 #[derive(Clone)]
 pub struct Session(pub(super) Arc<Inner>);
 
@@ -70,8 +69,8 @@ pub(super) struct Inner {
     pub(super) caches: std::sync::Mutex<Vec<WeakTokenCache>>,
 }
 
-/// How often a refresh token is sent whose answer is lost.
-const MOST_SENDS: u8 = 2;
+/// How often a refresh token is sent if its answers are lost.
+const MAX_SENDS: u8 = 2;
 
 impl Session {
     pub(crate) fn new(
@@ -90,7 +89,7 @@ impl Session {
         }))
     }
 
-    /// A session begins: it replaces what the store has.
+    /// Begins a session, which replaces the store's content.
     pub(crate) async fn begin(&self, response: &TokenResponse) {
         let session = StoredSession {
             refresh_token: response.refresh_token().cloned(),
@@ -101,27 +100,27 @@ impl Session {
         let mut locked = self.0.take_over().await.ok();
         let saving = self.0.save(&mut state, locked.as_mut(), session);
         if saving.await == Saved::Busy {
-            // Somebody has signed in after that.
+            // A later sign-in has taken the lock over.
             state.unsaved = false;
         }
     }
 }
 
-/// Why there is no lock.
+/// Why the lock could not be taken.
 pub(super) enum NoLock {
-    /// Somebody has it, and may be sending the refresh token.
+    /// Another process has it, and may be sending the refresh token.
     Busy,
-    /// The store fails, and the session goes on without.
+    /// The store failed. The session continues without it.
     Broken,
 }
 
-/// What became of a session in the store.
+/// Whether a session was written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Saved {
     Yes,
-    /// The store fails, or there is no lock.
+    /// The store failed, or there is no lock.
     No,
-    /// Somebody else may be sending the refresh token.
+    /// Another process may be sending the refresh token.
     Busy,
 }
 
@@ -162,7 +161,7 @@ impl Inner {
         };
         match locked.save(state.known.as_ref()).await {
             Ok(()) => {
-                state.is_stored();
+                state.mark_stored();
                 state.uncounted = false;
                 Saved::Yes
             }
@@ -174,23 +173,23 @@ impl Inner {
         }
     }
 
-    /// As [`save`](Self::save), when nothing but the number of sends is new: another process may
-    /// have a newer session for the store, so that it is read again all the same.
-    async fn count(
+    /// Like [`save`](Self::save), if only the number of sends has changed. That does not set
+    /// `unsaved`: another process may write a newer session, and the next load has to see it.
+    async fn save_sends(
         &self,
         state: &mut State,
         locked: Option<&mut Locked>,
         session: StoredSession,
     ) -> Saved {
-        let newer = state.unsaved;
+        let was_unsaved = state.unsaved;
         let saved = self.save(state, locked, session).await;
         state.uncounted = state.unsaved;
-        state.unsaved = state.unsaved && newer;
+        state.unsaved = state.unsaved && was_unsaved;
         saved
     }
 
-    /// The session, as far as it is known: what the store would not take is newer than what it had
-    /// then, and if the store fails, there is what it had.
+    /// Returns the store's session, or an unsaved one that is newer. If the store fails, returns the
+    /// session as last known.
     pub(super) async fn load(
         &self,
         state: &mut State,
@@ -199,8 +198,8 @@ impl Inner {
         let missing = match locked {
             Some(locked) => match locked.load().await {
                 Ok(session) => {
-                    state.meet(session);
-                    required("there is no session: nobody is signed in")
+                    state.merge(session);
+                    required("no session in the token store; the user must sign in")
                 }
                 Err(cause) => {
                     let (busy, damaged) = (cause.is::<BusyStore>(), cause.is::<DamagedSession>());
@@ -209,31 +208,33 @@ impl Inner {
                         return Err(store_is_busy());
                     }
                     if damaged {
-                        required("what the token store has is no session: sign in again")
+                        let message = "the token store's content is not a session; \
+                                       the user must sign in again";
+                        required(message)
                     } else {
-                        store_fails()
+                        store_failed()
                     }
                 }
             },
-            None => store_fails(),
+            None => store_failed(),
         };
         state.known.clone().ok_or(missing)
     }
 
-    async fn renew(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
+    async fn refresh(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         let mut endpoints = self.server.endpoints_at_hand();
         loop {
-            let renewed = self.renew_at(endpoints.as_deref(), &request).await?;
-            if let Some(response) = renewed {
+            let response = self.refresh_at(endpoints.as_deref(), &request).await?;
+            if let Some(response) = response {
                 return Ok(response);
             }
-            // Without the lock, and before anything is sent.
+            // Metadata are fetched without the lock, and before the refresh token is sent.
             endpoints = Some(self.server.endpoints().await?);
         }
     }
 
-    /// `None`: the endpoints are needed.
-    async fn renew_at(
+    /// Returns `None` if a refresh is due and the endpoints are unknown.
+    async fn refresh_at(
         &self,
         endpoints: Option<&Endpoints>,
         request: &TokenRequest,
@@ -241,7 +242,7 @@ impl Inner {
         let mut state = self.state.lock().await;
         let mut locked = match self.lock().await {
             Err(NoLock::Busy) => {
-                // What nobody else has serves without the store.
+                // An unsaved session is known to this process alone: its access token serves.
                 let own = state.known.as_ref().filter(|_| state.unsaved);
                 let own = own.and_then(|own| own.access.as_ref());
                 let own = own.filter(|own| is_newer(own, request));
@@ -260,11 +261,12 @@ impl Inner {
         }
         let Some(refresh_token) = session.refresh_token.clone() else {
             return Err(required(
-                "the session has ended, and the server gave no refresh token",
+                "the session has no refresh token; the user must sign in again",
             ));
         };
-        if session.sends >= MOST_SENDS {
-            let message = "the answer to a refresh token was lost twice: it may have been used";
+        if session.sends >= MAX_SENDS {
+            let message = "two answers to the refresh token were lost, so it may have been used; \
+                           the user must sign in again";
             return Err(required(message));
         }
         let Some(endpoints) = endpoints else {
@@ -275,48 +277,48 @@ impl Inner {
             ..session.clone()
         };
         let before = (state.unsaved, state.uncounted);
-        let counted = self.count(&mut state, locked.as_mut(), sent).await;
+        let counted = self.save_sends(&mut state, locked.as_mut(), sent).await;
         if counted == Saved::Busy {
-            // Nothing is sent, so nothing is to be counted. It may be written there all the same.
-            self.count(&mut state, locked.as_mut(), session).await;
+            // The refresh token is not sent: undo the count, which the store may have written.
+            self.save_sends(&mut state, locked.as_mut(), session).await;
             (state.unsaved, state.uncounted) = before;
             return Err(store_is_busy());
         }
-        match self.exchange(&refresh_token, &endpoints.token).await {
+        match self.send(&refresh_token, &endpoints.token).await {
             Ok(response) => {
                 let next = StoredSession {
-                    // None comes back: the old one stays good (RFC 6749 §6).
+                    // An answer without a refresh token: the old one stays valid (RFC 6749 §6).
                     refresh_token: response.refresh_token().cloned().or(Some(refresh_token)),
                     sends: 0,
                     access: Some(StoredAccess::of(&response, Clock::default().now())),
                 };
-                // A store that is busy has lost the lock: the next question shows who has the newer one.
+                // If the store is busy, the lock was lost: the next load decides which is newer.
                 self.save(&mut state, locked.as_mut(), next).await;
                 Ok(Some(response))
             }
-            // A refusal, or nothing sent: this time it has not been used up.
+            // The server refused, or nothing was sent: the refresh token was not used.
             Err(error) if !may_have_been_used(&error) => {
                 let refusal = refusal(&error);
-                if matches!(refusal, Some(Refusal::Said)) {
-                    // Nobody is to send it again, in no process.
-                    let over = StoredSession {
+                if matches!(refusal, Some(Refusal::InvalidGrant)) {
+                    // No process may send it again.
+                    let ended = StoredSession {
                         refresh_token: None,
                         sends: 0,
                         ..session
                     };
-                    let saved = self.save(&mut state, locked.as_mut(), over).await;
+                    let saved = self.save(&mut state, locked.as_mut(), ended).await;
                     if saved == Saved::Busy {
-                        // The session goes on: it is another that was refused.
+                        // The lock was lost: the store may have a session that was not refused.
                         (state.unsaved, state.uncounted) = (false, false);
                         return Err(store_is_busy());
                     }
                 } else {
-                    self.count(&mut state, locked.as_mut(), session).await;
+                    self.save_sends(&mut state, locked.as_mut(), session).await;
                 }
                 if refusal.is_none() {
                     return Err(error);
                 }
-                let message = "the server refuses to go on with the session: sign in again";
+                let message = "the server rejected the refresh token; the user must sign in again";
                 let required = Error::build(ErrorKind::SignInRequired, Retry::Never, message);
                 Err(required.caused_by(error).done())
             }
@@ -324,7 +326,7 @@ impl Inner {
         }
     }
 
-    async fn exchange(
+    async fn send(
         &self,
         refresh_token: &SecretString,
         endpoint: &TokenEndpoint,
@@ -340,10 +342,9 @@ impl Inner {
 impl TokenSource for Session {
     async fn fetch(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         let inner = Arc::clone(&self.0);
-        // Neither a caller that goes away nor a time limit ends it halfway.
-        let exchange = async move { inner.renew(request).await };
-        let interrupted = "the exchange of the refresh token was interrupted";
-        detached(exchange, interrupted, Retry::Later).await
+        let refresh = async move { inner.refresh(request).await };
+        let interrupted = "the refresh of the session was interrupted";
+        detached(refresh, interrupted, Retry::Later).await
     }
 
     fn on_attach(&self, cache: WeakTokenCache) {
@@ -354,7 +355,7 @@ impl TokenSource for Session {
 }
 
 impl Inner {
-    /// In the caches of this process.
+    /// Removes the tokens from all caches of this process.
     pub(super) fn forget_everywhere(&self) {
         let mut caches = self.caches.lock().unwrap_or_else(PoisonError::into_inner);
         caches.retain(WeakTokenCache::is_alive);
@@ -373,8 +374,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Whether an access token of the store is of use to a cache that asks for one: another one than
-/// the cache has, and not over.
+/// Whether a stored access token answers `request`: the cache does not have it, and it has not expired.
 fn is_newer(access: &StoredAccess, request: &TokenRequest) -> bool {
     let known = [&request.previous, &request.rejected];
     let known = known.into_iter().flatten();
@@ -387,25 +387,24 @@ fn is_newer(access: &StoredAccess, request: &TokenRequest) -> bool {
     is_other && lives
 }
 
-/// A server's no to a session.
+/// How a server refuses a refresh token.
 enum Refusal {
     /// `invalid_grant` (RFC 6749 §5.2).
-    Said,
-    /// The status that goes with it, and not a word. It may be something in between that says so:
-    /// the session is kept, for as long as nobody signs in anew.
-    Silent,
+    InvalidGrant,
+    /// Status 400 without an OAuth error. A proxy may have sent it: the refresh token is kept until the
+    /// user signs in again.
+    StatusOnly,
 }
 
 fn refusal(error: &Error) -> Option<Refusal> {
     match error.oauth_error().map(OAuthError::code) {
-        Some(OAuthErrorCode::InvalidGrant) => Some(Refusal::Said),
-        None if error.status() == Some(StatusCode::BAD_REQUEST) => Some(Refusal::Silent),
+        Some(OAuthErrorCode::InvalidGrant) => Some(Refusal::InvalidGrant),
+        None if error.status() == Some(StatusCode::BAD_REQUEST) => Some(Refusal::StatusOnly),
         _ => None,
     }
 }
 
-/// Whether the server may have taken the refresh token, and what it gave for it is lost: there was
-/// no answer, or one that cannot be made use of.
+/// Whether the server may have used the refresh token although there is no usable answer.
 fn may_have_been_used(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -416,14 +415,14 @@ fn may_have_been_used(error: &Error) -> bool {
     )
 }
 
-/// Whoever is signed in is so still, once the store works again.
-fn store_fails() -> Error {
-    let message = "the token store fails, and no session is in memory";
+/// Retryable: the session is still there once the store works again.
+fn store_failed() -> Error {
+    let message = "the token store failed, and no session is in memory";
     Error::build(ErrorKind::Source, Retry::Later, message).done()
 }
 
 fn store_is_busy() -> Error {
-    let message = "the token store is busy: somebody else may be renewing the session";
+    let message = "the token store is busy: another process may be refreshing the session";
     Error::build(ErrorKind::Source, Retry::Later, message).done()
 }
 

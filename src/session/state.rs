@@ -1,67 +1,69 @@
-//! [`State`]: what one process knows of its session, and how that goes together with the store's.
+//! [`State`]: a session as one process knows it, and how the store's content is merged into it.
 
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::stored::StoredSession;
 
-/// Invariant: a session that the store has not taken replaces only what it came from.
+/// The session as this process knows it.
+///
+/// Invariant: an unsaved session overwrites only the stored session that it came from.
 #[derive(Default)]
 pub(super) struct State {
-    /// The session as it was last read or written: it serves on while the store fails.
+    /// The session as last read or written. It serves while the store fails.
     pub(super) known: Option<StoredSession>,
-    /// The store has not taken that yet, although it is newer than what the store had.
+    /// `known` could not be written, and is newer than the store's content was.
     pub(super) unsaved: bool,
-    /// The access token that the store had when this process saw it last: each exchange has its own,
-    /// also where the refresh token stays.
+    /// The store's access token when this process last saw it. It identifies the stored session: each
+    /// refresh brings a new access token, even if the refresh token stays the same.
     stored: Option<SecretString>,
-    /// The store may not know how often that was sent; it is no newer otherwise.
+    /// `known` differs from the store's content only in the number of sends, which was not written.
     pub(super) uncounted: bool,
-    /// What the server could not be told yet that it is over.
+    /// The session whose tokens could not be revoked. The next sign-out tries again.
     pub(super) unrevoked: Option<StoredSession>,
 }
 
 impl State {
-    /// What is known is what the store has.
-    pub(super) fn is_stored(&mut self) {
+    /// Records that the store's content equals `known`.
+    pub(super) fn mark_stored(&mut self) {
         self.unsaved = false;
         let access = self.known.as_ref().and_then(|known| known.access.as_ref());
         self.stored = access.map(|access| access.token.clone());
     }
 
-    /// The store has `session`.
-    pub(super) fn meet(&mut self, mut session: Option<StoredSession>) {
+    /// Merges `session`, which was read from the store. An unsaved session stays unless it is replaced.
+    pub(super) fn merge(&mut self, mut session: Option<StoredSession>) {
         if self.unsaved && !self.is_replaced_by(session.as_ref()) {
             return;
         }
         if let (Some(session), Some(known)) = (&mut session, &self.known)
             && self.uncounted
-            && same(session, known)
+            && same_refresh_token(session, known)
         {
             session.sends = session.sends.max(known.sends);
         }
         self.known = session;
-        self.is_stored();
+        self.mark_stored();
     }
 
-    /// Whether the store has gone on without what it has not taken: somebody has signed out, has signed
-    /// in anew, or has gone on from what it had. Who was refused that, or has sent it in vain, has not.
+    /// Whether `session`, the store's content, replaces the unsaved session: the user has signed out or
+    /// in again, or another process has refreshed the session. A refusal or a lost answer in another
+    /// process leaves the access token in the store, and replaces nothing.
     fn is_replaced_by(&self, session: Option<&StoredSession>) -> bool {
-        let there = session.and_then(|session| session.access.as_ref());
+        let in_store = session.and_then(|session| session.access.as_ref());
         match &self.stored {
-            Some(stored) => {
-                there.is_none_or(|there| there.token.expose_secret() != stored.expose_secret())
-            }
-            // It began while the store was out of reach.
+            Some(last_seen) => in_store
+                .is_none_or(|access| access.token.expose_secret() != last_seen.expose_secret()),
+            // The session began while the store was unavailable: the later sign-in wins.
             None => {
                 let known = self.known.as_ref().and_then(|known| known.access.as_ref());
-                let both = there.zip(known);
-                both.is_some_and(|(there, known)| there.since > known.since)
+                let both = in_store.zip(known);
+                both.is_some_and(|(in_store, known)| in_store.since > known.since)
             }
         }
     }
 }
 
-fn same(one: &StoredSession, other: &StoredSession) -> bool {
+fn same_refresh_token(one: &StoredSession, other: &StoredSession) -> bool {
     match (&one.refresh_token, &other.refresh_token) {
         (Some(one), Some(other)) => one.expose_secret() == other.expose_secret(),
         _ => false,

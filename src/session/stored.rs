@@ -1,4 +1,4 @@
-//! [`StoredSession`]: what a store keeps, and its form as JSON.
+//! [`StoredSession`]: a session as stores keep it, and its JSON form.
 
 use std::{
     fmt,
@@ -21,16 +21,16 @@ use crate::{
 #[derive(Clone)]
 pub struct StoredSession {
     pub(crate) refresh_token: Option<SecretString>,
-    /// How often the refresh token was sent, as far as is known, without a usable answer.
+    /// How often the refresh token was sent without a usable answer, as far as is known.
     pub(crate) sends: u8,
     pub(crate) access: Option<StoredAccess>,
 }
 
-/// The access token that came with the refresh token last.
+/// The access token of the last answer.
 #[derive(Clone)]
 pub(crate) struct StoredAccess {
     pub(crate) token: SecretString,
-    /// The authentication scheme, `Bearer` as a rule.
+    /// The authentication scheme, usually `Bearer`.
     pub(crate) scheme: String,
     pub(crate) expires_at: Option<SystemTime>,
     /// When it was requested.
@@ -54,12 +54,12 @@ impl StoredAccess {
         }
     }
 
-    /// The access token as a response, for a cache.
+    /// Returns the access token as a token response, for a cache.
     pub(crate) fn response(&self) -> Result<TokenResponse, Error> {
         let mut response =
             TokenResponse::builder(self.token.expose_secret()).scheme(self.scheme.as_str());
         if let Some(end) = self.expires_at {
-            // With its age, so that its margins are those of its whole lifetime.
+            // With its age, so that the refresh window is that of the whole lifetime.
             let age = Clock::default().system_time().duration_since(self.since);
             response = match (end.duration_since(self.since), age) {
                 (Ok(lifetime), Ok(age)) => response.expires_in(lifetime).age(age),
@@ -73,9 +73,9 @@ impl StoredAccess {
     }
 }
 
-/// What is written: version 1.
+/// The JSON document, version 1.
 #[derive(Serialize, Deserialize)]
-struct Written<'a> {
+struct Document<'a> {
     version: u32,
     #[serde(skip_serializing_if = "Option::is_none", borrow)]
     refresh_token: Option<std::borrow::Cow<'a, str>>,
@@ -108,14 +108,14 @@ impl StoredSession {
     ///
     /// # Errors
     ///
-    /// None that is known.
+    /// None today.
     pub fn to_json(&self) -> Result<SecretString, BoxError> {
         let seconds = |time: SystemTime| {
             let since = time.duration_since(SystemTime::UNIX_EPOCH);
             since.unwrap_or_default().as_secs()
         };
         let access = self.access.as_ref();
-        let written = Written {
+        let document = Document {
             version: VERSION,
             refresh_token: self
                 .refresh_token
@@ -128,51 +128,51 @@ impl StoredSession {
             since: access.map(|access| seconds(access.since)),
             scope: access.and_then(|access| access.scope.clone()),
         };
-        Ok(serde_json::to_string(&written)?.into())
+        Ok(serde_json::to_string(&document)?.into())
     }
 
-    /// Reads what [`to_json`](Self::to_json) wrote, in this version of the crate or an earlier one.
+    /// Reads a document of [`to_json`](Self::to_json), from this version of the crate or an earlier one.
     ///
     /// # Errors
     ///
     /// The document is damaged, or from a later version.
     pub fn from_json(json: &str) -> Result<Self, DamagedSession> {
-        let written: Written<'_> = json::object(json.as_bytes())
-            .map_err(|what| DamagedSession::new(format!("not a session: {what}")))?;
-        if written.version != VERSION {
-            let why = format!("a session of version {}", written.version);
+        let document: Document<'_> = json::object(json.as_bytes())
+            .map_err(|why| DamagedSession::new(format!("not a session: {why}")))?;
+        if document.version != VERSION {
+            let why = format!("a session of the unknown version {}", document.version);
             return Err(DamagedSession::new(why));
         }
         let time = |seconds: u64| {
             let time = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
             time.ok_or_else(|| DamagedSession::new("a session with an impossible time"))
         };
-        let access = match written.access_token {
+        let access = match document.access_token {
             None => None,
             Some(token) => Some(StoredAccess {
                 token: SecretString::from(&*token),
-                scheme: written.scheme.unwrap_or_else(|| "Bearer".to_owned()),
-                expires_at: written.expires_at.map(time).transpose()?,
-                since: written.since.map_or(Ok(SystemTime::UNIX_EPOCH), time)?,
-                scope: written.scope,
+                scheme: document.scheme.unwrap_or_else(|| "Bearer".to_owned()),
+                expires_at: document.expires_at.map(time).transpose()?,
+                since: document.since.map_or(Ok(SystemTime::UNIX_EPOCH), time)?,
+                scope: document.scope,
             }),
         };
         Ok(Self {
-            refresh_token: written
+            refresh_token: document
                 .refresh_token
                 .map(|token| SecretString::from(&*token)),
-            sends: written.sends,
+            sends: document.sends,
             access,
         })
     }
 
-    /// The refresh token, if the server gave one.
+    /// Returns the refresh token, if the server issued one.
     pub fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
     }
 }
 
-/// Reads the content of a store; the error says what is wrong with it.
+/// Reads the content of a store. The error says what is wrong with it.
 pub(crate) fn read_session(content: &[u8]) -> Result<StoredSession, String> {
     if content.is_empty() {
         return Err("empty: not a session".to_owned());
@@ -190,12 +190,12 @@ impl fmt::Debug for StoredSession {
     }
 }
 
-/// The content of a store is no session, and retrying does not help.
+/// The error of a store whose content is not a session: a retry does not help.
 #[derive(Debug)]
 pub struct DamagedSession(String);
 
 impl DamagedSession {
-    /// Returns the error. `why` is for humans, and must show nothing of what was read.
+    /// Returns the error. `why` is for humans, and must show none of the content.
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }

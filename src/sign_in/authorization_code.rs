@@ -1,4 +1,4 @@
-//! [`AuthorizationCode`]: what all logins of one client have in common.
+//! [`AuthorizationCode`]: the configuration of a client that signs users in.
 
 use std::{fmt, sync::Arc};
 
@@ -15,8 +15,8 @@ use crate::{
     },
 };
 
-/// The authorization code grant (RFC 6749 §4.1), with PKCE (RFC 7636): a person signs in once, and
-/// the program goes on in their name.
+/// The authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636): a user signs in once, and the
+/// program acts on the user's behalf.
 ///
 /// ```
 /// use bearer_auth::{AuthorizationCode, BearerAuthLayer, Error};
@@ -26,12 +26,12 @@ use crate::{
 ///     .scope("openid profile orders:read offline_access")
 ///     .build()?;
 ///
-/// // When somebody wants to sign in: send their browser there, and keep `login` in their session.
+/// // When a user signs in: send the browser to this URL, and keep `login` in the user's session.
 /// # async fn callback(auth: AuthorizationCode, url: &str) -> Result<(), Box<dyn std::error::Error>> {
 /// let login = auth.start().await?;
 /// println!("{}", login.url());
 ///
-/// // When they come back, with the URL that they came back to:
+/// // When the browser returns: `url` is the callback URL that it requested.
 /// let session = login.finish(url).await?;
 /// let auth = BearerAuthLayer::for_api("https://api.example.com/", session)?;
 /// # Ok(()) }
@@ -42,26 +42,26 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AuthorizationCode(pub(super) Arc<Config>);
 
-/// All that logins of one client have in common.
+/// The settings that all logins of one client share.
 #[derive(Clone)]
 pub(super) struct Config {
     pub(super) server: Arc<Server>,
     pub(super) redirect_uri: String,
     pub(super) scopes: Vec<String>,
-    /// Sent with the code: an extension of Microsoft's.
+    /// Sent with the code, which is an extension of Microsoft's.
     pub(super) token_scopes: Vec<String>,
     pub(super) params: Params,
     pub(super) token_params: Params,
     pub(super) challenge: Method,
-    /// `None`: each session has its own, in memory.
+    /// `None`: each session has a store of its own, in memory.
     pub(super) store: Option<Arc<dyn ErasedStore>>,
     pub(super) warn: OnStoreError,
 }
 
 impl AuthorizationCode {
-    /// The same client with a store of its own for its session, such as one person's row in a
-    /// database: `auth.with_store(store).start()` signs them in, and
-    /// `auth.with_store(store).session()` goes on with what is there.
+    /// Returns the same client with another store, such as one user's row in a database.
+    /// `auth.with_store(store).start()` signs the user in, `auth.with_store(store).session()` continues
+    /// the stored session.
     pub fn with_store(&self, store: impl TokenStore) -> Self {
         Self(Arc::new(Config {
             store: Some(Arc::new(store)),
@@ -69,9 +69,9 @@ impl AuthorizationCode {
         }))
     }
 
-    /// Names the session of `subject` among those of others, for
-    /// [`SharedRedis::store`](crate::redis::SharedRedis::store): the server, the client, and what
-    /// is asked for.
+    /// Returns the key of a user's session, for
+    /// [`SharedRedis::store`](crate::redis::SharedRedis::store). It depends on the server, the client,
+    /// the scopes, the parameters, and `subject`, the stable id of an authenticated user.
     #[cfg(feature = "redis")]
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn token_key(&self, subject: impl AsRef<str>) -> TokenKey {
@@ -96,9 +96,10 @@ impl AuthorizationCode {
             .subject(subject)
     }
 
-    /// The session that the [`store`](AuthorizationCodeBuilder::store) has: of an earlier run of
-    /// the program, or of another process. Does no I/O; without a session, asking for a token fails
-    /// with [`ErrorKind::SignInRequired`](crate::ErrorKind::SignInRequired).
+    /// Returns the session in the configured [`store`](crate::AuthorizationCodeBuilder::store), which an
+    /// earlier run of the program or another process has written. Does no I/O. If the store has no
+    /// session, token requests fail with
+    /// [`ErrorKind::SignInRequired`](crate::ErrorKind::SignInRequired).
     pub fn session(&self) -> Session {
         let store = self.0.store.clone();
         Session::new(
@@ -109,15 +110,15 @@ impl AuthorizationCode {
         )
     }
 
-    /// For programs that let people sign in at several servers: whether each answer can be told
-    /// from those of the others (RFC 9700 §4.4). They can if all servers have an
-    /// [`issuer`](AuthorizationCodeBuilder::issuer_always_sent) of their own and say so in their
-    /// answers, or if no two share a redirect URI. Does no I/O: what metadata would say does not
-    /// count.
+    /// Checks that the callbacks of several authorization servers cannot be confused (mix-up, RFC 9700
+    /// §4.4): each server always sends an
+    /// [`issuer`](crate::AuthorizationCodeBuilder::issuer_always_sent) of its own, or no two clients
+    /// share a redirect URI. Does no I/O, so metadata of the servers do not count.
     ///
     /// # Errors
     ///
-    /// Two have the same issuer, or share a redirect URI and do not say who they are.
+    /// Two servers have the same issuer; or they share a redirect URI, and one of them is not known to
+    /// send its issuer.
     pub fn check_together(clients: &[Self]) -> Result<(), ConfigError> {
         for (at, one) in clients.iter().enumerate() {
             for other in clients.iter().skip(at + 1) {
@@ -127,13 +128,13 @@ impl AuthorizationCode {
                     continue;
                 }
                 if at.issuer().is_some() && at.issuer() == other_at.issuer() {
-                    let problem = "two servers with the same issuer cannot be told apart";
+                    let problem = "two servers have the same issuer, and cannot be distinguished";
                     return Err(ConfigError::new("issuer", problem));
                 }
-                let tell = at.is_known_to_send_issuer() && other_at.is_known_to_send_issuer();
-                if one.redirect_uri == other.redirect_uri && !tell {
-                    let problem = "two servers that do not say who they are share it: \
-                                   one's answer could be taken for the other's; give each its own";
+                let both_send = at.is_known_to_send_issuer() && other_at.is_known_to_send_issuer();
+                if one.redirect_uri == other.redirect_uri && !both_send {
+                    let problem = "shared by two servers that do not both send their issuer, so that \
+                                   callbacks could be confused; give each a redirect URI of its own";
                     return Err(ConfigError::new("redirect_uri", problem));
                 }
             }

@@ -1,4 +1,4 @@
-//! [`AuthorizationCodeBuilder`].
+//! [`AuthorizationCodeBuilder`]: the settings of an [`AuthorizationCode`], and their checks.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use url::Url;
 
 use super::{
     authorization_code::{AuthorizationCode, Config},
-    callback::OF_ANSWERS,
+    callback::RESPONSE_PARAMETERS,
     pkce::Method,
 };
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
 };
 
 impl AuthorizationCode {
-    /// Starts with what every client has: the server's two endpoints, in full, and the client's id.
-    /// Nothing is checked until [`build`](AuthorizationCodeBuilder::build).
+    /// Returns a builder for the server's two endpoints, as full URLs, and the client's id.
+    /// [`build`](AuthorizationCodeBuilder::build) checks them.
     pub fn builder(
         authorization_url: impl Into<String>,
         token_url: impl Into<String>,
@@ -33,10 +33,10 @@ impl AuthorizationCode {
         builder.authorization_url(Ok(authorization_url.into()))
     }
 
-    /// Starts with the server's [issuer](Issuer) instead of its endpoints: where those are, how the
-    /// client proves itself there unless [`client_auth`](AuthorizationCodeBuilder::client_auth)
-    /// says so, and whether logins are [pushed](Self::start), is asked for with the first login, or
-    /// the first token (RFC 8414).
+    /// Returns a builder for the server's [issuer](Issuer). The first login or token request fetches the
+    /// server's metadata (RFC 8414): the endpoints, how the client authenticates unless
+    /// [`client_auth`](AuthorizationCodeBuilder::client_auth) is set, and whether logins are
+    /// [pushed](Self::start).
     ///
     /// ```
     /// use bearer_auth::AuthorizationCode;
@@ -55,7 +55,7 @@ impl AuthorizationCode {
     }
 }
 
-/// See [`AuthorizationCode::builder`].
+/// A builder for [`AuthorizationCode`].
 #[must_use]
 pub struct AuthorizationCodeBuilder {
     client: ClientSettings,
@@ -67,8 +67,8 @@ pub struct AuthorizationCodeBuilder {
     challenge: Result<Method, ConfigError>,
     store: Option<Arc<dyn ErasedStore>>,
     warn: OnStoreError,
-    /// The provider cannot do without redirect URI and scope, although the grant can.
-    wants_both: bool,
+    /// The provider requires a redirect URI and a scope, which are optional in the RFC.
+    requires_both: bool,
 }
 
 client_setters!(AuthorizationCodeBuilder);
@@ -85,12 +85,12 @@ impl AuthorizationCodeBuilder {
             challenge: Ok(Method::S256),
             store: None,
             warn: Arc::new(|_| {}),
-            wants_both: false,
+            requires_both: false,
         }
     }
 
     pub(crate) fn require_redirect_uri_and_scope(mut self) -> Self {
-        self.wants_both = true;
+        self.requires_both = true;
         self
     }
 
@@ -99,7 +99,7 @@ impl AuthorizationCodeBuilder {
         self
     }
 
-    /// As [`AuthorizationCode::builder`], with endpoints below a base URL.
+    /// Like [`AuthorizationCode::builder`], with endpoints below a base URL.
     pub(crate) fn below(
         base: &str,
         authorization_path: &str,
@@ -111,133 +111,134 @@ impl AuthorizationCodeBuilder {
             .authorization_url(join(authorization_path))
     }
 
-    /// The client's secret. Default: none, as programs have that people install (RFC 8252 §8.5): a
-    /// secret that many know is none, and PKCE protects their logins.
+    /// Sets the client's secret. Defaults to none, for installed programs: they cannot keep a secret
+    /// (RFC 8252 §8.5), and PKCE protects their logins.
     pub fn client_secret(mut self, secret: impl Into<SecretString>) -> Self {
         self.client.client_secret = secret.into();
         self
     }
 
-    /// Where the server sends people back to, as it is registered there: sent to the letter in both
-    /// requests (RFC 6749 §4.1.3). Default: none is sent, for servers that have exactly one
-    /// registered; a login on loopback makes one.
+    /// Sets the redirect URI as it is registered at the server. Both requests carry it verbatim (RFC 6749
+    /// §4.1.3). By default none is sent, for clients with one registered URI; a login on loopback makes
+    /// one.
     pub fn redirect_uri(mut self, uri: impl Into<String>) -> Self {
         self.redirect_uri = uri.into();
         self
     }
 
-    /// Scopes to ask for, separated by spaces (RFC 6749 §3.3); further calls add to them. Default:
-    /// none are sent, and the server decides. Many servers give a refresh token only with
-    /// `offline_access`.
+    /// Adds scopes, separated by spaces (RFC 6749 §3.3). By default none are sent, and the server
+    /// decides. Many servers issue a refresh token only with `offline_access`.
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
         self.scopes.extend(scopes(scope.as_ref()));
         self
     }
 
-    /// Scopes to send with the code as well, as Microsoft's servers understand it: those of the one
-    /// API that the token is for, out of more that people have consented to. Default: none.
+    /// Adds scopes to the token request, an extension of Microsoft's: of the scopes that the user has
+    /// consented to, those of the API that the token is for. Defaults to none.
     pub fn token_scope(mut self, scope: impl AsRef<str>) -> Self {
         self.token_scopes.extend(scopes(scope.as_ref()));
         self
     }
 
-    /// A further parameter of the authorization URL: `prompt`, `audience`; several `resource`s are
-    /// several parameters. Whoever sees the URL sees it.
+    /// Adds a parameter of the authorization request, such as `prompt`, `audience`, or (repeatedly)
+    /// `resource`. It is visible in the authorization URL, unless the request is pushed.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.params.push(name, value);
         self
     }
 
-    /// A further parameter of the token request.
+    /// Adds a parameter of the token request.
     pub fn token_param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.token_params.push(name, value);
         self
     }
 
-    /// The code challenge method as a configuration spells it: `S256`, `SHA256` or `SHA-256`, all
-    /// of which are `S256` on the wire (RFC 7636 §4.3), the default.
+    /// Sets the code challenge method by name: `S256`, `SHA256` or `SHA-256`. All of them are `S256` on
+    /// the wire (RFC 7636 §4.3). Defaults to `S256`.
     pub fn code_challenge_method(mut self, name: impl AsRef<str>) -> Self {
         self.challenge = Method::parse(name.as_ref());
         self
     }
 
-    /// The verifier itself as its challenge (`plain`), for a server that knows nothing better:
-    /// whoever sees the authorization URL can use the code.
+    /// Sends the verifier itself as the challenge (`plain`), for a server without `S256`. A reader of the
+    /// authorization URL can then use the code.
     pub fn insecure_plain_challenge(mut self) -> Self {
         self.challenge = Ok(Method::Plain);
         self
     }
 
-    /// No PKCE, for a server that refuses parameters it does not know. Only with a client secret
-    /// (RFC 9700 §2.1.1).
+    /// Switches PKCE off, for a server that rejects unknown parameters. Only for clients that
+    /// authenticate (RFC 9700 §2.1.1).
     pub fn without_pkce(mut self) -> Self {
         self.challenge = Ok(Method::Off);
         self
     }
 
-    /// The server's issuer (RFC 8414 §2): an answer that says to be from another is refused (RFC
-    /// 9207). Compared as it is. Assertions of the client, if it signs any, are addressed to it.
+    /// Sets the server's issuer (RFC 8414 §2). A callback with another `iss` is rejected (RFC 9207); the
+    /// comparison is verbatim. The issuer is also the audience of the client's signed assertions.
     ///
-    /// [`discover`](AuthorizationCode::discover) knows it: there, it says that an answer may leave
-    /// it out whatever the metadata promise.
+    /// With [`discover`](AuthorizationCode::discover) the issuer is known. Setting it there allows
+    /// callbacks without `iss`, even if the metadata promise one.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.client.server.issuer = Some(issuer.into());
         self.client.server.issuer_is_sent.get_or_insert(false);
         self
     }
 
-    /// As [`issuer`](Self::issuer), and the server always says who it is
-    /// (`authorization_response_iss_parameter_supported`, RFC 9207 §3): an answer that does not is
-    /// refused.
+    /// Like [`issuer`](Self::issuer), for a server that always sends `iss`
+    /// (`authorization_response_iss_parameter_supported`, RFC 9207 §3): a callback without it is
+    /// rejected.
     pub fn issuer_always_sent(mut self, issuer: impl Into<String>) -> Self {
         self.client.server.issuer_is_sent = Some(true);
         self.issuer(issuer)
     }
 
-    /// Where the server is told that a session is over (RFC 7009), by
-    /// [`Session::logout`](crate::Session::logout). Default: where its metadata say, and
-    /// without any it is not told.
+    /// Sets the revocation endpoint (RFC 7009), for [`Session::logout`](crate::Session::logout). Defaults
+    /// to the one in the server's metadata; without one, tokens are not revoked.
     pub fn revocation_url(mut self, url: impl Into<String>) -> Self {
         self.client.server.revocation_url = Some(url.into());
         self
     }
 
-    /// Where the parameters of a login are sent beforehand (pushed authorization requests, RFC
-    /// 9126), so that no browser sees or changes them. Default: where the server's metadata say,
-    /// and without any they travel with the browser.
+    /// Sets the endpoint for pushed authorization requests (RFC 9126): the browser neither sees nor
+    /// changes the parameters. Defaults to the one in the server's metadata; without one, the parameters
+    /// are in the URL.
     pub fn pushed_request_url(mut self, url: impl Into<String>) -> Self {
         self.client.server.pushed_request_url = Some(url.into());
         self
     }
 
-    /// Parameters of logins travel with the browser, although the server's metadata offer to take
-    /// them beforehand. If they demand it, starting a login is an error.
+    /// Switches pushed authorization requests off, even if the server's metadata offer them. If the
+    /// metadata require them, starting a login is an error.
     pub fn without_pushed_requests(mut self) -> Self {
         self.client.server.never_push = true;
         self
     }
 
-    /// Where the session is kept: the one session, which the next login replaces. Default: each
-    /// login has a [`MemoryStore`](crate::store::MemoryStore) of its own, so that one client serves
-    /// many people, and sessions end with the process; with
-    /// [`with_store`](AuthorizationCode::with_store), each person has a store.
+    /// Sets the store of one session, which the next login replaces. Defaults to a new
+    /// [`MemoryStore`](crate::store::MemoryStore) for each login: one client serves many users, and
+    /// sessions end with the process. To give each user a store, use
+    /// [`with_store`](AuthorizationCode::with_store).
     pub fn store(mut self, store: impl TokenStore) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Called when the [`store`](Self::store) fails; the session goes on without it. Default:
-    /// nobody is told.
-    pub fn on_store_error(mut self, warn: impl Fn(&StoreError) + Send + Sync + 'static) -> Self {
-        self.warn = Arc::new(warn);
+    /// Sets a callback for errors of the [`store`](Self::store). The session continues without it, in
+    /// memory. Defaults to none.
+    pub fn on_store_error(
+        mut self,
+        callback: impl Fn(&StoreError) + Send + Sync + 'static,
+    ) -> Self {
+        self.warn = Arc::new(callback);
         self
     }
 
-    /// Checks everything. Does no I/O.
+    /// Returns the configured client. Does no I/O.
     ///
     /// # Errors
     ///
-    /// The first setting that cannot work, by name, with the remedy.
+    /// A setting is invalid: the error names the first such setting, and the remedy.
     pub fn build(self) -> Result<AuthorizationCode, ConfigError> {
         let is_public = self.client.client_secret.expose_secret().is_empty();
         let default = if is_public {
@@ -252,15 +253,16 @@ impl AuthorizationCodeBuilder {
         if challenge == Method::Off && is_public {
             return Err(ConfigError::new(
                 "without_pkce",
-                "a client without a secret has nothing else to protect its codes (RFC 9700 §2.1.1)",
+                "a client that does not authenticate needs PKCE (RFC 9700 §2.1.1): \
+                 set a client secret, or keep PKCE",
             ));
         }
-        if self.wants_both && self.redirect_uri.is_empty() {
-            let problem = "empty; this provider wants the one that the client is registered with";
+        if self.requires_both && self.redirect_uri.is_empty() {
+            let problem = "empty; this provider requires the client's registered one";
             return Err(ConfigError::new("redirect_uri", problem));
         }
-        if self.wants_both && self.scopes.is_empty() {
-            let problem = "empty; this provider wants at least one";
+        if self.requires_both && self.scopes.is_empty() {
+            let problem = "empty; this provider requires at least one";
             return Err(ConfigError::new("scope", problem));
         }
         check_redirect_uri(&self.redirect_uri)?;
@@ -288,17 +290,17 @@ impl AuthorizationCodeBuilder {
     }
 }
 
-/// RFC 6749 §3.1.2, RFC 8252 §7: absolute, without a fragment; `https`, a scheme of the program's
-/// own in the form of a domain name read backwards, or `http` to this machine.
+/// Checks a redirect URI (RFC 6749 §3.1.2, RFC 8252 §7): absolute, without a fragment; `https`, a
+/// private-use scheme (a reversed domain name), or `http` on loopback.
 fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
     let error = |problem: &'static str| Err(ConfigError::new("redirect_uri", problem));
     if uri.is_empty() {
         return Ok(());
     }
-    // The parser passes over blanks and backslashes, which the server's comparison does not.
-    let odd = |b: u8| !b.is_ascii_graphic() || b == b'\\';
-    if uri.bytes().any(odd) {
-        return error("has a character that no URI has (RFC 3986): escape it with `%`");
+    // The parser removes blanks and backslashes, so the server would compare another URI.
+    let is_invalid = |b: u8| !b.is_ascii_graphic() || b == b'\\';
+    if uri.bytes().any(is_invalid) {
+        return error("has a character that URIs do not allow (RFC 3986): percent-encode it");
     }
     let Ok(url) = Url::parse(uri) else {
         return error("not an absolute URI, such as `https://app.example/callback`");
@@ -307,11 +309,11 @@ fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
         return error(secure_url::USERINFO);
     }
     if uri.contains('#') {
-        return error("has a `#fragment`, which no answer can have (RFC 6749 §3.1.2)");
+        return error("has a `#fragment`, which is not allowed (RFC 6749 §3.1.2): remove it");
     }
     let mut names = url.query_pairs().map(|(name, _)| name);
-    if names.any(|name| OF_ANSWERS.contains(&&*name)) {
-        return error("its query has a parameter that answers have, too: give it another name");
+    if names.any(|name| RESPONSE_PARAMETERS.contains(&&*name)) {
+        return error("has a query parameter that authorization responses use: rename it");
     }
     match url.scheme() {
         "https" | "http" if !uri.contains("://") => {
@@ -319,16 +321,16 @@ fn check_redirect_uri(uri: &str) -> Result<(), ConfigError> {
         }
         "https" => Ok(()),
         "http" if secure_url::is_loopback(&url) => Ok(()),
-        "http" => error("a code does not travel over plain http (http is for loopback)"),
+        "http" => error("plain `http` is for loopback only: use `https`"),
         scheme if scheme.contains('.') => Ok(()),
         _ => error(
-            "a scheme of one's own is a domain name read backwards, such as `com.example.app` \
+            "a private-use scheme has to be a reversed domain name, such as `com.example.app` \
              (RFC 8252 §7.1)",
         ),
     }
 }
 
-/// Without URLs and parameters, which have not been checked for secrets yet.
+/// Hides URLs and parameters, which have not been checked for secrets yet.
 impl fmt::Debug for AuthorizationCodeBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AuthorizationCodeBuilder")

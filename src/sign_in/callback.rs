@@ -1,9 +1,12 @@
-//! What comes back to the redirect URI (RFC 6749 §4.1.2, RFC 9207).
+//! The callback: the authorization response at the redirect URI (RFC 6749 §4.1.2, RFC 9207).
 //!
-//! Whoever can make a browser open a URL can write it; so everything is checked, in the order in
-//! which it matters, before anything is believed: is it this login's answer (`state`), is it from
-//! the server that was asked (`iss`), is it one answer (a code *or* an error, nothing twice). Only
-//! then is a code looked at. No answer that fails leads to a request.
+//! A callback is untrusted: any page can make a browser request one. A callback that fails a check leads
+//! to no request. The checks, in this order:
+//!
+//! 1. It came to the redirect URI, and has no parameter twice.
+//! 2. `state`: it belongs to this login.
+//! 3. `iss`: it is from the authorization server of this login.
+//! 4. It has either a code or an error.
 
 use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq as _;
@@ -14,20 +17,19 @@ use crate::{
     work_counter::looked_at,
 };
 
-/// No callback is longer; what is, is not read.
-const LONGEST: usize = 64 * 1024;
+/// Longer callbacks are rejected unread.
+const MAX_LENGTH: usize = 64 * 1024;
 
-/// What an answer has to match.
+/// The values that a callback has to match.
 pub(crate) struct Expected<'a> {
-    /// Where the server was told to send it.
     pub(crate) redirect_uri: &'a str,
     pub(crate) state: &'a SecretString,
     pub(crate) issuer: Option<&'a str>,
-    /// The server says of itself that it always sends `iss` (RFC 9207 §3).
+    /// The server declares that it always sends `iss` (RFC 9207 §3).
     pub(crate) issuer_is_sent: bool,
 }
 
-/// The parameters that mean something; all others are ignored (RFC 6749 §4.1.2).
+/// The known parameters; all others are ignored (RFC 6749 §4.1.2).
 #[derive(Default)]
 struct Parameters {
     code: Option<SecretString>,
@@ -38,17 +40,17 @@ struct Parameters {
     error_uri: Option<String>,
 }
 
-/// The code of an answer to this login. `callback`: the URL that was requested, in full or without
-/// the host, or its query alone.
+/// Returns the code of a valid callback. `callback` is the requested URL, in full or from its path on,
+/// or its query alone.
 pub(crate) fn code(callback: &str, expected: &Expected<'_>) -> Result<SecretString, Error> {
-    if callback.len() > LONGEST {
+    if callback.len() > MAX_LENGTH {
         return Err(invalid("the callback is longer than 64 KiB").done());
     }
     let query = query(callback, expected.redirect_uri)?;
     let parameters = Parameters::read(query)?;
     let state = parameters.state.as_ref().map(ExposeSecret::expose_secret);
     if !state.is_some_and(|state| same(state, expected.state)) {
-        return Err(invalid("the callback's `state` is not that of this login").done());
+        return Err(invalid("the callback's `state` is not the one of this login").done());
     }
     check_issuer(parameters.iss.as_deref(), expected)?;
     match (parameters.code, parameters.error) {
@@ -65,7 +67,7 @@ pub(crate) fn code(callback: &str, expected: &Expected<'_>) -> Result<SecretStri
     }
 }
 
-/// Whether a query says to be the answer to the login with `state`, right or wrong.
+/// Whether a query has this `state`, and so belongs to the login, valid or not.
 #[cfg(feature = "login")]
 pub(crate) fn has_state(query: &str, state: &SecretString) -> bool {
     pairs(query).any(|(name, value)| name == "state" && same(&value, state))
@@ -81,32 +83,34 @@ fn same(given: &str, state: &SecretString) -> bool {
     given.as_bytes().ct_eq(state).into()
 }
 
-/// The query of a callback. One that says where it came to, in full or as a path, came to the
-/// redirect URI.
+/// Returns the query of a callback. An address in front of it has to be the redirect URI, in full or as
+/// a path.
 fn query<'a>(callback: &'a str, redirect_uri: &str) -> Result<&'a str, Error> {
     looked_at(callback.len());
     let (callback, fragment) = callback.split_once('#').unwrap_or((callback, ""));
     if fragment.contains("access_token") {
-        return Err(invalid("a token in a fragment (RFC 9700 §2.1.2) is not accepted").done());
+        let message = "the callback has a token in its fragment: the implicit grant is not \
+                       supported (RFC 9700 §2.1.2)";
+        return Err(invalid(message).done());
     }
     let (registered, own) = redirect_uri.split_once('?').unwrap_or((redirect_uri, ""));
     let query = if callback.starts_with('/') || is_absolute(callback) {
         let (address, query) = callback.split_once('?').unwrap_or((callback, ""));
-        // What a browser makes of the redirect URI: `https://app.example/` without the slash, say.
-        let requested = Url::parse(registered).ok();
-        let is_it = |url: &Url| match callback.starts_with('/') {
+        // The redirect URI as browsers normalise it: they add the slash to `https://app.example`.
+        let normalised = Url::parse(registered).ok();
+        let matches = |url: &Url| match callback.starts_with('/') {
             true => address == url.path(),
             false => address == url.as_str(),
         };
-        let anywhere = redirect_uri.is_empty();
-        if !anywhere && address != registered && !requested.as_ref().is_some_and(is_it) {
+        let any_address = redirect_uri.is_empty();
+        if !any_address && address != registered && !normalised.as_ref().is_some_and(matches) {
             return Err(elsewhere());
         }
         query
     } else {
         callback.strip_prefix('?').unwrap_or(callback)
     };
-    // The redirect URI's own query comes back with every answer (RFC 6749 §3.1.2).
+    // The server keeps the redirect URI's own query (RFC 6749 §3.1.2).
     let is_there = |wanted| pairs(query).any(|pair| pair == wanted);
     if !pairs(own).all(is_there) {
         return Err(elsewhere());
@@ -114,8 +118,8 @@ fn query<'a>(callback: &'a str, redirect_uri: &str) -> Result<&'a str, Error> {
     Ok(query)
 }
 
-/// Whether it begins with a scheme (RFC 3986 §3.1), which no query of an answer does: the first
-/// name in it would have a colon.
+/// Whether the text begins with a scheme (RFC 3986 §3.1). The query of a callback does not: its first
+/// name would contain a colon.
 fn is_absolute(callback: &str) -> bool {
     looked_at(callback.len());
     let Some((scheme, _)) = callback.split_once(':') else {
@@ -129,8 +133,9 @@ fn elsewhere() -> Error {
     invalid("the callback did not come to this login's redirect URI").done()
 }
 
-/// Parameters of answers: no redirect URI can have them in its query, they would be there twice.
-pub(crate) const OF_ANSWERS: [&str; 6] = [
+/// The parameters of an authorization response. A redirect URI cannot have them in its own query: the
+/// callback would have them twice.
+pub(crate) const RESPONSE_PARAMETERS: [&str; 6] = [
     "code",
     "state",
     "iss",
@@ -162,12 +167,12 @@ impl Parameters {
 
 fn check_issuer(iss: Option<&str>, expected: &Expected<'_>) -> Result<(), Error> {
     match (iss, expected.issuer) {
-        // Compared as it is (RFC 9207 §2.4).
+        // Compared verbatim (RFC 9207 §2.4).
         (Some(iss), Some(issuer)) if iss != issuer => {
             Err(invalid("the callback is from another authorization server").done())
         }
         (None, Some(_)) if expected.issuer_is_sent => {
-            Err(invalid("the callback does not say which authorization server it is from").done())
+            Err(invalid("the callback has no `iss`, which the server always sends").done())
         }
         _ => Ok(()),
     }
@@ -200,12 +205,12 @@ mod tests {
         code(callback, &expected).map(|code| code.expose_secret().to_owned())
     }
 
-    /// With the right state.
+    /// Returns the query with the right state.
     fn query(parameters: &str) -> String {
         format!("{parameters}&state=a+b%26c%3Dd%2Be%25")
     }
 
-    fn refused(callback: &str) -> bool {
+    fn is_rejected(callback: &str) -> bool {
         let error = read(callback, None, false).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SignIn);
         assert!(!error.is_retryable());
@@ -213,13 +218,13 @@ mod tests {
     }
 
     #[test]
-    fn p22_p30_s1_16_values_are_decoded_and_state_round_trips() {
+    fn p22_p30_s1_16_callback_values_are_decoded_and_state_round_trips() {
         let code = read(&query("code=a%2Bb+c%C3%BC"), None, false);
         assert_eq!(code.unwrap(), "a+b cü");
     }
 
     #[test]
-    fn p26_what_is_not_known_is_ignored() {
+    fn p26_unknown_callback_parameters_are_ignored() {
         let code = read(
             &query("code=x&session_state=y&authuser=0&authuser=1"),
             None,
@@ -229,19 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn p25_c27_the_state_is_there_and_the_same() {
+    fn p25_c27_callback_with_missing_or_wrong_state_is_rejected() {
         for state in [
             "",
             "&state=",
             "&state=a+b%26c%3Dd%2Be",
             "&state=A+b%26c%3Dd%2Be%25",
         ] {
-            assert!(refused(&format!("code=x{state}")), "{state}");
+            assert!(is_rejected(&format!("code=x{state}")), "{state}");
         }
     }
 
     #[test]
-    fn p28_an_error_is_typed_and_its_state_checked() {
+    fn p28_error_callback_is_typed_and_its_state_is_checked() {
         let refusal = "error=access_denied&error_description=no%0Athanks";
         let error = read(&query(refusal), None, false).unwrap_err();
         let oauth = error.oauth_error().unwrap();
@@ -251,11 +256,11 @@ mod tests {
         let error = read(&query("error=login_hint_needed"), None, false).unwrap_err();
         let other = OAuthErrorCode::Other("login_hint_needed".to_owned());
         assert_eq!(error.oauth_error().unwrap().code(), &other);
-        assert!(refused(refusal));
+        assert!(is_rejected(refusal));
     }
 
     #[test]
-    fn p29_c27_one_answer_and_nothing_twice() {
+    fn p29_c27_callback_with_duplicate_or_missing_parameters_is_rejected() {
         for parameters in [
             "",
             "code=",
@@ -263,13 +268,13 @@ mod tests {
             "code=a&code=a",
             "error=a&error=b",
         ] {
-            assert!(refused(&query(parameters)), "{parameters}");
+            assert!(is_rejected(&query(parameters)), "{parameters}");
         }
-        assert!(refused(&query(&query("code=a"))));
+        assert!(is_rejected(&query(&query("code=a"))));
     }
 
     #[test]
-    fn p90_s1_4_it_came_to_the_redirect_uri_to_the_letter() {
+    fn p90_s1_4_callback_to_another_address_is_rejected() {
         let parameters = query("code=x");
         assert!(read(&format!("{REDIRECT}?{parameters}"), None, false).is_ok());
         for other in [
@@ -279,12 +284,12 @@ mod tests {
             "http://app.example/cb/",
             "https://other.example/cb/",
         ] {
-            assert!(refused(&format!("{other}?{parameters}")), "{other}");
+            assert!(is_rejected(&format!("{other}?{parameters}")), "{other}");
         }
     }
 
     #[test]
-    fn a_query_alone_or_behind_its_path_is_as_good() {
+    fn callback_may_be_a_query_a_path_or_a_full_url() {
         for start in ["", "?", "/cb/?", "https://app.example/cb/?"] {
             let callback = format!("{start}{}", query("code=a?b/c://d"));
             assert_eq!(
@@ -296,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn p203_a_token_in_a_fragment_is_no_answer() {
+    fn p203_callback_with_a_token_in_its_fragment_is_rejected() {
         let callback = format!("{REDIRECT}?{}#access_token=x", query("code=x"));
-        assert!(refused(&callback));
+        assert!(is_rejected(&callback));
     }
 
     #[test]
-    fn p161_p162_p163_p164_p165_the_issuer() {
+    fn p161_p162_p163_p164_p165_callback_issuer_is_compared_verbatim() {
         let issuer = Some("https://idp.example");
         let from = |iss: &str| query(&format!("code=x&iss={iss}"));
         assert!(read(&from("https%3A%2F%2Fidp.example"), issuer, true).is_ok());
@@ -315,10 +320,10 @@ mod tests {
                 assert!(read(&from(iss), issuer, sent).is_err(), "{iss}");
             }
         }
-        // It was to be there.
+        // A missing `iss` is an error only if the server always sends one.
         assert!(read(&query("code=x"), issuer, true).is_err());
         assert!(read(&query("code=x"), issuer, false).is_ok());
-        // An error from somebody else is not the server's.
+        // An error response of another server is rejected, too.
         let error = read(
             &query("error=access_denied&iss=https://evil"),
             issuer,
@@ -328,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_a_callback_shows_in_an_error() {
+    fn callback_error_shows_no_parameter() {
         for parameters in [
             "code=canary",
             "code=canary&code=canary",
@@ -341,12 +346,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p25_no_text_panics_or_is_taken_for_an_answer(callback in ".{0,200}") {
+        fn p25_arbitrary_text_is_rejected_without_a_panic(callback in ".{0,200}") {
             prop_assert!(read(&callback, Some("https://idp.example"), true).is_err());
         }
 
         #[test]
-        fn any_code_comes_through(code in "\\PC{1,100}") {
+        fn any_code_round_trips(code in "\\PC{1,100}") {
             let encoded: String = form_urlencoded::byte_serialize(code.as_bytes()).collect();
             let read = read(&query(&format!("code={encoded}")), None, false);
             prop_assert_eq!(read.unwrap(), code);

@@ -1,7 +1,7 @@
-//! What a person sees when the browser comes back to a program.
+//! The landing page: what the browser shows after a login on loopback.
 //!
-//! Nothing of the request is in it, it loads nothing, and it takes the code out of the address
-//! (RFC 6749 §3.1.2.5, RFC 9700 §4.2).
+//! It shows nothing of the request, loads nothing, and removes the code from the address bar (RFC 6749
+//! §3.1.2.5, RFC 9700 §4.2).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -11,7 +11,7 @@ use crate::content_policy::content_policy;
 
 const PAGE: &str = include_str!("landing.html");
 
-/// After the login, as it went.
+/// The response to this login's callback.
 pub(super) fn page(signed_in: bool) -> Response<Full<Bytes>> {
     let [title, sign, colour, text] = if signed_in {
         let text = "You can close this window and go back to the program.";
@@ -36,7 +36,7 @@ pub(super) fn page(signed_in: bool) -> Response<Full<Bytes>> {
     response
 }
 
-/// To anybody else who asks.
+/// The response to all other requests.
 pub(super) fn not_found() -> Response<Full<Bytes>> {
     plain(StatusCode::NOT_FOUND, "Not found\n".to_owned())
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p32_the_page_loads_nothing_and_takes_the_code_out_of_the_address() {
+    fn p32_landing_page_loads_nothing_and_removes_the_code_from_the_address() {
         for signed_in in [true, false] {
             let response = page(signed_in);
             assert_eq!(response.headers()[header::REFERRER_POLICY], "no-referrer");

@@ -1,4 +1,4 @@
-//! [`Login`]: what one login needs beyond its client's settings.
+//! [`Login`]: settings of one login.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ use crate::{
     error::ConfigError,
 };
 
-/// What one login needs beyond its client's settings: see
-/// [`AuthorizationCode::start_with`].
+/// Settings of one login, in addition to those of the client: see
+/// [`AuthorizationCode::start_with`](crate::AuthorizationCode::start_with).
 #[derive(Clone, Default)]
 #[must_use]
 pub struct Login {
@@ -23,35 +23,35 @@ pub struct Login {
 }
 
 impl Login {
-    /// Nothing special.
+    /// Returns a login without settings of its own.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Something of the program's own, the page to go back to, say: it travels behind the random
-    /// part of `state`, for all to read, and comes back from
-    /// [`PendingLogin::payload`]. An answer with another one is refused.
+    /// Sets data of the program, such as the page to return to. `state` carries it in clear text after
+    /// its random part, and [`PendingLogin::payload`](crate::PendingLogin::payload) returns it. A
+    /// callback with another payload is rejected.
     pub fn payload(mut self, payload: impl Into<String>) -> Self {
         self.payload = Some(payload.into());
         self
     }
 
-    /// The whole `state`, in place of a random one. It has to be as hard to guess (RFC 6749
-    /// §10.12), and may be used for one login only.
+    /// Sets the whole `state`, which has to be unguessable (RFC 6749 §10.12) and new for each login.
+    /// Defaults to a random one.
     pub fn state(mut self, state: impl Into<SecretString>) -> Self {
         self.state = Some(state.into());
         self
     }
 
-    /// The code verifier (RFC 7636 §4.1), in place of a random one: 43 to 128 characters of
-    /// `A-Z a-z 0-9 - . _ ~`, for one login only.
+    /// Sets the code verifier (RFC 7636 §4.1): 43 to 128 characters of `A-Z a-z 0-9 - . _ ~`, new for
+    /// each login. Defaults to a random one.
     pub fn code_verifier(mut self, verifier: impl Into<SecretString>) -> Self {
         self.verifier = Some(verifier.into());
         self
     }
 
-    /// A further parameter of the authorization URL: `login_hint`, `prompt`. It replaces the
-    /// client's of that name.
+    /// Adds a parameter of the authorization request, such as `login_hint` or `prompt`. It replaces the
+    /// client's parameters of that name.
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.params.push(name, value);
         self
@@ -63,11 +63,11 @@ impl Login {
         }
         let state = self.state.as_ref().map(ExposeSecret::expose_secret);
         if state.is_some_and(str::is_empty) {
-            let problem = "empty; leave it out, and a random one is made";
+            let problem = "empty; leave it out for a random one";
             return Err(ConfigError::new("state", problem));
         }
         if state.is_some() && self.payload.is_some() {
-            let problem = "a state of one's own carries its payload by itself";
+            let problem = "cannot be combined with `state`: put the payload into the state";
             return Err(ConfigError::new("payload", problem));
         }
         let kind = RequestKind::Login;
@@ -77,7 +77,7 @@ impl Login {
     }
 }
 
-/// Without the state and the verifier.
+/// Hides the state and the verifier.
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Login").finish_non_exhaustive()

@@ -1,10 +1,11 @@
-//! A login for programs that people run: the browser comes back to a port of this machine (RFC
-//! 8252 §7.3).
+//! A login for installed programs: the browser returns to a port on loopback (RFC 8252 §7.3).
 //!
-//! Invariants: the port is open from when the login starts until its answer has been shown, or its
-//! time is over, and no longer; it is one of loopback's, never of all interfaces. Only an answer
-//! with this login's state ends it: everybody else is told 404, and the login waits on. The page is
-//! sent when the exchange has been made, and says how it went.
+//! Invariants:
+//!
+//! 1. The port is open from the start of the login until its callback arrives, or the login times out.
+//! 2. The port is bound to a loopback address, never to all interfaces.
+//! 3. Only a callback with this login's state ends it. Other requests get a 404.
+//! 4. The landing page is sent after the exchange of the code, and shows its outcome.
 
 use std::{
     future::poll_fn,
@@ -36,48 +37,45 @@ use crate::{
     session::Session,
 };
 
-/// How long a person may take.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// How long the user may take.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// Connections beyond this wait.
-const MOST_CONNECTIONS: usize = 64;
+/// Further connections wait.
+const MAX_CONNECTIONS: usize = 64;
 
-/// How long a connection may take to say what it wants.
-const SILENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take to send its request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl AuthorizationCode {
-    /// Signs a person in who sits at this machine (RFC 8252): `open` gets the URL to show in their
-    /// browser, which comes back to a port of loopback. Ends when they are signed in, after five
-    /// minutes at the latest.
+    /// Signs in a user at this machine (RFC 8252). `open` gets the authorization URL and shows it in the
+    /// user's browser, which returns to a port on loopback. The login times out after five minutes.
     ///
-    /// The redirect URI is `http://127.0.0.1:<a free port>/callback` unless
-    /// [`redirect_uri`](super::AuthorizationCodeBuilder::redirect_uri) names another one of
-    /// loopback: with its host, its path, and its port if it has one. Dropping the future closes
-    /// the port.
+    /// The redirect URI defaults to `http://127.0.0.1:<a free port>/callback`. A configured
+    /// [`redirect_uri`](super::AuthorizationCodeBuilder::redirect_uri) has to be on loopback. Its host,
+    /// path and port are used; without a port, a free one. Dropping the future closes the port.
     ///
-    /// With the feature `browser`, [`open_browser`](crate::open_browser) opens the system's.
+    /// With the feature `browser`, [`open_browser`](crate::open_browser) opens the system's browser.
     ///
     /// # Errors
     ///
-    /// Those of [`start`](Self::start) and of [`PendingLogin::finish`]; [`ErrorKind::Timeout`] when
-    /// nobody has come back in time; [`ErrorKind::SignIn`] if the port cannot be had, or the
-    /// redirect URI is not loopback's.
+    /// - Those of [`start`](Self::start) and of [`PendingLogin::finish`].
+    /// - [`ErrorKind::Timeout`]: the browser did not return in time.
+    /// - [`ErrorKind::SignIn`]: the port cannot be opened, or the redirect URI is not on loopback.
     pub async fn login_on_loopback(&self, open: impl FnOnce(&str)) -> Result<Session, Error> {
-        self.login_on_loopback_with(Login::new(), PATIENCE, open)
+        self.login_on_loopback_with(Login::new(), LOGIN_TIMEOUT, open)
             .await
     }
 
-    /// As [`login_on_loopback`](Self::login_on_loopback), with what this login needs beyond the
-    /// client's settings, and the time it may take.
+    /// Like [`login_on_loopback`](Self::login_on_loopback), with settings and a timeout for this login.
     ///
     /// # Errors
     ///
-    /// As [`login_on_loopback`](Self::login_on_loopback), and [`ErrorKind::SignIn`] if `login`
-    /// cannot be sent.
+    /// Those of [`login_on_loopback`](Self::login_on_loopback), and [`ErrorKind::SignIn`] if `login` has
+    /// an invalid setting.
     pub async fn login_on_loopback_with(
         &self,
         login: Login,
-        patience: Duration,
+        timeout: Duration,
         open: impl FnOnce(&str),
     ) -> Result<Session, Error> {
         let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
@@ -88,83 +86,84 @@ impl AuthorizationCode {
             open(pending.url());
             answer(listener, pending).await
         };
-        let signed_in = clock.timeout(patience, &runtime, signed_in);
+        let signed_in = clock.timeout(timeout, &runtime, signed_in);
         signed_in.await.unwrap_or_else(|| {
-            let message = "nobody has come back from the browser in time";
+            let message = "login timed out: the browser did not return to the redirect URI";
             Err(Error::build(ErrorKind::Timeout, Retry::Never, message).done())
         })
     }
 }
 
-/// The port, and the redirect URI that leads to it.
+/// Opens the port. Returns it, with the redirect URI that names it.
 async fn listen(redirect_uri: &str) -> Result<(TcpListener, String), Error> {
-    const USUAL: &str = "http://127.0.0.1/callback";
+    const DEFAULT: &str = "http://127.0.0.1/callback";
     let uri = if redirect_uri.is_empty() {
-        USUAL
+        DEFAULT
     } else {
         redirect_uri
     };
-    let not_ours = || {
-        let message = "a login on loopback needs a redirect URI there, such as \
+    let not_loopback = || {
+        let message = "the redirect URI is not on loopback: use one such as \
                        `http://127.0.0.1/callback`, or none";
         Error::build(ErrorKind::SignIn, Retry::Never, message).done()
     };
-    let mut url = Url::parse(uri).map_err(|_| not_ours())?;
+    let mut url = Url::parse(uri).map_err(|_| not_loopback())?;
     let ip: IpAddr = match url.host() {
         Some(Host::Ipv4(ip)) if ip.is_loopback() => ip.into(),
         Some(Host::Ipv6(ip)) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
-        // Somebody has registered it so.
+        // Some clients are registered with this name.
         Some(Host::Domain("localhost")) => Ipv4Addr::LOCALHOST.into(),
-        _ => return Err(not_ours()),
+        _ => return Err(not_loopback()),
     };
     if url.scheme() != "http" {
-        return Err(not_ours());
+        return Err(not_loopback());
     }
     let fixed = url.port();
     let address = SocketAddr::new(ip, fixed.unwrap_or(0));
-    let message = "the port for the browser's return cannot be opened";
+    let message = "the port of the redirect URI cannot be opened";
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| cannot(message, error))?;
     if fixed.is_some() {
-        // To the letter.
+        // Verbatim: the server compares it.
         return Ok((listener, uri.to_owned()));
     }
     let bound = listener
         .local_addr()
         .map_err(|error| cannot(message, error))?;
-    url.set_port(Some(bound.port())).map_err(|()| not_ours())?;
+    url.set_port(Some(bound.port()))
+        .map_err(|()| not_loopback())?;
     Ok((listener, url.into()))
 }
 
-/// Somebody has come back: what they brought, and who waits to be told how it went.
-struct Return {
+/// The browser has returned with this login's callback.
+struct Returned {
     code: Result<SecretString, Error>,
-    show: oneshot::Sender<bool>,
+    /// Whether the user is signed in, for the landing page.
+    outcome: oneshot::Sender<bool>,
 }
 
-/// Waits for the answer, makes the exchange, and shows how it went.
+/// Waits for the callback, exchanges the code, and shows the outcome.
 async fn answer(listener: TcpListener, pending: PendingLogin) -> Result<Session, Error> {
     let pending = Arc::new(pending);
     let (returns, mut returned) = mpsc::channel(1);
     let mut connections = JoinSet::new();
-    let Return { code, show } = loop {
+    let Returned { code, outcome } = loop {
         let next = next(&listener, &mut returned, &mut connections).await;
         match next {
             Next::Connection(stream) => {
                 let (pending, returns) = (Arc::clone(&pending), returns.clone());
                 connections.spawn(serve(stream, pending, returns));
             }
-            Next::Return(back) => break back,
+            Next::Returned(back) => break back,
         }
     };
-    // Nobody else.
     drop(listener);
     let session = match code {
         Ok(code) => pending.redeem(code).await,
         Err(error) => Err(error),
     };
-    if show.send(session.is_ok()).is_ok() {
-        // Until the page is on its way.
+    if outcome.send(session.is_ok()).is_ok() {
+        // Wait until the landing page is sent.
         while let Some(served) = connections.join_next().await {
             if matches!(served, Ok(Served::Answer)) {
                 break;
@@ -176,22 +175,22 @@ async fn answer(listener: TcpListener, pending: PendingLogin) -> Result<Session,
 
 enum Next {
     Connection(TcpStream),
-    Return(Return),
+    Returned(Returned),
 }
 
 async fn next(
     listener: &TcpListener,
-    returned: &mut mpsc::Receiver<Return>,
+    returned: &mut mpsc::Receiver<Returned>,
     connections: &mut JoinSet<Served>,
 ) -> Next {
     poll_fn(|cx| {
-        // Those that are done make room.
+        // Removes closed connections.
         while let Poll::Ready(Some(_)) = connections.poll_join_next(cx) {}
         if let Poll::Ready(Some(back)) = returned.poll_recv(cx) {
-            return Poll::Ready(Next::Return(back));
+            return Poll::Ready(Next::Returned(back));
         }
-        if connections.len() < MOST_CONNECTIONS {
-            // A connection that fails before it is one is nobody's business.
+        if connections.len() < MAX_CONNECTIONS {
+            // Connections that fail to be accepted are skipped.
             while let Poll::Ready(accepted) = listener.poll_accept(cx) {
                 if let Ok((stream, _)) = accepted {
                     return Poll::Ready(Next::Connection(stream));
@@ -204,7 +203,7 @@ async fn next(
 }
 
 enum Served {
-    /// The login's answer, page and all.
+    /// The login's callback and its landing page.
     Answer,
     Other,
 }
@@ -212,28 +211,28 @@ enum Served {
 async fn serve(
     stream: TcpStream,
     pending: Arc<PendingLogin>,
-    returns: mpsc::Sender<Return>,
+    returns: mpsc::Sender<Returned>,
 ) -> Served {
     let answered = std::sync::atomic::AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         let (pending, returns, answered) = (&pending, &returns, &answered);
         async move {
-            let Some(code) = answer_of(&request, pending) else {
+            let Some(code) = callback_of(&request, pending) else {
                 return Ok::<_, std::convert::Infallible>(landing::not_found());
             };
-            let (show, shown) = oneshot::channel();
-            if returns.send(Return { code, show }).await.is_err() {
+            let (outcome, reported) = oneshot::channel();
+            if returns.send(Returned { code, outcome }).await.is_err() {
                 return Ok(landing::not_found());
             }
             answered.store(true, std::sync::atomic::Ordering::Relaxed);
-            Ok(landing::page(shown.await.unwrap_or(false)))
+            Ok(landing::page(reported.await.unwrap_or(false)))
         }
     });
     let mut connection = http1::Builder::new();
     connection
         .keep_alive(false)
         .timer(TokioTimer::new())
-        .header_read_timeout(SILENCE);
+        .header_read_timeout(HEADER_TIMEOUT);
     let _ = connection
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -243,16 +242,16 @@ async fn serve(
     }
 }
 
-/// What a request brings, if it is this login's answer, right or wrong.
-fn answer_of(
+/// Returns the result of a request that is this login's callback, valid or not; `None` for others.
+fn callback_of(
     request: &Request<Incoming>,
     pending: &PendingLogin,
 ) -> Option<Result<SecretString, Error>> {
-    let redirect = Url::parse(pending.redirect_uri()).ok()?;
+    let redirect_uri = Url::parse(pending.redirect_uri()).ok()?;
     let uri = request.uri();
     let query = uri.query()?;
-    let ours = request.method() == Method::GET
-        && uri.path() == redirect.path()
+    let is_callback = request.method() == Method::GET
+        && uri.path() == redirect_uri.path()
         && callback::has_state(query, pending.state());
-    ours.then(|| pending.code(query))
+    is_callback.then(|| pending.code(query))
 }

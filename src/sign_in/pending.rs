@@ -1,4 +1,4 @@
-//! [`PendingLogin`]: from the browser's start to its return.
+//! [`PendingLogin`]: a login between its start and the browser's return.
 
 use std::{fmt, sync::Arc};
 
@@ -18,11 +18,11 @@ use crate::{
     session::Session,
 };
 
-/// A login that waits for the person: see [`AuthorizationCode::start`].
+/// A login that waits for the browser's return: see [`AuthorizationCode::start`].
 ///
-/// It belongs to one browser: a web application keeps it in that browser's session, and takes it
-/// out there when the callback comes, so that it is used once. [`save`](Self::save) makes a text of
-/// it for a session that outlives the process; [`AuthorizationCode::resume`] reads it.
+/// It belongs to one browser. A web application keeps it in that browser's session, and removes it from
+/// there when the callback arrives, so that it is used once. [`save`](Self::save) serializes it for a
+/// session that outlives the process; [`AuthorizationCode::resume`] reads it.
 #[must_use]
 pub struct PendingLogin {
     pub(super) client: AuthorizationCode,
@@ -37,7 +37,7 @@ pub struct PendingLogin {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     version: u32,
-    /// Which it went to: only there may the code go (RFC 9700 §4.4).
+    /// The server of the login: the code is sent to no other (RFC 9700 §4.4).
     server: String,
     client_id: String,
     url: String,
@@ -51,29 +51,29 @@ struct Saved {
 const VERSION: u32 = 1;
 
 impl PendingLogin {
-    /// Where to send the person's browser.
+    /// Returns the authorization URL, for the user's browser.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// The `state` of this login, by which a callback finds it.
+    /// Returns the `state` of this login, which identifies its callback.
     pub fn state(&self) -> &SecretString {
         &self.state
     }
 
-    /// Where the browser is sent back to.
+    /// Returns the redirect URI, to which the browser returns.
     pub fn redirect_uri(&self) -> &str {
         &self.redirect_uri
     }
 
-    /// What [`Login::payload`] was given.
+    /// Returns the payload of [`Login::payload`](crate::Login::payload).
     pub fn payload(&self) -> Option<&str> {
         self.payload.as_deref()
     }
 
-    /// The login as a text, for [`AuthorizationCode::resume`]. Secret: who has it and sees the
-    /// callback can finish the login. Keep it in a session of this browser's, encrypted if the
-    /// browser holds it itself.
+    /// Returns the login as a text, for [`AuthorizationCode::resume`]. The text is secret: with the
+    /// callback URL, it is enough to finish the login. Keep it in this browser's session, and encrypt it
+    /// if the browser stores it (a cookie).
     pub fn save(&self) -> SecretString {
         let saved = Saved {
             version: VERSION,
@@ -89,28 +89,29 @@ impl PendingLogin {
         serde_json::to_string(&saved).unwrap_or_default().into()
     }
 
-    /// The person is back: exchanges the code for a session. `callback` is the URL that was
-    /// requested, in full or from its path on, or its query alone if something else has seen to it
-    /// that it came to the redirect URI.
+    /// Finishes the login: exchanges the code for a session. `callback` is the URL that the browser
+    /// requested, in full or from its path on. Pass the query alone if the program has checked that the
+    /// request came to the redirect URI.
+    ///
+    /// Dropping the future does not stop the exchange: a configured store still gets the session.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::SignIn`], without a request, if the callback is not
-    /// this login's answer, or says that the server refuses
-    /// ([`oauth_error`](Error::oauth_error)); otherwise those of a token request. A code is never
-    /// sent twice (RFC 6749 §4.1.2): the person has to start anew.
-    /// [`ErrorKind::NoRuntime`] outside a tokio runtime. Dropping the future does not stop the
-    /// exchange: a session that is kept in a store is there.
+    /// - [`ErrorKind::SignIn`](crate::ErrorKind::SignIn), without a request: the callback does not belong
+    ///   to this login, or the server refused the login ([`oauth_error`](Error::oauth_error)).
+    /// - [`ErrorKind::NoRuntime`](crate::ErrorKind::NoRuntime) outside a tokio runtime.
+    /// - Those of a token request. A code is never sent twice (RFC 6749 §4.1.2): the user has to start
+    ///   again.
     pub async fn finish(self, callback: &str) -> Result<Session, Error> {
         let code = self.code(callback)?;
         Arc::new(self).redeem(code).await
     }
 
-    /// The exchange in a task of its own: a browser that goes away, or a time that is over, does not
-    /// lose what the code was sent for.
+    /// Exchanges the code in a task of its own: neither a cancelled caller nor a timeout loses the
+    /// session.
     pub(super) async fn redeem(self: Arc<Self>, code: SecretString) -> Result<Session, Error> {
         let exchange = async move { self.exchange(code).await };
-        let interrupted = "the exchange of the code was interrupted";
+        let interrupted = "the exchange of the authorization code was interrupted; sign in again";
         detached(exchange, interrupted, Retry::Never).await
     }
 
@@ -144,12 +145,12 @@ impl PendingLogin {
 }
 
 impl AuthorizationCode {
-    /// A login that was [saved](PendingLogin::save), in this process or in another with the same
-    /// client. Forget the text before you finish the login: it is good for one.
+    /// Returns a login that was [saved](PendingLogin::save), in this process or another one with the same
+    /// client. Delete the text before you finish the login: it is for one use.
     ///
     /// # Errors
     ///
-    /// The text is damaged, or of another client's login.
+    /// The text is damaged, or belongs to another client, server or version.
     pub fn resume(&self, saved: &str) -> Result<PendingLogin, BoxError> {
         let saved: Saved = json::object(saved.as_bytes()).map_err(|_| "not a saved login")?;
         let server = &self.0.server;
@@ -171,7 +172,7 @@ impl AuthorizationCode {
     }
 }
 
-/// Without the URL, which has the state in it.
+/// Hides the URL, which contains the state.
 impl fmt::Debug for PendingLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PendingLogin")

@@ -1,7 +1,7 @@
-//! Proof Key for Code Exchange (RFC 7636): the code is of use only to whoever started the login.
+//! Proof Key for Code Exchange (RFC 7636): only the process that started a login can use its code.
 //!
-//! Invariants: a verifier is used for one login; `plain` is never chosen by itself, and never tried
-//! after `S256` has failed (§7.2).
+//! Invariants: a verifier is used for one login; `plain` is used only if configured, and never as a
+//! fallback from `S256` (§7.2).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -10,35 +10,35 @@ use zeroize::Zeroizing;
 
 use crate::error::ConfigError;
 
-/// How the challenge is made of the verifier (RFC 7636 §4.2).
+/// The code challenge method (RFC 7636 §4.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Method {
     #[default]
     S256,
     Plain,
-    /// No challenge at all, for servers that refuse parameters which they do not know.
+    /// No challenge, for servers that reject unknown parameters.
     Off,
 }
 
 impl Method {
-    /// `S256` as configurations spell it, too: `SHA256`, `SHA-256`, in any case.
+    /// Parses a name, in any case: `S256`, or `SHA256` and `SHA-256`, which some manuals use.
     pub(crate) fn parse(name: &str) -> Result<Self, ConfigError> {
         const FIELD: &str = "code_challenge_method";
         match name.to_ascii_uppercase().as_str() {
             "S256" | "SHA256" | "SHA-256" => Ok(Self::S256),
             "PLAIN" => Err(ConfigError::new(
                 FIELD,
-                "`plain` protects from next to nothing; if the server knows nothing better, \
-                 say `insecure_plain_challenge()`",
+                "`plain` gives little protection; if the server supports nothing else, \
+                 call `insecure_plain_challenge()`",
             )),
             _ => Err(ConfigError::new(
                 FIELD,
-                "not a method of RFC 7636: `S256` (or `SHA256`, `SHA-256`)",
+                "not a method of RFC 7636; use `S256` (or `SHA256`, `SHA-256`)",
             )),
         }
     }
 
-    /// As it stands on the wire.
+    /// Returns the name on the wire.
     pub(crate) fn name(self) -> Option<&'static str> {
         match self {
             Self::S256 => Some("S256"),
@@ -58,7 +58,7 @@ impl Verifier {
         Self(random())
     }
 
-    /// The caller's own.
+    /// Checks a verifier of the caller's own.
     pub(crate) fn given(verifier: SecretString) -> Result<Self, ConfigError> {
         let text = verifier.expose_secret();
         let unreserved =
@@ -76,7 +76,7 @@ impl Verifier {
         self.0.expose_secret()
     }
 
-    /// `None`: there is to be none.
+    /// Returns the challenge; `None` if PKCE is off.
     pub(crate) fn challenge(&self, method: Method) -> Option<String> {
         match method {
             Method::S256 => {
@@ -89,7 +89,7 @@ impl Verifier {
     }
 }
 
-/// 256 bits from a generator that the operating system seeds, as 43 characters of base64url.
+/// Returns 256 random bits as 43 characters of base64url. The operating system seeds the generator.
 pub(crate) fn random() -> SecretString {
     let octets = Zeroizing::new(rand::random::<[u8; 32]>());
     SecretString::from(URL_SAFE_NO_PAD.encode(*octets))
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p73_c26_the_vector_of_appendix_b() {
+    fn p73_c26_s256_challenge_matches_the_vector_of_rfc_7636_appendix_b() {
         let verifier = SecretString::from("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk");
         let challenge = Verifier::given(verifier).unwrap().challenge(Method::S256);
         let expected = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn p74_challenges_are_43_characters_of_base64url() {
+    fn p74_s256_challenge_is_43_characters_of_base64url() {
         for _ in 0..1_000 {
             let challenge = Verifier::random().challenge(Method::S256).unwrap();
             assert_eq!(challenge.len(), 43);
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn p71_p72_verifiers_are_32_random_octets() {
+    fn p71_p72_random_verifier_is_32_octets_and_unique() {
         let verifiers: HashSet<String> = (0..1_000)
             .map(|_| Verifier::random().expose_secret().to_owned())
             .collect();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn p71_s1_11_s2_6_a_verifier_of_the_callers_is_checked() {
+    fn p71_s1_11_s2_6_configured_verifier_is_checked() {
         let given = |text: String| Verifier::given(text.into()).is_ok();
         for good in ["a".repeat(43), "Z9-._~".repeat(8), "x".repeat(128)] {
             assert!(given(good));
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn p76_s1_10_s2_5_spellings_of_configurations() {
+    fn p76_s1_10_s2_5_challenge_method_name_accepts_common_spellings() {
         for name in ["S256", "s256", "SHA256", "SHA-256", "sha-256"] {
             assert_eq!(Method::parse(name).unwrap().name(), Some("S256"));
         }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_shows_in_debug() {
+    fn debug_output_shows_no_verifier() {
         let verifier = Verifier::given("canary".repeat(8).into()).unwrap();
         assert!(!format!("{verifier:?}").contains("canary"));
     }

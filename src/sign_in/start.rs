@@ -1,8 +1,9 @@
-//! The start of a login: what it needs is made, and the URL for the person's browser.
+//! The start of a login: the authorization request (RFC 6749 §4.1.1), pushed (RFC 9126) or in the URL.
 //!
-//! Invariants: whatever the way the parameters travel, they are the same; a server that takes them
-//! beforehand (RFC 9126) gets them so, and the browser carries nothing but a reference, which is
-//! good for this login only.
+//! Invariants:
+//!
+//! 1. The parameters are the same, pushed or not.
+//! 2. If the server accepts pushed requests, the URL has only a reference, valid for this login.
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -20,31 +21,29 @@ use crate::{
 };
 
 impl AuthorizationCode {
-    /// Starts a login.
+    /// Starts a login. [`PendingLogin::url`] is the URL for the user's browser.
     ///
-    /// Asks the server if there is something to ask: its metadata
-    /// ([`discover`](Self::discover)), and to take the parameters of the login beforehand if it
-    /// does so (pushed authorization requests, RFC 9126), so that the URL is a reference to them,
-    /// which is good for a minute or so. Otherwise there is no I/O.
+    /// With [`discover`](Self::discover), fetches the server's metadata unless they are cached. If the
+    /// server accepts pushed authorization requests (RFC 9126), sends one: the URL is then a reference,
+    /// which usually expires within minutes. Otherwise does no I/O.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Discovery`] if the metadata are of no use; otherwise those of a token request.
+    /// [`ErrorKind::Discovery`] if the metadata are unusable; otherwise those of a token request.
     pub async fn start(&self) -> Result<PendingLogin, Error> {
         self.start_with(Login::default()).await
     }
 
-    /// Starts a login that needs more than the client's settings say: a `login_hint`, a state or a
-    /// verifier of the caller's own.
+    /// Starts a login with settings of its own, such as a `login_hint`, a state or a verifier.
     ///
     /// # Errors
     ///
-    /// As [`start`](Self::start), and [`ErrorKind::SignIn`] if `login` cannot be sent.
+    /// Those of [`start`](Self::start), and [`ErrorKind::SignIn`] if `login` has an invalid setting.
     pub async fn start_with(&self, login: Login) -> Result<PendingLogin, Error> {
         self.start_at(login, self.0.redirect_uri.clone()).await
     }
 
-    /// With a redirect URI of its own.
+    /// Starts a login with this redirect URI.
     pub(super) async fn start_at(
         &self,
         login: Login,
@@ -53,18 +52,18 @@ impl AuthorizationCode {
         let config = &self.0;
         let endpoints = config.server.endpoints().await?;
         let Some(authorization) = &endpoints.authorization else {
-            let message = "the server's metadata name no authorization endpoint";
+            let message = "the server's metadata have no `authorization_endpoint`";
             return Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done());
         };
-        let unsendable = |error| cannot("the login cannot be sent", error);
-        login.check(authorization).map_err(unsendable)?;
-        // Of an endpoint that `build` could not know yet.
+        let invalid = |error| cannot("the login has an invalid setting", error);
+        login.check(authorization).map_err(invalid)?;
+        // `build` checks this too, but not for an endpoint from metadata.
         let kind = RequestKind::Login;
         (config.params)
             .check_query("param", authorization, kind, |_| false)
-            .map_err(unsendable)?;
+            .map_err(invalid)?;
         let verifier = match login.verifier {
-            Some(given) => Verifier::given(given).map_err(unsendable)?,
+            Some(given) => Verifier::given(given).map_err(invalid)?,
             None => Verifier::random(),
         };
         let state = login.state.unwrap_or_else(|| match &login.payload {
@@ -74,7 +73,8 @@ impl AuthorizationCode {
         let form = parameters(config, &redirect_uri, &state, &verifier, &login.params);
         let query = match &endpoints.pushed {
             None if endpoints.pushes_only => {
-                let message = "the server takes logins by pushed requests only (RFC 9126 §5)";
+                let message = "the server requires pushed authorization requests (RFC 9126 §5): \
+                               set `pushed_request_url`, or remove `without_pushed_requests`";
                 return Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done());
             }
             None => form,
@@ -92,7 +92,7 @@ impl AuthorizationCode {
     }
 }
 
-/// Of the authorization request (RFC 6749 §4.1.1).
+/// The parameters of the authorization request (RFC 6749 §4.1.1).
 fn parameters(
     config: &Config,
     redirect_uri: &str,
@@ -121,14 +121,14 @@ fn parameters(
     form
 }
 
-/// What the server gives for a login's parameters (RFC 9126 §2.2).
+/// The answer to a pushed authorization request (RFC 9126 §2.2).
 #[derive(Deserialize)]
 struct Pushed {
     request_uri: String,
     expires_in: serde_json::Number,
 }
 
-/// Sends the parameters to the server; what is left for the browser is a reference to them.
+/// Pushes the parameters to the server. Returns the parameters of the URL, with a reference to them.
 async fn pushed_form(endpoint: &TokenEndpoint, form: Form) -> Result<Form, Error> {
     let answer = endpoint.tell(form).await?;
     let pushed: Option<Pushed> = json::object(&answer).ok();
@@ -137,8 +137,8 @@ async fn pushed_form(endpoint: &TokenEndpoint, form: Form) -> Result<Form, Error
         lives && !pushed.request_uri.is_empty()
     };
     let Some(pushed) = pushed.filter(good) else {
-        let message = "the answer to a pushed authorization request names no `request_uri` with \
-                       a time to live";
+        let message = "the answer to the pushed authorization request has no valid `request_uri` \
+                       and `expires_in`";
         return Err(Error::build(ErrorKind::InvalidResponse, Retry::Later, message).done());
     };
     let mut query = Form::default();

@@ -1,6 +1,6 @@
-//! The files of a session. Everything here blocks.
+//! The files of a session. All functions block.
 //!
-//! What only the holder of the lock may do takes the [lock](Held) as proof.
+//! Functions that need the lock take [`Held`] as proof of it.
 
 use std::{
     ffi::OsString,
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::error::BoxError;
 
-/// How sealed content begins, in all versions. No JSON document begins like this.
+/// The first bytes of sealed content, in all versions. No JSON document begins like this.
 pub(super) const SEALED: &[u8; 8] = b"ba-seal\n";
 
-/// Sessions are a few KiB; anything larger is something else.
-const MOST_BYTES: usize = 1 << 20;
+/// A session has a few KiB: a larger file is not a session.
+const MAX_BYTES: usize = 1 << 20;
 
 /// The files of a [`FileStore`](super::FileStore).
 #[derive(Clone)]
@@ -32,27 +32,27 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// And their lock.
+    /// Returns the files of `session`, and their lock file.
     pub(super) fn of(session: &Path) -> Result<(Self, LockFile), BoxError> {
         let (Some(name), Some(directory)) = (session.file_name(), session.parent()) else {
             return Err(failed(session, "not the path of a file", None));
         };
-        let beside = |suffix: &str| {
+        let sibling = |suffix: &str| {
             let mut name = OsString::from(name);
             name.push(suffix);
             directory.join(name)
         };
         let files = Self {
             session: session.to_owned(),
-            temporary: beside(".tmp"),
+            temporary: sibling(".tmp"),
             directory: directory.to_owned(),
         };
-        let lock = LockFile::at(&beside(".lock"))?;
+        let lock = LockFile::at(&sibling(".lock"))?;
         let lock = lock.with_leftover(files.temporary.clone());
         Ok((files, lock))
     }
 
-    /// The session's content; `None` if there is no file.
+    /// Returns the file's content; `None` if there is no file.
     pub(super) fn read(&self, _: &Held) -> Result<Option<Zeroizing<Vec<u8>>>, BoxError> {
         let content = self.read_file();
         content.map_err(|e| failed(&self.session, "cannot be read", Some(e)))
@@ -65,23 +65,23 @@ impl Files {
         };
         let metadata = file.metadata()?;
         check_regular(&metadata)?;
-        // As large as it has to be from the start: what a vector leaves when it grows is not wiped.
+        // Allocated in full: a vector that grows frees its old buffer without wiping it.
         let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-        let room = length.min(MOST_BYTES) + 1;
-        let mut content = Zeroizing::new(Vec::with_capacity(room));
-        file.take(MOST_BYTES as u64 + 1).read_to_end(&mut content)?;
-        if content.len() > MOST_BYTES {
+        let capacity = length.min(MAX_BYTES) + 1;
+        let mut content = Zeroizing::new(Vec::with_capacity(capacity));
+        file.take(MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+        if content.len() > MAX_BYTES {
             return Err(too_large());
         }
         Ok(Some(content))
     }
 
-    /// Replaces the session.
+    /// Replaces the file's content.
     pub(super) fn write(&self, _: &Held, content: &[u8]) -> Result<(), BoxError> {
         let written = self.write_temporary(content).and_then(|()| {
             match fs::symlink_metadata(&self.session) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
-                // A link to the session would be replaced, and not what it leads to.
+                // A rename would replace a symbolic link, and not its target.
                 metadata => check_regular(&metadata?)?,
             }
             fs::rename(&self.temporary, &self.session)
@@ -94,7 +94,7 @@ impl Files {
     }
 
     fn write_temporary(&self, content: &[u8]) -> io::Result<()> {
-        if content.len() > MOST_BYTES {
+        if content.len() > MAX_BYTES {
             return Err(too_large());
         }
         let mut options = options();
@@ -103,7 +103,7 @@ impl Files {
         file.sync_all()
     }
 
-    /// Forgets the session.
+    /// Removes the file.
     pub(super) fn remove(&self, _: &Held) -> Result<(), BoxError> {
         match fs::remove_file(&self.session) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -117,13 +117,13 @@ impl Files {
         synced.map_err(|e| failed(&self.directory, "cannot be synced", Some(e)))
     }
 
-    /// Something is wrong with the session's content.
+    /// Returns an error about the file's content.
     pub(super) fn error(&self, problem: &str) -> BoxError {
         failed(&self.session, problem, None)
     }
 }
 
 fn too_large() -> io::Error {
-    let problem = "it is larger than 1 MiB, and so not a session";
+    let problem = "larger than 1 MiB: not a session";
     io::Error::new(ErrorKind::InvalidData, problem)
 }

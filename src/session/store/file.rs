@@ -1,14 +1,13 @@
-//! [`FileStore`]: a session that several processes of one machine share.
+//! [`FileStore`]: a session in a file, which the processes of one machine share.
 //!
-//! Three files, side by side: the session, `….lock` and `….tmp`. The invariants:
+//! Three files in one directory: the session, `….lock` and `….tmp`. Invariants:
 //!
-//! - Whoever holds the [lock] on the lock file, and nobody else, reads and writes the
-//!   other two.
-//! - The session is never changed in place: its successor is written in full, synced, and renamed
-//!   over it. A crash at any byte leaves the one or the other, and maybe a temporary file, which
-//!   the next holder removes.
-//! - What was begun is finished under the lock: a job on a blocking thread cannot be cancelled, so
-//!   it holds on to the lock, even if its caller goes.
+//! 1. Only the holder of the [lock] on `….lock` reads and writes the other two.
+//! 2. The session is never changed in place: its successor is written to `….tmp`, synced, and renamed
+//!    over it. A crash leaves the old session or the new one, and perhaps `….tmp`, which the next lock
+//!    holder removes.
+//! 3. A job on a blocking thread cannot be cancelled: it keeps the lock until it is done, even if its
+//!    caller is cancelled.
 
 use std::{
     fmt,
@@ -25,7 +24,7 @@ use zeroize::Zeroizing;
 use super::sealed::{Sealer, SealingKey};
 use super::{
     disk::{Files, SEALED},
-    lock::{self, Waiting, blocking},
+    lock::{self, LockQueue, blocking},
     token_store::{Locked, LockedSession, TokenStore},
 };
 use crate::{
@@ -33,8 +32,8 @@ use crate::{
     session::stored::{DamagedSession, StoredSession, read_session},
 };
 
-/// Keeps the session in a file, for all processes of this machine that know its path: a program
-/// that starts again goes on with the session, and programs that run at once share it.
+/// A store in a file, shared by all processes of this machine that use the same path. The session
+/// outlives the process.
 ///
 /// ```no_run
 /// use bearer_auth::{AuthorizationCode, store::FileStore};
@@ -48,63 +47,61 @@ use crate::{
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
 ///
-/// The file can be read by its owner alone (mode 0600; a directory that has to be made, 0700). On
-/// Windows it has the permissions of its directory: give it one that is the user's own. Beside it
-/// are `….lock`, which stays (deleting it while the program runs undoes the lock), and for moments
-/// `….tmp`. The content is a JSON document with the tokens in clear, unless it is sealed
-/// (`sealed_with`, with the feature `seal`).
+/// Only the owner can read the file (mode 0600; directories are created with 0700). On Windows the file
+/// has the permissions of its directory: use one that belongs to the user. The same directory has
+/// `….lock`, which stays (deleting it while a program runs breaks the lock), and during a write
+/// `….tmp`. The content is JSON with the tokens in clear text, unless it is sealed (`sealed_with`, with
+/// the feature `seal`).
 ///
-/// Clones wait for each other in the order in which they came; stores of one path that were made
-/// one by one, and other processes, in no order. The file must be on a disk of this machine: locks
-/// of network file systems keep less than they promise. Symbolic links to the file are refused:
-/// under two names it would have two locks.
+/// Clones take the lock in the order of their calls; separate stores of one path, and other processes,
+/// in no order. The file must be on a local disk: locks of network file systems are unreliable.
+/// Symbolic links to the file are refused: two names would have two locks.
 #[derive(Clone)]
 #[must_use]
 pub struct FileStore {
     path: PathBuf,
-    waiting: Waiting,
-    form: Form,
+    queue: LockQueue,
+    format: Format,
 }
 
 impl FileStore {
-    /// The session in this file, which need not be there yet. A relative path counts from the
-    /// current directory of now. Does no I/O.
+    /// Returns the store at `path`, where the file need not exist yet. A relative path is resolved now,
+    /// against the current directory. Does no I/O.
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-            waiting: Waiting::default(),
-            form: Form::default(),
+            queue: LockQueue::default(),
+            format: Format::default(),
         }
     }
 
-    /// How long to wait for the lock, before that is an error. Default: 20 s. A holder keeps it
-    /// for one token request.
+    /// Sets how long to wait for the lock before that is an error. Defaults to 20 s. A lock holder
+    /// keeps the lock for one token request.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.waiting.patience = timeout;
+        self.queue.timeout = timeout;
         self
     }
 
-    /// The file is encrypted and authenticated with this key (XChaCha20-Poly1305). Default: it is
-    /// not.
+    /// Sets the key that encrypts and authenticates the file (XChaCha20-Poly1305). By default the file
+    /// is in clear text.
     ///
-    /// That keeps a session secret in backups and on stolen disks, and tells changes that somebody
-    /// made; it does not tell an older file of the same key from the newest. A file that is not
-    /// sealed is not read: the user signs in again, and then it is.
+    /// This keeps a session secret in backups and on stolen disks, and detects changes. It does not
+    /// detect an older file of the same key. An unsealed file is an error: the user signs in again,
+    /// which replaces it.
     #[cfg(feature = "seal")]
     #[cfg_attr(docsrs, doc(cfg(feature = "seal")))]
     pub fn sealed_with(mut self, key: SealingKey) -> Self {
-        self.form.sealer.seal_with(key);
+        self.format.sealer.seal_with(key);
         self
     }
 
-    /// A further key that opens the file, the one that was used before, say: what is written is
-    /// sealed with that of [`sealed_with`](Self::sealed_with), without which this is an error of
-    /// the lock. Further calls add to it. Default: none.
+    /// Adds a key that opens the file, such as the one before a change of keys. Writing uses the key
+    /// of [`sealed_with`](Self::sealed_with); without that, locking is an error.
     #[cfg(feature = "seal")]
     #[cfg_attr(docsrs, doc(cfg(feature = "seal")))]
     pub fn with_previous_key(mut self, key: SealingKey) -> Self {
-        self.form.sealer.open_with(key);
+        self.format.sealer.open_with(key);
         self
     }
 }
@@ -114,28 +111,28 @@ impl TokenStore for FileStore {
 
     /// # Errors
     ///
-    /// The lock is not free for [`lock_timeout`](FileStore::lock_timeout) (the error says which
-    /// process holds it), the files beside the session cannot be made or used, the file system
-    /// knows no locks, or there is no tokio runtime.
+    /// The lock was not free within [`lock_timeout`](FileStore::lock_timeout) (the error names the
+    /// process that has it), the lock file cannot be created or used, the file system has no locks, or
+    /// there is no tokio runtime.
     async fn lock(&self) -> Result<Locked, BoxError> {
-        self.form.check()?;
+        self.format.check()?;
         let (files, lock) = Files::of(&self.path)?;
         let held = Held {
-            lock: self.waiting.lock(lock).await?,
+            lock: self.queue.lock(lock).await?,
             files,
-            form: self.form.clone(),
+            format: self.format.clone(),
         };
         Ok(Locked::new(LockedFile(Arc::new(Mutex::new(held)))))
     }
 }
 
-/// Without the keys.
+/// Hides the keys.
 impl fmt::Debug for FileStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("FileStore");
         debug.field("path", &self.path);
         #[cfg(feature = "seal")]
-        debug.field("sealer", &self.form.sealer);
+        debug.field("sealer", &self.format.sealer);
         debug.finish_non_exhaustive()
     }
 }
@@ -147,11 +144,11 @@ struct LockedFile(Arc<Mutex<Held>>);
 struct Held {
     lock: lock::Held,
     files: Files,
-    form: Form,
+    format: Format,
 }
 
 impl LockedFile {
-    /// One job after the other, each holding on to the lock until it is done.
+    /// Runs one job after the other. Each keeps the lock until it is done.
     async fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Held) -> Result<T, BoxError> + Send + 'static,
@@ -164,13 +161,12 @@ impl LockedFile {
 impl LockedSession for LockedFile {
     /// # Errors
     ///
-    /// The file cannot be read, is damaged, not as it should be (sealed or not), sealed with
-    /// another key, or of a later version. It stays as it is; saving replaces it.
+    /// The file cannot be read, is damaged, of a later version, or sealed with another key; or it is
+    /// sealed and no key is configured, or the reverse. The file stays; saving replaces it.
     async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         self.run(|held| {
             let read = held.files.read(&held.lock)?;
-            let session = read.map(|content| held.form.read(&content));
-            // What it is, with the file's name.
+            let session = read.map(|content| held.format.read(&content));
             let damaged = |why: String| DamagedSession::new(held.files.error(&why).to_string());
             session.transpose().map_err(|why| damaged(why).into())
         })
@@ -179,14 +175,14 @@ impl LockedSession for LockedFile {
 
     /// # Errors
     ///
-    /// The file cannot be written, or its directory not be synced: the old session is there, or,
-    /// with the last of these errors alone, the new one.
+    /// The file cannot be written: the old session is still there. Or its directory cannot be synced:
+    /// then the new session is there, and may be lost in a crash of the machine.
     async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         let session = session.cloned();
         self.run(move |held| match session {
             None => held.files.remove(&held.lock),
             Some(session) => {
-                let content = held.form.write(&session);
+                let content = held.format.write(&session);
                 let content = content.map_err(|why| held.files.error(&why.to_string()))?;
                 held.files.write(&held.lock, &content)
             }
@@ -195,14 +191,14 @@ impl LockedSession for LockedFile {
     }
 }
 
-/// What a file has in it: a [`StoredSession`]'s JSON, or that, sealed. Each has a version of its own.
+/// The file's content: the JSON of a [`StoredSession`], in clear text or sealed. Both have a version.
 #[derive(Clone, Default)]
-struct Form {
+struct Format {
     #[cfg(feature = "seal")]
     sealer: Sealer,
 }
 
-impl Form {
+impl Format {
     fn check(&self) -> Result<(), BoxError> {
         #[cfg(feature = "seal")]
         self.sealer.check()?;
@@ -229,7 +225,7 @@ impl Form {
             return read_session(&opened);
         }
         if content.starts_with(SEALED) {
-            return Err("sealed, and there is no key to open it (`sealed_with`)".to_owned());
+            return Err("sealed, and no key is configured: set `sealed_with`".to_owned());
         }
         read_session(content)
     }

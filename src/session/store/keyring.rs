@@ -1,16 +1,14 @@
 //! [`KeyringStore`]: a session in the operating system's keyring.
 //!
-//! Keyrings know no locks, so a [lock file](super::lock) says who may read, exchange and write. The
-//! invariants:
+//! Keyrings have no locks, so a [lock file](super::lock) decides which process may read, refresh and
+//! write. Invariants:
 //!
-//! - A keyring may ask its owner for a password, and wait for the answer for ever. So it is asked on
-//!   a thread of its own, for which nobody waits longer than [`PATIENCE`]: no session does, and no
-//!   runtime that ends. It does wait that long for a write.
-//! - As long as a question has no answer, no other is asked: neither threads pile up nor windows.
-//! - What was begun is finished under the lock: a write holds on to it until it is done, even if
-//!   nobody waits for it any more.
-//! - Nothing is kept between questions: a keyring that was not there, or is there anew, is found by
-//!   the next.
+//! 1. A keyring may ask the user for a password, and wait without limit. Each call runs on a thread of
+//!    its own: neither a session nor a runtime that shuts down waits for it longer than
+//!    [`ANSWER_TIMEOUT`].
+//! 2. While a call is unanswered, no other is made: neither threads nor password prompts pile up.
+//! 3. A write keeps the lock until it is done, even if its caller has given up.
+//! 4. Nothing is kept between calls: the next call finds a keyring that has come up or was restarted.
 
 #[cfg(test)]
 mod tests;
@@ -29,7 +27,7 @@ use secrecy::ExposeSecret as _;
 use zeroize::Zeroizing;
 
 use super::{
-    lock::{Held, LockFile, Waiting, blocking},
+    lock::{Held, LockFile, LockQueue, blocking},
     token_store::{Locked, LockedSession, TokenStore},
 };
 use crate::{
@@ -37,13 +35,13 @@ use crate::{
     session::stored::{DamagedSession, StoredSession, read_session},
 };
 
-/// How long a keyring may take to answer: shorter than a token request, so that a session goes on
-/// from memory meanwhile.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a keyring may take to answer: less than a token request, so that the session can continue
+/// from memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Keeps the session in the keyring of the user who is logged in: the Secret Service (GNOME
-/// Keyring, KWallet) on Linux and the BSDs, the login keychain on macOS, the Credential Manager on
-/// Windows. Elsewhere, locking it is an error.
+/// A store in the keyring of the current user: the Secret Service (GNOME Keyring, KWallet) on Linux and
+/// the BSDs, the login keychain on macOS, the Credential Manager on Windows. On other systems, locking
+/// it is an error.
 ///
 /// ```no_run
 /// use bearer_auth::{AuthorizationCode, store::KeyringStore};
@@ -58,51 +56,51 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Ok::<(), bearer_auth::ConfigError>(())
 /// ```
 ///
-/// Whoever can unlock the keyring can read the session: on Linux and Windows that is every program
+/// Every program that can unlock the keyring can read the session: on Linux and Windows, all programs
 /// of the user.
 ///
-/// **Size**: Windows keeps 2560 bytes. A session is its two tokens and about 150 bytes; one that is
-/// longer is an error of saving, and is in memory only. Where tokens are that long, use a
-/// [`FileStore`](super::FileStore), sealed with a key that is in the keyring, say.
+/// **Size**: Windows stores 2560 bytes. A session has its two tokens and about 150 bytes. Saving a
+/// longer one is an error, and the session stays in memory only. For longer tokens use a
+/// [`FileStore`](super::FileStore), for example sealed with a key from the keyring.
 ///
-/// **Questions**: a keyring that is locked may ask its owner for the password. After 20 s without an
-/// answer that is an error, and the session goes on from memory, if it has been read before; the
-/// answer is of use to the next attempt.
+/// **Password prompts**: a locked keyring may ask the user for the password. After 20 s without an
+/// answer the call is an error, and a session that was read before continues from memory. Once the
+/// keyring is unlocked, the next call succeeds.
 #[derive(Clone)]
 #[must_use]
 pub struct KeyringStore {
     keyring: Arc<Keyring>,
     lock: PathBuf,
-    waiting: Waiting,
+    queue: LockQueue,
 }
 
-/// One entry of it.
+/// One entry of the keyring.
 struct Keyring {
     service: String,
     user: String,
     open: Box<Open>,
-    patience: Duration,
-    /// Alive as long as a question is that nobody waits for any more.
+    timeout: Duration,
+    /// Alive while a call that has timed out is still unanswered.
     unanswered: Mutex<Weak<()>>,
 }
 
 type Open = dyn Fn(&str, &str) -> Result<Entry, Failure> + Send + Sync;
 
 impl KeyringStore {
-    /// The session in this entry of the keyring, which need not be there yet: `service` is the
-    /// program's own name for what it signs in to, and `user` whom it signs in. Does no I/O.
+    /// Returns the store of one entry of the keyring, which need not exist yet. `service` is the
+    /// program's name for the service that the user signs in to, `user` its name for the user. Does no
+    /// I/O.
     ///
-    /// `lock` is the path of a file on a disk of this machine, which is made when it is needed,
-    /// locked, and never deleted. All processes that share the entry have to name the same one: two
-    /// that do not would exchange a refresh token twice, which servers take for theft. So there is
-    /// no default, which would come from variables of the environment. A relative path counts from
-    /// the current directory of now.
+    /// `lock` is the path of a lock file on a local disk. The file is created when needed, and never
+    /// deleted. All processes that share the entry must use the same path: otherwise two of them could
+    /// send one refresh token, which servers take for theft. There is no default, since it would depend
+    /// on environment variables. A relative path is resolved now, against the current directory.
     pub fn new(
         service: impl Into<String>,
         user: impl Into<String>,
         lock: impl AsRef<Path>,
     ) -> Self {
-        Self::opened_by(service, user, lock, open, PATIENCE)
+        Self::opened_by(service, user, lock, open, ANSWER_TIMEOUT)
     }
 
     fn opened_by(
@@ -110,7 +108,7 @@ impl KeyringStore {
         user: impl Into<String>,
         lock: impl AsRef<Path>,
         open: impl Fn(&str, &str) -> Result<Entry, Failure> + Send + Sync + 'static,
-        patience: Duration,
+        timeout: Duration,
     ) -> Self {
         let lock = lock.as_ref();
         Self {
@@ -118,18 +116,18 @@ impl KeyringStore {
                 service: service.into(),
                 user: user.into(),
                 open: Box::new(open),
-                patience,
+                timeout,
                 unanswered: Mutex::default(),
             }),
             lock: std::path::absolute(lock).unwrap_or_else(|_| lock.to_owned()),
-            waiting: Waiting::default(),
+            queue: LockQueue::default(),
         }
     }
 
-    /// How long to wait for the lock, before that is an error. Default: 20 s. A holder keeps it
-    /// for one token request.
+    /// Sets how long to wait for the lock before that is an error. Defaults to 20 s. A lock holder
+    /// keeps the lock for one token request.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
-        self.waiting.patience = timeout;
+        self.queue.timeout = timeout;
         self
     }
 }
@@ -148,9 +146,9 @@ use zbus_secret_service_keyring_store::Store;
 ))]
 fn open(service: &str, user: &str) -> Result<Entry, Failure> {
     use keyring_core::api::CredentialStoreApi as _;
-    // By default Windows would take it along to the user's other machines, which share no lock.
-    let stays = cfg!(windows).then(|| HashMap::from([("persistence", "Local")]));
-    Store::new()?.build(service, user, stays.as_ref())
+    // Windows' default copies the entry to the user's other machines, which do not share the lock.
+    let local = cfg!(windows).then(|| HashMap::from([("persistence", "Local")]));
+    Store::new()?.build(service, user, local.as_ref())
 }
 
 #[cfg(not(any(
@@ -159,41 +157,41 @@ fn open(service: &str, user: &str) -> Result<Entry, Failure> {
     all(unix, not(any(target_vendor = "apple", target_os = "android")))
 )))]
 fn open(_: &str, _: &str) -> Result<Entry, Failure> {
-    let why = "no keyring of this system is known here";
+    let why = "no keyring is supported on this system";
     Err(Failure::NotSupportedByStore(why.to_owned()))
 }
 
 impl Keyring {
-    /// What the entry says to a question; `hold` is held until it does.
-    async fn ask<T: Send + 'static>(
+    /// Makes a call to the entry. `held` keeps the lock until the call is answered.
+    async fn call<T: Send + 'static>(
         self: &Arc<Self>,
-        hold: Option<Arc<Held>>,
-        question: impl FnOnce(&Entry) -> Result<T, Failure> + Send + 'static,
+        held: Option<Arc<Held>>,
+        call: impl FnOnce(&Entry) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, BoxError> {
         self.check_answered()?;
         let keyring = Arc::clone(self);
         blocking(move || {
-            let (tell, told) = mpsc::channel();
-            let asking = Arc::new(());
-            let asked = Arc::downgrade(&asking);
-            let asks = Arc::clone(&keyring);
+            let (sender, receiver) = mpsc::channel();
+            let in_flight = Arc::new(());
+            let unanswered = Arc::downgrade(&in_flight);
+            let caller = Arc::clone(&keyring);
             let thread = thread::Builder::new().name("keyring".to_owned());
             thread.spawn(move || {
-                let entry = (asks.open)(&asks.service, &asks.user);
-                let answer = entry.and_then(|entry| question(&entry));
-                // In this order: whoever may ask again may lock, too.
-                drop(hold);
-                drop(asking);
-                let _ = tell.send(answer);
+                let entry = (caller.open)(&caller.service, &caller.user);
+                let answer = entry.and_then(|entry| call(&entry));
+                // In this order: once the next call is allowed, the lock is free.
+                drop(held);
+                drop(in_flight);
+                let _ = sender.send(answer);
             })?;
-            match told.recv_timeout(keyring.patience) {
+            match receiver.recv_timeout(keyring.timeout) {
                 Ok(answer) => answer.map_err(|failure| keyring.failed(failure)),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
-                    *keyring.unanswered() = asked;
-                    Err(keyring.silent())
+                    *keyring.unanswered() = unanswered;
+                    Err(keyring.no_answer())
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    Err(keyring.error("what asked it has panicked", None))
+                    Err(keyring.error("the keyring's library panicked", None))
                 }
             }
         })
@@ -208,42 +206,43 @@ impl Keyring {
     fn check_answered(&self) -> Result<(), BoxError> {
         match self.unanswered().strong_count() {
             0 => Ok(()),
-            _ => Err(self.silent()),
+            _ => Err(self.no_answer()),
         }
     }
 
-    fn silent(&self) -> BoxError {
+    fn no_answer(&self) -> BoxError {
         let problem = format!(
-            "no answer for {:?}; it may wait for its owner to unlock it",
-            self.patience
+            "no answer for {:?}: the keyring may be waiting for its password",
+            self.timeout
         );
         self.error(problem, None)
     }
 
-    /// Without what was read, which some of these errors have in them.
+    /// Some failures contain the secret that was read: their content is left out.
     fn failed(&self, failure: Failure) -> BoxError {
         let error = |problem: String| self.error(problem, None);
         match failure {
             Failure::NoStorageAccess(cause) => {
                 self.error("locked, or access was denied", Some(cause))
             }
-            Failure::PlatformFailure(cause) => self.error("the keyring fails", Some(cause)),
+            Failure::PlatformFailure(cause) => self.error("the keyring failed", Some(cause)),
             Failure::BadEncoding(_) | Failure::BadDataFormat(..) => {
                 self.damaged("cannot be decoded")
             }
             Failure::TooLong(what, most) if what == "secret" => error(format!(
-                "the session is longer than the {most} bytes that this keyring keeps"
+                "the session is longer than the {most} bytes that this keyring can store; \
+                 use a `FileStore`"
             )),
-            Failure::TooLong(what, most) => {
-                error(format!("{what} is longer than this keyring's {most}"))
-            }
+            Failure::TooLong(what, most) => error(format!(
+                "{what} is longer than the limit of this keyring ({most})"
+            )),
             Failure::Invalid(what, why) => error(format!("{what} is invalid: {why}")),
             Failure::Ambiguous(found) => error(format!(
-                "there are {} of them; delete those that are not this program's",
+                "there are {} entries of this name; delete those of other programs",
                 found.len()
             )),
             Failure::BadStoreFormat(why) | Failure::NotSupportedByStore(why) => error(why),
-            _ => error("the keyring fails".to_owned()),
+            _ => error("the keyring failed".to_owned()),
         }
     }
 
@@ -265,23 +264,22 @@ impl TokenStore for KeyringStore {
 
     /// # Errors
     ///
-    /// The lock is not free for [`lock_timeout`](KeyringStore::lock_timeout) (the error says which
-    /// process holds it), its file cannot be made or used, the keyring has not answered what it was
-    /// asked before, service or user are empty, or there is no tokio runtime.
+    /// The lock was not free within [`lock_timeout`](KeyringStore::lock_timeout) (the error names the
+    /// process that has it), the lock file cannot be created or used, an earlier call to the keyring is
+    /// still unanswered, the service or the user is empty, or there is no tokio runtime.
     async fn lock(&self) -> Result<Locked, BoxError> {
         let keyring = Arc::clone(&self.keyring);
         if keyring.service.is_empty() || keyring.user.is_empty() {
-            return Err(keyring.error("an entry has a service and a user", None));
+            return Err(keyring.error("an entry needs a service and a user", None));
         }
-        // A write among what is asked has the lock.
+        // An unanswered write still has the lock: do not wait for it.
         keyring.check_answered()?;
-        let held = self.waiting.lock(LockFile::at(&self.lock)?).await?;
+        let held = self.queue.lock(LockFile::at(&self.lock)?).await?;
         let held = Arc::new(held);
         Ok(Locked::new(LockedKeyring { keyring, held }))
     }
 }
 
-/// Without the session, which it has not.
 impl fmt::Debug for KeyringStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyringStore")
@@ -301,10 +299,10 @@ struct LockedKeyring {
 impl LockedSession for LockedKeyring {
     /// # Errors
     ///
-    /// The keyring is not there, is locked, does not answer, or has several entries of this name;
-    /// or what it has is no session.
+    /// The keyring is missing, is locked, does not answer, or has several entries of this name; or the
+    /// entry's content is not a session.
     async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
-        let read = self.keyring.ask(None, |entry| match entry.get_secret() {
+        let read = self.keyring.call(None, |entry| match entry.get_secret() {
             Ok(content) => Ok(Some(Zeroizing::new(content))),
             Err(Failure::NoEntry) => Ok(None),
             Err(failure) => Err(failure),
@@ -317,13 +315,14 @@ impl LockedSession for LockedKeyring {
 
     /// # Errors
     ///
-    /// The keyring is not there, is locked, or has several entries of this name; the session is
-    /// longer than it keeps: the old one is there. Or it does not answer: then it may still write
-    /// the new one, and keeps the lock until it has.
+    /// - The keyring is missing, is locked, or has several entries of this name; or the session is too
+    ///   long. The old session is still there.
+    /// - The keyring does not answer. It may still write the new session, and the lock is kept until
+    ///   then.
     async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
         let json = session.map(StoredSession::to_json).transpose()?;
-        let hold = Some(Arc::clone(&self.held));
-        let written = self.keyring.ask(hold, move |entry| match json {
+        let held = Some(Arc::clone(&self.held));
+        let written = self.keyring.call(held, move |entry| match json {
             Some(json) => entry.set_secret(json.expose_secret().as_bytes()),
             None => match entry.delete_credential() {
                 Err(Failure::NoEntry) => Ok(()),
@@ -334,7 +333,7 @@ impl LockedSession for LockedKeyring {
     }
 }
 
-/// An error that names the entry, and shows nothing of its content.
+/// An error that names the entry and shows none of its content.
 #[derive(Debug)]
 struct KeyringError {
     entry: String,
@@ -345,7 +344,7 @@ struct KeyringError {
 impl fmt::Display for KeyringError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} in the keyring: {}", self.entry, self.problem)?;
-        // Said here, too: many print one line only.
+        // The cause is part of the text, too: many programs log only that.
         self.cause
             .iter()
             .try_for_each(|cause| write!(f, ": {cause}"))

@@ -1,9 +1,11 @@
-//! A lock that processes share: the operating system's, on a file that nothing else is done with.
+//! A lock among processes: the operating system's lock on a file of its own.
 //!
-//! Invariants: the lock dies with its holder, so nothing is ever left locked; hence the file itself
-//! is never deleted, since somebody could hold a lock on what is no longer there. Nobody blocks a
-//! thread of the runtime: files are for its blocking threads, and waiting is done by asking again,
-//! so that a waiter who goes leaves nothing behind.
+//! Invariants:
+//!
+//! 1. The operating system releases the lock when its holder ends: no lock is left behind.
+//! 2. The lock file is never deleted: a lock on a deleted file excludes no other process.
+//! 3. File operations run on the runtime's blocking threads.
+//! 4. A waiter polls the lock, so that a cancelled waiter leaves nothing behind.
 
 use std::{
     fs::{self, File},
@@ -29,9 +31,9 @@ use crate::{
     error::BoxError,
 };
 
-/// How long to wait for the lock, if nobody says otherwise: less than a cache waits for a token, so
-/// that it learns why there is none.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The default of `lock_timeout`: shorter than a cache waits for a token, so that callers get this
+/// error and not a timeout.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
 /// The first pause between two tries, and the longest.
 const MIN_PAUSE: Duration = Duration::from_millis(2);
 const MAX_PAUSE: Duration = Duration::from_millis(100);
@@ -41,45 +43,49 @@ struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing does it, too; Windows says nothing about how soon.
+        // Closing the file unlocks it too, but on Windows at no defined time.
         let _ = FileExt::unlock(&self.0);
     }
 }
 
-/// The lock, and this process's turn.
+/// A lock that is held.
 pub(super) struct Held {
     _lock: Lock,
-    /// After the lock, so that the next one of this process finds it free.
+    /// Dropped after the lock, so that the next waiter of this process finds the lock free.
     _turn: OwnedMutexGuard<()>,
 }
 
-/// Waits for locks: one of all clones at a time asks the operating system.
+/// The waiters of one store and its clones: one at a time polls the operating system's lock.
 #[derive(Clone)]
-pub(super) struct Waiting {
-    pub(super) patience: Duration,
+pub(super) struct LockQueue {
+    pub(super) timeout: Duration,
     turn: Arc<Mutex<()>>,
 }
 
-impl Default for Waiting {
+impl Default for LockQueue {
     fn default() -> Self {
         Self {
-            patience: PATIENCE,
+            timeout: LOCK_TIMEOUT,
             turn: Arc::default(),
         }
     }
 }
 
-impl Waiting {
-    /// The lock, as soon as it is free.
+impl LockQueue {
+    /// Waits for the lock, and takes it.
+    ///
+    /// # Errors
+    ///
+    /// [`BusyStore`] after the timeout; the lock file cannot be used; there is no tokio runtime.
     pub(super) async fn lock(&self, file: LockFile) -> Result<Held, BoxError> {
         let runtime = Handle::try_current()?;
         let clock = Clock::default();
         let waiting = self.wait(&file, &clock, &runtime);
-        if let Some(locked) = clock.timeout(self.patience, &runtime, waiting).await {
+        if let Some(locked) = clock.timeout(self.timeout, &runtime, waiting).await {
             return locked;
         }
-        let patience = self.patience;
-        Err(blocking(move || Ok(file.taken(patience))).await?)
+        let timeout = self.timeout;
+        Err(blocking(move || Ok(file.busy(timeout))).await?)
     }
 
     async fn wait(
@@ -91,8 +97,8 @@ impl Waiting {
         let turn = Arc::clone(&self.turn).lock_owned().await;
         let mut pauses = Pauses::new(MIN_PAUSE, MAX_PAUSE);
         loop {
-            let asked = file.clone();
-            if let Some(lock) = blocking(move || asked.try_lock()).await? {
+            let file = file.clone();
+            if let Some(lock) = blocking(move || file.try_lock()).await? {
                 return Ok(Held {
                     _lock: lock,
                     _turn: turn,
@@ -103,7 +109,7 @@ impl Waiting {
     }
 }
 
-/// Where the lock is.
+/// The file that is locked.
 #[derive(Clone)]
 pub(super) struct LockFile {
     path: PathBuf,
@@ -123,15 +129,15 @@ impl LockFile {
         })
     }
 
-    /// What a holder who died may have left, and the next one removes.
+    /// Sets a file that a killed lock holder may leave, and that the next one removes.
     pub(super) fn with_leftover(mut self, leftover: PathBuf) -> Self {
         self.leftover = Some(leftover);
         self
     }
 
-    /// `None`: somebody else has it.
+    /// Returns `None` if another holder has the lock.
     fn try_lock(&self) -> Result<Option<Lock>, BoxError> {
-        // Opened anew each time: a lock on a file that was deleted meanwhile excludes nobody.
+        // Opened for each try: the user may have deleted the file meanwhile.
         let file = self.open();
         let file = file.map_err(|e| failed(&self.path, "cannot be opened", Some(e)))?;
         match FileExt::try_lock(&file) {
@@ -142,12 +148,11 @@ impl LockFile {
             }
         }
         let lock = Lock(file);
-        // For those who wait in vain. Nothing depends on it.
+        // For the error text of a waiter that times out. Nothing else depends on it.
         let _ = lock.0.set_len(0);
         let _ = (&lock.0).write_all(process::id().to_string().as_bytes());
         if let Some(leftover) = &self.leftover {
-            // Nobody but the lock's holder writes it. If it cannot be removed, neither can it be
-            // replaced, and writing says so.
+            // Only the lock holder writes it. If removing fails, the next write fails and reports it.
             let _ = fs::remove_file(leftover);
         }
         Ok(Some(lock))
@@ -164,13 +169,13 @@ impl LockFile {
             opened => opened?,
         };
         check_regular(&file.metadata()?)?;
-        // It may be somebody's who let all read it; it is locked all the same.
+        // The file may exist with wider permissions. It works as a lock all the same.
         let _ = narrow(&file);
         Ok(file)
     }
 
-    /// The error of one who has waited in vain.
-    fn taken(&self, patience: Duration) -> BoxError {
+    /// The error of a waiter that has timed out.
+    fn busy(&self, timeout: Duration) -> BoxError {
         let mut written = String::new();
         let holder = options()
             .read(true)
@@ -179,16 +184,16 @@ impl LockFile {
             .ok()
             .and_then(|_| written.parse::<u32>().ok());
         let holder = match holder {
-            None => "another process holds it".to_owned(),
-            Some(id) if id == process::id() => "this process itself holds it".to_owned(),
-            Some(id) => format!("process {id} holds it, as far as it is known"),
+            None => "another process has the lock".to_owned(),
+            Some(id) if id == process::id() => "this process itself has the lock".to_owned(),
+            Some(id) => format!("process {id} has the lock, according to the lock file"),
         };
         let path = self.path.display();
-        BusyStore::new(format!("{path}: not free for {patience:?}: {holder}")).into()
+        BusyStore::new(format!("{path}: not free for {timeout:?}: {holder}")).into()
     }
 }
 
-/// `job`, on a thread that may block.
+/// Runs `job` on a blocking thread of the runtime.
 pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
 ) -> Result<T, BoxError> {

@@ -7,7 +7,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use super::token_store::{Locked, LockedSession, TokenStore};
 use crate::{error::BoxError, session::stored::StoredSession};
 
-/// Keeps the session in memory: the default. Clones share it.
+/// A store in memory, the default. Clones share one session.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore(Arc<Mutex<Option<StoredSession>>>);
 

@@ -1,4 +1,4 @@
-//! Stores of sessions: [`TokenStore`], and those of this crate.
+//! Stores for sessions: the trait [`TokenStore`], and the stores of this crate.
 
 mod disk;
 mod file;

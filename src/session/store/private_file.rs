@@ -1,4 +1,4 @@
-//! Files that only their owner can read. Everything here blocks.
+//! Files that only their owner can read. All functions block.
 
 use std::{
     fmt,
@@ -9,9 +9,10 @@ use std::{
 
 use crate::error::BoxError;
 
-/// Files are the owner's alone. Neither is a link followed nor a pipe waited for.
+/// Returns options that create files with mode 0600, follow no symbolic link, and do not block on a
+/// pipe.
 pub(super) fn options() -> OpenOptions {
-    #[allow(unused_mut, reason = "elsewhere than on Unix")]
+    #[allow(unused_mut, reason = "mutated on Unix only")]
     let mut options = OpenOptions::new();
     #[cfg(unix)]
     {
@@ -27,7 +28,7 @@ pub(super) fn check_regular(metadata: &fs::Metadata) -> io::Result<()> {
     if metadata.is_file() {
         return Ok(());
     }
-    let problem = "it is a link, a directory or the like, and not a file";
+    let problem = "not a regular file (a symbolic link, a directory or a pipe)";
     Err(io::Error::new(ErrorKind::InvalidInput, problem))
 }
 
@@ -42,7 +43,7 @@ pub(super) fn narrow(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// With all that are missing above it, as the owner's alone.
+/// Creates a directory and its missing parents with mode 0700.
 pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     let missing = directory.ancestors().take_while(|above| !above.exists());
     let missing: Vec<_> = missing.collect();
@@ -60,11 +61,11 @@ pub(super) fn create_directory(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A rename is on the disk when its directory is.
+/// Syncs a directory: only then is a rename in it durable.
 #[cfg(unix)]
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     match File::open(directory)?.sync_all() {
-        // Some file systems know no such thing.
+        // Some file systems cannot sync a directory.
         Err(error)
             if matches!(
                 error.kind(),
@@ -77,13 +78,13 @@ pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Windows has no such thing.
+/// Windows cannot sync a directory.
 #[cfg(not(unix))]
 pub(super) fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// An error that names the file, and shows nothing of its content.
+/// An error that names the file and shows none of its content.
 #[derive(Debug)]
 struct FileError {
     path: PathBuf,
@@ -106,7 +107,7 @@ pub(super) fn failed(
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.path.display(), self.problem)?;
-        // Said here, too: many print one line only.
+        // The cause is part of the text, too: many programs log only that.
         self.cause
             .iter()
             .try_for_each(|cause| write!(f, ": {cause}"))

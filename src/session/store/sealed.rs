@@ -1,15 +1,17 @@
-//! Sealing: bytes that only the holder of a key can read or make.
+//! Sealing: authenticated encryption of a store's content.
 //!
 //! ```text
 //! "ba-seal\n" │ version │ key id │ nonce │ ciphertext and tag
 //!      8      │    1    │    8   │   24  │     n + 16
 //! ```
 //!
-//! XChaCha20-Poly1305. The invariants: all that stands before the nonce is associated data, so
-//! nothing of it can be changed, the version least of all; and so is the name of the place, where a
-//! store has several, so that nothing can be moved to another; every nonce is fresh from the operating
-//! system (a generator of this process would be copied by a fork, and repeat itself); what does not
-//! open says why, and shows none of its content.
+//! XChaCha20-Poly1305. Invariants:
+//!
+//! 1. The bytes before the nonce are associated data: a changed version or key id does not open.
+//! 2. So is the entry's name, in a store with several: content that is moved to another does not open.
+//! 3. Every nonce comes from the operating system: a fork would copy a generator of this process, which
+//!    would repeat its nonces.
+//! 4. An error says why the content does not open, and shows none of it.
 
 use std::{borrow::Cow, fmt};
 
@@ -37,11 +39,11 @@ const NONCE: usize = 24;
 const TAG: usize = 16;
 const HEADER: usize = SEALED.len() + 1 + ID;
 
-/// A key of 32 bytes that sessions are sealed with: see
+/// A key of 32 bytes that seals sessions: see
 /// [`FileStore::sealed_with`](super::FileStore::sealed_with).
 ///
-/// It has to be random: a password is not a key. `Debug` shows its id alone, which stands in clear
-/// in all that is sealed with it. It is wiped when the last clone is dropped.
+/// It has to be random: a password is not a key. `Debug` shows only the key's id, which sealed content
+/// has in clear text. The key is wiped when the last clone is dropped.
 #[derive(Clone)]
 pub struct SealingKey {
     id: [u8; ID],
@@ -49,7 +51,7 @@ pub struct SealingKey {
 }
 
 impl SealingKey {
-    /// From 32 bytes. Wipe yours.
+    /// Returns the key of these 32 bytes. Wipe your own copy.
     #[must_use]
     pub fn new(mut key: [u8; 32]) -> Self {
         let boxed = SecretBox::init_with_mut(|boxed: &mut [u8; 32]| boxed.copy_from_slice(&key));
@@ -57,12 +59,12 @@ impl SealingKey {
         Self::boxed(boxed)
     }
 
-    /// From base64, of either alphabet, with or without padding; space around it does no harm
-    /// (`openssl rand -base64 32` makes one).
+    /// Reads a key from base64, in either alphabet, with or without padding or surrounding white space.
+    /// `openssl rand -base64 32` prints one.
     ///
     /// # Errors
     ///
-    /// It is not base64, or not of 32 bytes.
+    /// The text is not base64, or not of 32 bytes.
     pub fn from_base64(key: &str) -> Result<Self, ConfigError> {
         const FIELD: &str = "sealing key";
         let alphabet = match key.contains(['-', '_']) {
@@ -72,14 +74,14 @@ impl SealingKey {
         let config = GeneralPurposeConfig::new();
         let config = config.with_decode_padding_mode(DecodePaddingMode::Indifferent);
         let decoded = GeneralPurpose::new(alphabet, config).decode(key.trim());
-        // Its own words may show what it read.
+        // The decoder's error may show what it read.
         let decoded = decoded.map_err(|_| ConfigError::new(FIELD, "not base64"))?;
         let decoded = Zeroizing::new(decoded);
         let mut boxed = SecretBox::<[u8; 32]>::default();
         match decoded.len() {
             32 => boxed.expose_secret_mut().copy_from_slice(&decoded),
             length => {
-                let problem = format!("{length} bytes, and not 32");
+                let problem = format!("{length} bytes instead of 32");
                 return Err(ConfigError::new(FIELD, problem));
             }
         }
@@ -117,7 +119,7 @@ impl fmt::Display for Id<'_> {
     }
 }
 
-/// Seals with one key, and opens with that and others. Stores of all kinds can use it.
+/// Seals with one key, and opens with that and previous ones.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sealer {
     seals: Option<SealingKey>,
@@ -133,7 +135,7 @@ impl Sealer {
         self.opens.push(key);
     }
 
-    /// Whether there is anything to do.
+    /// Whether a key is configured.
     pub(crate) fn seals(&self) -> bool {
         self.seals.is_some()
     }
@@ -142,13 +144,14 @@ impl Sealer {
         if self.seals() || self.opens.is_empty() {
             return Ok(());
         }
-        let problem = "`with_previous_key` needs `sealed_with`: what is written would be in clear";
+        let problem = "`with_previous_key` needs `sealed_with`: \
+                       otherwise new content would be in clear text";
         Err(ConfigError::new("sealing key", problem))
     }
 
-    /// `place`: opens nowhere else. May be empty.
+    /// Seals `clear` for the entry named `place`, which may be empty: no other entry opens it.
     pub(crate) fn seal(&self, clear: &[u8], place: &[u8]) -> Result<Vec<u8>, BoxError> {
-        let key = self.seals.as_ref().ok_or("no key to seal with")?;
+        let key = self.seals.as_ref().ok_or("no sealing key is configured")?;
         let mut nonce = [0; NONCE];
         SysRng.try_fill_bytes(&mut nonce)?;
         let mut sealed = Vec::with_capacity(HEADER + NONCE + clear.len() + TAG);
@@ -172,7 +175,9 @@ impl Sealer {
         place: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Cow<'static, str>> {
         let Some(rest) = sealed.strip_prefix(SEALED) else {
-            return Err("not sealed, and it should be: sign in again to replace it".into());
+            return Err(
+                "not sealed, although a key is configured: sign in again to replace it".into(),
+            );
         };
         match rest.first() {
             Some(&VERSION) => {}
@@ -195,7 +200,7 @@ impl Sealer {
     }
 }
 
-const DAMAGED: &str = "sealed, and damaged since, or changed by somebody";
+const DAMAGED: &str = "sealed, and damaged or changed since";
 
 #[cfg(test)]
 mod tests {
@@ -210,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_opens_and_is_another_each_time() {
+    fn sealed_content_opens_and_has_a_new_nonce_each_time() {
         let sealer = sealer(7);
         for clear in [CANARY, b""] {
             let (one, other) = (
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flipped_bit_and_every_cut_is_an_error() {
+    fn flipped_bit_or_truncation_is_an_error() {
         let sealer = sealer(7);
         let sealed = sealer.seal(CANARY, b"").unwrap();
         for at in 0..sealed.len() {
@@ -242,9 +247,9 @@ mod tests {
         assert!(sealer.open(&longer, b"").is_err());
     }
 
-    /// The header is bound, and not only looked at: a key whose id is made to fit does not help.
+    /// A header with a matching key id does not open the content of another.
     #[test]
-    fn the_header_is_associated_data() {
+    fn header_is_associated_data() {
         let sealer = sealer(7);
         let sealed = sealer.seal(CANARY, b"").unwrap();
         let (nonce, ciphertext) = sealed[HEADER..].split_first_chunk::<NONCE>().unwrap();
@@ -262,16 +267,16 @@ mod tests {
         open(b"").unwrap_err();
     }
 
-    /// Of version 1, for ever.
+    /// Of version 1. A changed id would make existing files unreadable.
     #[test]
-    fn a_key_s_id_stays() {
+    fn key_id_is_stable_across_releases() {
         let id = |byte| Id(&SealingKey::new([byte; 32]).id).to_string();
         assert_eq!(id(7), "d3c7b0dd0e3b5710");
         assert_ne!(id(8), id(7));
     }
 
     #[test]
-    fn a_key_from_base64() {
+    fn key_from_base64_accepts_both_alphabets_and_checks_the_length() {
         let raw: [u8; 32] = std::array::from_fn(|at| 0xff - u8::try_from(at).unwrap());
         let id = SealingKey::new(raw).id;
         let standard = "//79/Pv6+fj39vX08/Lx8O/u7ezr6uno5+bl5OPi4eA=";
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_shows_the_id_alone() {
+    fn debug_output_shows_only_the_key_id() {
         let key = SealingKey::new(*b"canary-canary-canary-canary-cana");
         let shown = format!("{key:?} {key:#?}");
         assert!(shown.contains(&Id(&key.id).to_string()), "{shown}");

@@ -1,9 +1,8 @@
 //! [`TokenStore`]: a lock with a value.
 //!
-//! A server that rotates refresh tokens takes a second use of one for theft, and revokes the whole
-//! grant. So a store is a lock with a value: a process that exchanges a refresh token holds the lock
-//! from before it reads the session until after it has written the next one. The process that comes
-//! second finds the result of the first, and uses that.
+//! A server that rotates refresh tokens takes a second use of one for theft, and revokes the grant.
+//! Hence the lock: a process takes it before it reads the session, and releases it after it has
+//! written the successor. The next process finds and uses that successor.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
@@ -33,7 +32,7 @@ use crate::{error::BoxError, session::stored::StoredSession};
 ///     user: String,
 /// }
 ///
-/// /// A transaction that holds `SELECT … FOR UPDATE`, say.
+/// /// For example a transaction with `SELECT … FOR UPDATE`.
 /// struct LockedRow(Row);
 ///
 /// impl TokenStore for UserRow {
@@ -60,23 +59,24 @@ pub trait TokenStore: Send + Sync + 'static {
     /// The locked session. Dropping it releases the lock.
     type Locked: LockedSession;
 
-    /// Waits for the lock, and takes it. Among all processes that share the store, only its holder
-    /// reads, exchanges and writes. Dropping the lock releases it; so does the end of the process.
+    /// Waits for the lock, and takes it. Of all processes that share the store, only the lock holder
+    /// reads, refreshes and writes the session. Dropping the value releases the lock; so does the end of
+    /// the process.
     ///
     /// # Errors
     ///
-    /// The store cannot be locked. If another process holds the lock for too long, return a
+    /// The store cannot be locked. If another process has the lock for too long, return a
     /// [`BusyStore`]: no refresh token is sent, and the token request is retried after the usual
     /// backoff. After any other error the session continues from memory, if it is known there.
     fn lock(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send;
 
-    /// Takes the lock for a session that begins or ends, whatever the store contains. A store that
-    /// can reject late writes of a former holder takes the lock from it, so that a sign-in does not
-    /// wait. Waits like [`lock`](Self::lock) by default.
+    /// Takes the lock for a sign-in or a sign-out. A store that can reject late writes of a former
+    /// holder may take the lock from the current one, so that a sign-in does not wait. The default
+    /// calls [`lock`](Self::lock).
     ///
     /// # Errors
     ///
-    /// Those of [`lock`](Self::lock). A session that begins is then in memory only.
+    /// Those of [`lock`](Self::lock). A new session is then in memory only.
     fn take_over(&self) -> impl Future<Output = Result<Self::Locked, BoxError>> + Send {
         self.lock()
     }
@@ -100,7 +100,7 @@ pub trait LockedSession: Send + 'static {
     ///
     /// # Errors
     ///
-    /// The session cannot be read. If the content is no session, return a
+    /// The session cannot be read. If the content is not a session, return a
     /// [`DamagedSession`](super::DamagedSession): the user has to sign in again.
     fn load(&mut self) -> impl Future<Output = Result<Option<StoredSession>, BoxError>> + Send;
 
@@ -141,14 +141,16 @@ impl fmt::Debug for Locked {
     }
 }
 
-/// Another process has held the lock of a store for too long, and may be exchanging the refresh token,
-/// or that is unknown. Before a refresh token is sent, this error keeps it from being sent. From
-/// writing its result, it means that another process has written a newer session, which counts.
+/// The error of a store whose lock another process has, or may have.
+///
+/// - From [`TokenStore::lock`], [`LockedSession::load`], or the write before a refresh token is sent:
+///   the refresh token is not sent, since the other process may be sending it.
+/// - From the write of the refreshed session: the lock was lost, and a newer session in the store wins.
 #[derive(Debug)]
 pub struct BusyStore(String);
 
 impl BusyStore {
-    /// Returns the error. `why` is for humans: which process holds the lock, for example.
+    /// Returns the error. `why` is for humans: for example, which process has the lock.
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
@@ -206,7 +208,7 @@ impl std::error::Error for StoreError {
     }
 }
 
-/// Called when a store fails.
+/// A callback for errors of a store.
 pub(crate) type OnStoreError = Arc<dyn Fn(&StoreError) + Send + Sync>;
 
 type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,66 +1,67 @@
-//! What holds of a callback, whoever wrote it: it is the answer to a login exactly if [`answer`]
-//! says so, which goes by rules, and has a decoder, of its own.
+//! Invariants for any callback text: [`code`] and [`answer`] agree. [`answer`] is a second
+//! implementation of the rules, with a decoder of its own.
 
 use super::*;
 use crate::{fuzzing::keeps_quiet, work_counter::counted};
 
-/// How often a byte of the callback is looked at, at most, besides once for each parameter of the
-/// redirect URI's own.
-const LOOKS: usize = 4;
+/// How often each byte of a callback may be read, in addition to once for each parameter in the
+/// redirect URI's query.
+const MAX_READS: usize = 4;
 
 const STATE: &str = "a b&c=d+e%";
 const ISSUER: &str = "https://idp.example";
 
-/// A login: its redirect URI, what may stand in front of the query of a callback to it, and what
-/// its own query has.
-struct To {
+/// The redirect URI of a login, the addresses that its callbacks may have, and the parameters in its
+/// query.
+struct Redirect {
     redirect_uri: &'static str,
     addresses: &'static [&'static str],
     own: &'static [(&'static str, &'static str)],
 }
 
-const LOGINS: [To; 4] = [
-    To {
+const REDIRECTS: [Redirect; 4] = [
+    Redirect {
         redirect_uri: "https://app.example/cb/",
         addresses: &["https://app.example/cb/", "/cb/"],
         own: &[],
     },
-    To {
+    Redirect {
         redirect_uri: "https://app.example?tenant=a+b&x",
         addresses: &["https://app.example", "https://app.example/", "/"],
         own: &[("tenant", "a b"), ("x", "")],
     },
-    To {
+    Redirect {
         redirect_uri: "com.example.app:/cb",
         addresses: &["com.example.app:/cb", "/cb"],
         own: &[],
     },
-    // None was registered: it came to wherever it came.
-    To {
+    // No redirect URI is configured: any address is accepted.
+    Redirect {
         redirect_uri: "",
         addresses: &[],
         own: &[],
     },
 ];
 
-/// Of any text.
+/// Checks the invariants for any text.
 pub(crate) fn of_any_callback(callback: &[u8]) {
     let Ok(callback) = std::str::from_utf8(callback) else {
         return;
     };
     let state = SecretString::from(STATE);
-    for to in &LOGINS {
+    for redirect in &REDIRECTS {
         for (issuer, issuer_is_sent) in [(None, false), (Some(ISSUER), false), (Some(ISSUER), true)]
         {
             let expected = Expected {
-                redirect_uri: to.redirect_uri,
+                redirect_uri: redirect.redirect_uri,
                 state: &state,
                 issuer,
                 issuer_is_sent,
             };
-            let (read, looks) = counted(|| code(callback, &expected));
-            let most = (LOOKS + to.own.len()) * callback.len() + to.redirect_uri.len();
-            assert!(looks <= most, "{looks}: {callback}");
+            let (read, reads) = counted(|| code(callback, &expected));
+            let max_reads =
+                (MAX_READS + redirect.own.len()) * callback.len() + redirect.redirect_uri.len();
+            assert!(reads <= max_reads, "{reads}: {callback}");
             let read = match read {
                 Ok(code) => Some(code.expose_secret().to_owned()),
                 Err(error) => {
@@ -69,25 +70,25 @@ pub(crate) fn of_any_callback(callback: &[u8]) {
                     None
                 }
             };
-            let answer = answer(callback, to, &expected);
-            assert_eq!(read, answer, "{callback:?} to {}", to.redirect_uri);
+            let answer = answer(callback, redirect, &expected);
+            assert_eq!(read, answer, "{callback:?} to {}", redirect.redirect_uri);
             if let Some(code) = read {
-                comes_back(&code, to, &expected);
+                round_trips(&code, redirect, &expected);
             }
         }
     }
 }
 
-/// What is printed as a server prints it, is read as the same.
-fn comes_back(code_: &str, to: &To, expected: &Expected<'_>) {
+/// A callback with `code_`, encoded as a server encodes it, returns `code_`.
+fn round_trips(code_: &str, redirect: &Redirect, expected: &Expected<'_>) {
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(to.own);
+    query.extend_pairs(redirect.own);
     query.append_pair("code", code_).append_pair("state", STATE);
     query.append_pair("iss", ISSUER);
     let query = query.finish();
     #[cfg(feature = "login")]
     assert!(has_state(&query, expected.state));
-    for address in to.addresses {
+    for address in redirect.addresses {
         let read = code(&format!("{address}?{query}"), expected);
         assert_eq!(
             read.ok().as_ref().map(ExposeSecret::expose_secret),
@@ -101,10 +102,10 @@ fn comes_back(code_: &str, to: &To, expected: &Expected<'_>) {
     );
 }
 
-/// The code of an answer to this login.
-fn answer(callback: &str, to: &To, expected: &Expected<'_>) -> Option<String> {
+/// Returns the code of a valid callback of this login.
+fn answer(callback: &str, redirect: &Redirect, expected: &Expected<'_>) -> Option<String> {
     let (callback, fragment) = cut(callback, '#');
-    if callback.len() + fragment.len() > LONGEST || fragment.contains("access_token") {
+    if callback.len() + fragment.len() > MAX_LENGTH || fragment.contains("access_token") {
         return None;
     }
     let scheme = cut(callback, ':').0;
@@ -115,7 +116,7 @@ fn answer(callback: &str, to: &To, expected: &Expected<'_>) -> Option<String> {
             .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
     let query = if scheme || callback.starts_with('/') {
         let (address, query) = cut(callback, '?');
-        if !to.addresses.is_empty() && !to.addresses.contains(&address) {
+        if !redirect.addresses.is_empty() && !redirect.addresses.contains(&address) {
             return None;
         }
         query
@@ -133,7 +134,7 @@ fn answer(callback: &str, to: &To, expected: &Expected<'_>) -> Option<String> {
         values.map(|(_, value)| value.as_str()).collect::<Vec<_>>()
     };
     let own = |(name, value): &(&str, &str)| all(name).contains(value);
-    if !to.own.iter().all(own) || OF_ANSWERS.iter().any(|name| all(name).len() > 1) {
+    if !redirect.own.iter().all(own) || RESPONSE_PARAMETERS.iter().any(|name| all(name).len() > 1) {
         return None;
     }
     let from = match (&all("iss")[..], expected.issuer) {
@@ -153,7 +154,7 @@ fn cut(text: &str, at: char) -> (&str, &str) {
     text.split_once(at).unwrap_or((text, ""))
 }
 
-/// `application/x-www-form-urlencoded` (WHATWG URL §5.1), of one name or value.
+/// Decodes one name or value of `application/x-www-form-urlencoded` (WHATWG URL §5.1).
 fn decoded(text: &str) -> String {
     let digit = |byte: Option<&u8>| char::from(*byte?).to_digit(16);
     let mut rest = text.as_bytes();

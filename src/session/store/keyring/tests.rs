@@ -1,5 +1,5 @@
-//! Without a keyring: keyring-core's mock of one, and entries that do what no real one does on
-//! demand. `tests/e2e/keyring/store.rs` has a real one.
+//! With the mock keyring of keyring-core, and with entries that fail or wait on demand.
+//! `tests/e2e/keyring/store.rs` uses a real keyring.
 
 use std::{
     any::Any,
@@ -23,7 +23,7 @@ fn session(refresh_token: &str) -> StoredSession {
     StoredSession::from_json(&json.to_string()).unwrap()
 }
 
-/// In a keyring of its own, and the one entry of that.
+/// A store in a mock keyring of its own.
 struct Rig {
     store: KeyringStore,
     keyring: Arc<mock::Store>,
@@ -38,7 +38,7 @@ impl Rig {
         let open = move |service: &str, user: &str| opened.build(service, user, None);
         let lock = directory.path().join("lock");
         Self {
-            store: KeyringStore::opened_by("app", "alice", lock, open, PATIENCE),
+            store: KeyringStore::opened_by("app", "alice", lock, open, ANSWER_TIMEOUT),
             keyring,
             _directory: directory,
         }
@@ -48,7 +48,7 @@ impl Rig {
         self.keyring.build("app", "alice", None).unwrap()
     }
 
-    /// The next question is answered so.
+    /// Lets the next call fail.
     fn fail(&self, failure: Failure) {
         let entry = self.entry();
         let entry: &mock::Cred = entry.as_any().downcast_ref().unwrap();
@@ -56,7 +56,7 @@ impl Rig {
     }
 }
 
-/// The refresh token that the store has.
+/// The refresh token in the store.
 async fn load(store: &KeyringStore) -> Result<Option<String>, BoxError> {
     let session = store.lock().await?.load().await?;
     let token = |session: StoredSession| session.refresh_token.unwrap().expose_secret().to_owned();
@@ -68,7 +68,7 @@ async fn save(store: &KeyringStore, refresh_token: &str) -> Result<(), BoxError>
     store.lock().await?.save(Some(&session)).await
 }
 
-/// All that an error shows.
+/// All texts of an error and its causes.
 fn text(error: &BoxError) -> String {
     let mut text = format!("{error} {error:?}");
     let mut cause = error.source();
@@ -80,7 +80,7 @@ fn text(error: &BoxError) -> String {
 }
 
 #[tokio::test]
-async fn what_is_saved_is_there_until_it_is_forgotten() {
+async fn saved_session_is_loaded_until_it_is_removed() {
     let rig = Rig::new();
     assert_eq!(load(&rig.store).await.unwrap(), None);
     for token in ["one", "two"] {
@@ -88,10 +88,10 @@ async fn what_is_saved_is_there_until_it_is_forgotten() {
         let loaded = load(&rig.store.clone()).await.unwrap();
         assert_eq!(loaded.as_deref(), Some(token));
     }
-    // As text, which is all that some keyrings keep.
+    // As text: some keyrings store nothing else.
     let kept = rig.entry().get_password().unwrap();
     assert_eq!(kept, r#"{"version":1,"refresh_token":"two"}"#);
-    // Forgetting twice is as good.
+    // Removing twice is not an error.
     for _ in 0..2 {
         let mut locked = rig.store.lock().await.unwrap();
         locked.save(None).await.unwrap();
@@ -101,7 +101,7 @@ async fn what_is_saved_is_there_until_it_is_forgotten() {
 }
 
 #[tokio::test]
-async fn what_is_no_session_is_told_and_not_shown_and_can_be_saved_over() {
+async fn damaged_entry_is_an_error_without_its_content_and_can_be_replaced() {
     for content in [
         CANARY.as_bytes(),
         b"",
@@ -123,7 +123,7 @@ async fn what_is_no_session_is_told_and_not_shown_and_can_be_saved_over() {
 }
 
 #[tokio::test]
-async fn a_keyring_that_fails_says_how_and_nothing_else() {
+async fn keyring_failure_names_its_cause_and_shows_no_secret() {
     let cause = || BoxError::from("the cause");
     let canary = || CANARY.as_bytes().to_vec();
     type Fails = Box<dyn Fn(&Rig) -> Failure>;
@@ -135,7 +135,7 @@ async fn a_keyring_that_fails_says_how_and_nothing_else() {
         ),
         (
             Box::new(move |_| Failure::PlatformFailure(cause())),
-            "the keyring fails: the cause",
+            "the keyring failed: the cause",
             false,
         ),
         (
@@ -150,7 +150,7 @@ async fn a_keyring_that_fails_says_how_and_nothing_else() {
         ),
         (
             Box::new(|_| Failure::TooLong("user".to_owned(), 513)),
-            "user is longer than this keyring's 513",
+            "user is longer than the limit of this keyring (513)",
             false,
         ),
         (
@@ -160,7 +160,7 @@ async fn a_keyring_that_fails_says_how_and_nothing_else() {
         ),
         (
             Box::new(|rig| Failure::Ambiguous(vec![rig.entry(), rig.entry()])),
-            "there are 2 of them",
+            "there are 2 entries",
             false,
         ),
         (
@@ -175,7 +175,7 @@ async fn a_keyring_that_fails_says_how_and_nothing_else() {
         ),
         (
             Box::new(|_| Failure::NoDefaultStore),
-            "the keyring fails",
+            "the keyring failed",
             false,
         ),
     ];
@@ -187,21 +187,21 @@ async fn a_keyring_that_fails_says_how_and_nothing_else() {
         let expected = format!("`alice` of `app` in the keyring: {expected}");
         assert!(error.to_string().starts_with(&expected), "{error}");
         assert!(!text(&error).contains("canary"), "{error:?}");
-        // A keyring that is to be asked again has not lost the session.
+        // Other errors are retryable: the session is still in the keyring.
         assert_eq!(error.is::<DamagedSession>(), damaged, "{error}");
         rig.fail(failure(&rig));
         let error = save(&rig.store, CANARY).await.unwrap_err();
         assert!(error.to_string().starts_with(&expected), "{error}");
         assert!(!text(&error).contains("canary"), "{error:?}");
-        // Nor has it taken anything.
+        // The failed write changed nothing.
         assert_eq!(rig.entry().get_secret().unwrap(), CANARY.as_bytes());
         save(&rig.store, "new").await.unwrap();
     }
 }
 
-/// As the Credential Manager does it (`CRED_MAX_CREDENTIAL_BLOB_SIZE`).
+/// The limit of the Credential Manager (`CRED_MAX_CREDENTIAL_BLOB_SIZE`).
 #[tokio::test]
-async fn a_session_that_is_too_long_is_told_and_the_old_one_stays() {
+async fn too_long_session_is_an_error_and_the_old_one_stays() {
     let rig = Rig::new();
     save(&rig.store, "old").await.unwrap();
     rig.fail(Failure::TooLong("secret".to_owned(), 2560));
@@ -216,23 +216,22 @@ async fn a_session_that_is_too_long_is_told_and_the_old_one_stays() {
     assert_eq!(load(&rig.store).await.unwrap().unwrap(), "old");
 }
 
-/// An entry that waits before each answer, for as long as the test holds the other end, and counts
-/// what it is asked.
+/// An entry that counts its calls, and answers none before the test drops the sender of `gate`.
 #[derive(Clone)]
-struct Waits {
-    asked: Arc<AtomicUsize>,
+struct Gated {
+    calls: Arc<AtomicUsize>,
     gate: Arc<Mutex<mpsc::Receiver<()>>>,
     then: Arc<Entry>,
 }
 
-impl Waits {
+impl Gated {
     fn wait(&self) {
-        self.asked.fetch_add(1, Ordering::SeqCst);
+        self.calls.fetch_add(1, Ordering::SeqCst);
         let _ = self.gate.lock().unwrap().recv();
     }
 }
 
-impl CredentialApi for Waits {
+impl CredentialApi for Gated {
     fn set_secret(&self, secret: &[u8]) -> Answer<()> {
         self.wait();
         self.then.set_secret(secret)
@@ -261,53 +260,53 @@ impl CredentialApi for Waits {
     }
 }
 
-/// A keyring that answers nobody until the sender is dropped, and a store beside it, as of another
-/// process, that shares lock and entry and needs not wait.
+/// A store whose keyring does not answer until `gate` is dropped, and a store of another process with
+/// the same lock and entry, whose keyring answers at once.
 struct Silent {
     store: KeyringStore,
-    beside: KeyringStore,
-    asked: Arc<AtomicUsize>,
-    answers: mpsc::Sender<()>,
+    other_process: KeyringStore,
+    calls: Arc<AtomicUsize>,
+    gate: mpsc::Sender<()>,
     rig: Rig,
 }
 
 fn silent() -> Silent {
     let rig = Rig::new();
-    let (answers, gate) = mpsc::channel();
-    let asked = Arc::<AtomicUsize>::default();
-    let waits = Waits {
-        asked: Arc::clone(&asked),
+    let (sender, gate) = mpsc::channel();
+    let calls = Arc::<AtomicUsize>::default();
+    let gated = Gated {
+        calls: Arc::clone(&calls),
         gate: Arc::new(Mutex::new(gate)),
         then: Arc::new(rig.entry()),
     };
-    let open = move |_: &str, _: &str| Ok(Entry::new_with_credential(Arc::new(waits.clone())));
+    let open = move |_: &str, _: &str| Ok(Entry::new_with_credential(Arc::new(gated.clone())));
     let lock = rig.store.lock.clone();
     let store = KeyringStore::opened_by("app", "alice", lock, open, Duration::from_millis(5));
     let keyring = Arc::clone(&rig.keyring);
     let open = move |service: &str, user: &str| keyring.build(service, user, None);
     let lock = rig.store.lock.clone();
-    let beside = KeyringStore::opened_by("app", "alice", lock, open, PATIENCE);
+    let other_process = KeyringStore::opened_by("app", "alice", lock, open, ANSWER_TIMEOUT);
     Silent {
         store,
-        beside,
-        asked,
-        answers,
+        other_process,
+        calls,
+        gate: sender,
         rig,
     }
 }
 
 impl Silent {
-    /// It has been asked so often, and no more. Whoever gave up may have done so before the thread
-    /// that asks has begun.
-    async fn is_asked(&self, times: usize) {
-        while self.asked.load(Ordering::SeqCst) < times {
+    /// Waits for this number of calls, and checks that there are no more. A call's thread may start
+    /// after its caller has timed out.
+    async fn is_called(&self, times: usize) {
+        while self.calls.load(Ordering::SeqCst) < times {
             tokio::task::yield_now().await;
         }
-        assert_eq!(self.asked.load(Ordering::SeqCst), times);
+        assert_eq!(self.calls.load(Ordering::SeqCst), times);
     }
 }
 
-/// Until what it was asked has been answered.
+/// Waits until no call is unanswered.
 async fn answered(store: &KeyringStore) {
     while store.keyring.check_answered().is_err() {
         tokio::task::yield_now().await;
@@ -315,95 +314,98 @@ async fn answered(store: &KeyringStore) {
 }
 
 #[tokio::test]
-async fn a_question_without_an_answer_is_an_error_and_not_asked_again() {
+async fn unanswered_read_is_an_error_and_allows_no_second_call() {
     let silent = silent();
     save(&silent.rig.store, "kept").await.unwrap();
     let mut locked = silent.store.lock().await.unwrap();
     let error = locked.load().await.unwrap_err();
     assert!(!error.is::<DamagedSession>());
     assert!(error.to_string().contains("no answer for 5ms"), "{error}");
-    // At once: nothing is asked.
+    // Errors at once, without a call.
     assert!(locked.save(Some(&session("new"))).await.is_err());
     assert!(locked.load().await.is_err());
     drop(locked);
     assert!(silent.store.lock().await.is_err());
     assert!(silent.store.clone().lock().await.is_err());
-    silent.is_asked(1).await;
-    // Who reads keeps nobody else from the lock.
-    assert_eq!(load(&silent.beside).await.unwrap().unwrap(), "kept");
-    // There it is.
-    drop(silent.answers);
+    silent.is_called(1).await;
+    // An unanswered read does not keep the lock.
+    assert_eq!(load(&silent.other_process).await.unwrap().unwrap(), "kept");
+    drop(silent.gate);
     answered(&silent.store).await;
     let again = loop {
         match load(&silent.store).await {
             Ok(again) => break again,
-            // On a busy machine, five milliseconds are short for any keyring.
+            // On a busy machine even this keyring may take longer than five milliseconds.
             Err(_) => answered(&silent.store).await,
         }
     };
     assert_eq!(again.unwrap(), "kept");
-    assert!(silent.asked.load(Ordering::SeqCst) >= 2);
+    assert!(silent.calls.load(Ordering::SeqCst) >= 2);
 }
 
-/// The clock is tokio's, and stands while a blocking thread works: a millisecond is one try.
+/// Tokio's paused clock stands while a blocking thread works: a timeout of 1 ms is one try.
 #[tokio::test(start_paused = true)]
-async fn a_write_without_an_answer_keeps_the_lock_until_it_is_written() {
+async fn unanswered_write_keeps_the_lock_until_it_is_done() {
     let silent = silent();
     assert!(save(&silent.store, "new").await.is_err());
-    silent.is_asked(1).await;
-    let hasty = silent.beside.clone().lock_timeout(Duration::from_millis(1));
-    let error = hasty.lock().await.unwrap_err();
+    silent.is_called(1).await;
+    let other_process = silent.other_process.clone();
+    let one_try = other_process.lock_timeout(Duration::from_millis(1));
+    let error = one_try.lock().await.unwrap_err();
     assert!(
-        error.to_string().contains("this process itself holds it"),
+        error
+            .to_string()
+            .contains("this process itself has the lock"),
         "{error}"
     );
-    drop(silent.answers);
-    assert_eq!(load(&silent.beside).await.unwrap().unwrap(), "new");
+    drop(silent.gate);
+    assert_eq!(load(&silent.other_process).await.unwrap().unwrap(), "new");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_write_whose_caller_goes_is_finished_under_the_lock() {
+async fn cancelled_write_is_finished_under_the_lock() {
     let silent = silent();
     let store = silent.store.clone();
     let saves = tokio::spawn(async move { save(&store, "new").await });
-    silent.is_asked(1).await;
+    silent.is_called(1).await;
     saves.abort();
-    // Unless it has given up before, on a busy machine.
+    // On a busy machine it may have timed out before.
     let _ = saves.await;
-    let hasty = silent.beside.clone().lock_timeout(Duration::from_millis(1));
-    assert!(hasty.lock().await.is_err());
-    drop(silent.answers);
-    assert_eq!(load(&silent.beside).await.unwrap().unwrap(), "new");
+    let other_process = silent.other_process.clone();
+    let one_try = other_process.lock_timeout(Duration::from_millis(1));
+    assert!(one_try.lock().await.is_err());
+    drop(silent.gate);
+    assert_eq!(load(&silent.other_process).await.unwrap().unwrap(), "new");
 }
 
-/// That this test ends is what it shows.
+/// The test hangs if the runtime waits.
 #[test]
-fn a_runtime_that_ends_does_not_wait_for_a_keyring_that_does_not_answer() {
+fn runtime_shutdown_does_not_wait_for_an_unanswered_call() {
     let silent = silent();
     let runtime = runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.unwrap();
     let store = silent.store.clone();
     runtime.spawn(async move { load(&store).await });
-    while silent.asked.load(Ordering::SeqCst) == 0 {
+    while silent.calls.load(Ordering::SeqCst) == 0 {
         thread::yield_now();
     }
     drop(runtime);
-    drop(silent.answers);
+    drop(silent.gate);
 }
 
 #[tokio::test]
-async fn a_panic_in_a_keyring_s_library_is_an_error() {
+async fn panic_in_the_keyring_library_is_an_error() {
     let rig = Rig::new();
     let lock = rig.store.lock.clone();
-    let open = |_: &str, _: &str| -> Answer<Entry> { panic!("as if it were broken") };
-    let store = KeyringStore::opened_by("app", "alice", lock, open, PATIENCE);
+    let open = |_: &str, _: &str| -> Answer<Entry> { panic!("a broken library") };
+    let store = KeyringStore::opened_by("app", "alice", lock, open, ANSWER_TIMEOUT);
     let error = load(&store).await.unwrap_err().to_string();
     assert!(error.contains("panicked"), "{error}");
     save(&rig.store, "free").await.unwrap();
 }
 
 #[tokio::test]
-async fn what_cannot_be_locked_is_told() {
+async fn empty_entry_name_or_invalid_lock_path_is_an_error_of_lock() {
     let lock = |service: &str, user: &str, path: &str| {
         let store = KeyringStore::new(service, user, path);
         async move { store.lock().await.unwrap_err().to_string() }
@@ -417,7 +419,7 @@ async fn what_cannot_be_locked_is_told() {
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error() {
+fn lock_without_a_runtime_is_an_error() {
     let rig = Rig::new();
     let waker = std::task::Waker::noop();
     let mut cx = std::task::Context::from_waker(waker);
@@ -429,7 +431,7 @@ fn without_a_runtime_there_is_an_error() {
 }
 
 #[tokio::test]
-async fn debug_shows_no_session() {
+async fn debug_output_shows_no_session() {
     let rig = Rig::new();
     save(&rig.store, CANARY).await.unwrap();
     let mut locked = rig.store.lock().await.unwrap();
