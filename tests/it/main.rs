@@ -1,10 +1,10 @@
-//! The tests that need no other program than cargo's own.
+//! The integration tests that need no external program.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "helpers of tests are tests, too"
+    reason = "test helpers"
 )]
 
 mod architecture;
@@ -17,10 +17,9 @@ mod docs;
 mod events;
 #[cfg(feature = "reqwest")]
 mod faults;
-#[cfg(feature = "redis")]
-mod fleet_keys;
 mod grpc;
 mod layer;
+mod no_runtime;
 #[cfg(feature = "reqwest-middleware")]
 mod origins;
 mod reqwest;
@@ -31,6 +30,8 @@ mod store;
     dead_code,
     unused_imports,
     unused_macros,
-    reason = "each binary uses its own part of it"
+    reason = "each test binary uses a part of it"
 )]
 mod support;
+#[cfg(feature = "redis")]
+mod token_keys;

@@ -1,4 +1,4 @@
-//! The search finds secrets in whatever shape they are.
+//! The search finds secrets in every encoding.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ fn percent_all(text: &str) -> String {
 }
 
 #[test]
-fn a_secret_is_found_in_every_shape() {
+fn search_finds_secrets_in_every_encoding() {
     for secret in Secret::FIXED {
         let text = secret.text();
         let bytes = text.as_bytes();
@@ -74,7 +74,7 @@ fn a_secret_is_found_in_every_shape() {
 }
 
 #[test]
-fn a_piece_of_a_secret_is_found() {
+fn search_finds_a_piece_of_a_secret() {
     for secret in Secret::FIXED {
         let text = secret.text();
         let first: String = text.chars().take(PIECE).collect();
@@ -87,9 +87,9 @@ fn a_piece_of_a_secret_is_found() {
     }
 }
 
-/// Hardly any piece of it looks as it is.
+/// Almost every piece of this secret is escaped in `Debug`.
 #[test]
-fn a_secret_that_is_odd_throughout_is_found() {
+fn search_finds_a_secret_of_escaped_characters() {
     let odd = "a\"b c\\d e\"f\\g h\"i j\\k";
     let mut canaries = Canaries::new();
     canaries.add(Secret::Hint, odd.as_bytes());
@@ -105,11 +105,11 @@ fn a_secret_that_is_odd_throughout_is_found() {
 }
 
 #[test]
-fn nothing_is_found_where_nothing_is() {
+fn search_finds_nothing_in_text_without_secrets() {
     let canaries = Canaries::new();
     let sources = include_str!("../../support/canary/canaries.rs").repeat(3);
     assert_eq!(canaries.search(sources.as_bytes()), BTreeSet::new());
-    // Nor is one taken for another.
+    // No secret is taken for another.
     for secret in Secret::FIXED {
         let found = canaries.search(secret.text().as_bytes());
         assert!(

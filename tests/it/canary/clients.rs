@@ -1,5 +1,5 @@
-//! The layer over each client: what these log of a request that carries a token, and what the layer
-//! says of an API that refuses it.
+//! The layer over each HTTP client: what the clients log of a request with a token, and what the layer
+//! logs when the API rejects it.
 
 use std::{
     convert::Infallible,
@@ -33,7 +33,7 @@ use crate::support::{
         rig::{Tls, address, credentials, echo, idp, second_token, token},
         watch::Watch,
     },
-    http::nobody,
+    http::closed_port,
 };
 
 fn hyper_util(http2: bool) -> Client<HttpConnector, Full<Bytes>> {
@@ -47,7 +47,7 @@ fn reqwest(tls: Option<&Tls>) -> reqwest::Client {
     client.build().unwrap()
 }
 
-/// What an API says to a token that it does not want, in words that have it in them.
+/// API responses that reject the token and echo it.
 fn refusals() -> Vec<Answer> {
     let header = |text: &str| text.replace('"', "\\\"");
     let challenge =
@@ -87,7 +87,7 @@ fn shown<E: Debug + Display + 'static>(watch: &Watch, error: &ServiceError<E>) {
 }
 
 #[tokio::test]
-async fn p55_no_client_logs_a_token() {
+async fn p55_http_clients_do_not_log_the_token() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -190,9 +190,9 @@ async fn p55_no_client_logs_a_token() {
     watch.end();
 }
 
-/// A token of its own header, as some APIs have it, is as sensitive.
+/// A token in another header than `Authorization` is as sensitive.
 #[tokio::test]
-async fn p55_a_token_in_another_header_is_not_logged() {
+async fn p55_token_in_another_header_is_not_logged() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -214,7 +214,7 @@ async fn p55_a_token_in_another_header_is_not_logged() {
             .await
             .unwrap();
     }
-    // What a service below sees can be printed by it.
+    // An inner service may print the request that it gets.
     let watch = Arc::new(watch);
     let below = Arc::clone(&watch);
     let printing = tower::service_fn(move |request: Request<Full<Bytes>>| {
@@ -234,11 +234,11 @@ async fn p55_a_token_in_another_header_is_not_logged() {
         watch.debug(&seen);
     }
     let watch = Arc::into_inner(watch);
-    // The service that printed has it, too.
+    // The printing service has a clone of `watch`.
     drop(auth);
     match watch {
         Some(watch) => watch.end(),
-        None => panic!("somebody still watches"),
+        None => panic!("another clone of `watch` is alive"),
     }
 }
 
@@ -260,8 +260,8 @@ async fn p55_tonic_does_not_log_a_token() {
     let health = tonic::service::interceptor::InterceptedService::new(health, refuse);
     let server = Server::builder().add_service(health);
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    let (nobody, _port) = nobody();
-    for url in [url, nobody] {
+    let (closed, _port) = closed_port();
+    for url in [url, closed] {
         let there = Endpoint::from_shared(url.clone()).unwrap().connect_lazy();
         let auth = BearerAuthLayer::builder(credentials(idp.token_url()).build().unwrap())
             .api(&url)
@@ -277,7 +277,7 @@ async fn p55_tonic_does_not_log_a_token() {
             .insert("x-refuse", "1".parse().unwrap());
         for request in [tonic::Request::new(HealthCheckRequest::default()), refused] {
             if let Err(status) = client.check(request).await {
-                // What the API says is the caller's; what is around it is not.
+                // The API's message is for the caller. The rest of the status must not leak.
                 watch.text(
                     "status",
                     format!("{:?} {:?}", status.code(), status.metadata()),
@@ -293,17 +293,16 @@ async fn p55_tonic_does_not_log_a_token() {
     watch.end();
 }
 
-/// Nor do redirects show anything, followed or not: neither the token nor what the server has put
-/// into `Location`.
+/// Redirects, followed or not, log neither the token nor the value of `Location`.
 #[tokio::test]
 async fn p55_redirects_are_not_logged() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
-    let (nobody, _port) = nobody();
+    let (closed, _port) = closed_port();
     let api = idp.api_url();
     let within = format!("{api}orders?code={}", Query.text());
-    let elsewhere = format!("{nobody}/?code={}", Query.text());
+    let elsewhere = format!("{closed}/?code={}", Query.text());
     let tls = Tls::before(&watch, address(&api), b"h2", None).await;
     for location in [within, elsewhere, format!("/api/round?{}", Query.text())] {
         idp.api_answers("/api/round", Answer::redirect(&location));
@@ -316,7 +315,7 @@ async fn p55_redirects_are_not_logged() {
             let request = client.get(api + "round").build().unwrap();
             match auth.layer(client).oneshot(request).await {
                 Ok(answer) => watch.debug(answer.status().as_str()),
-                // In circles. What is reqwest's own has the URL in it.
+                // A redirect loop. reqwest's own error contains the URL.
                 Err(ServiceError::Inner(error)) => watch.error(&error.without_url()),
                 Err(error) => shown(&watch, &error),
             }
@@ -332,9 +331,9 @@ async fn p55_redirects_are_not_logged() {
     watch.end();
 }
 
-/// No token goes where it may not, and the error does not say what the URL has in it.
+/// The error about a refused target does not contain the URL.
 #[tokio::test]
-async fn p55_a_target_that_is_refused_is_not_shown() {
+async fn p55_refused_target_is_not_in_the_error() {
     alone!();
     let watch = Watch::new().await;
     let auth = BearerAuthLayer::builder(StaticToken::new(AccessToken.text()))
@@ -357,11 +356,11 @@ async fn p55_a_target_that_is_refused_is_not_shown() {
         assert!(error.token_error().is_some());
         shown(&watch, &error);
     }
-    let (nobody, _port) = nobody();
+    let (closed, _port) = closed_port();
     let token = StaticToken::new(AccessToken.text());
-    let auth = BearerAuthLayer::for_api(&nobody, token).unwrap();
+    let auth = BearerAuthLayer::for_api(&closed, token).unwrap();
     let request = |query: &str| {
-        Request::get(format!("{nobody}/{query}"))
+        Request::get(format!("{closed}/{query}"))
             .body(Full::default())
             .unwrap()
     };
@@ -377,26 +376,25 @@ async fn p55_a_target_that_is_refused_is_not_shown() {
     watch.end();
 }
 
-/// What the client below the layer says is its own: reqwest shows a request's URL in its errors,
-/// query and all. A key that is in a URL of the API's is the caller's to take out
-/// (`reqwest::Error::without_url`).
+/// A known exposure: errors of the inner client are its own, and reqwest's contain the whole URL. A
+/// caller with a key in the API's URL removes it with `reqwest::Error::without_url`.
 #[tokio::test]
-async fn what_the_client_below_says_of_the_caller_s_url_is_its_own() {
+async fn errors_of_the_inner_client_contain_the_caller_s_url() {
     alone!();
     let watch = Watch::new().await;
-    let (nobody, _port) = nobody();
+    let (closed, _port) = closed_port();
     let token = StaticToken::new(AccessToken.text());
-    let auth = BearerAuthLayer::for_api(&nobody, token).unwrap();
+    let auth = BearerAuthLayer::for_api(&closed, token).unwrap();
     let client = reqwest(None);
-    let url = format!("{nobody}/?account={}", Query.text());
+    let url = format!("{closed}/?account={}", Query.text());
     let service = auth.layer(client.clone());
     let error = service
         .oneshot(client.get(&url).build().unwrap())
         .await
         .unwrap_err();
     shown(&watch, &error);
-    // hyper-util has an URL's authority in its log; reqwest takes the userinfo out of it.
-    let userinfo = nobody.replace("://", &format!("://user:{}@", Userinfo.text()));
+    // hyper-util logs a URL's authority; reqwest removes the userinfo first.
+    let userinfo = closed.replace("://", &format!("://user:{}@", Userinfo.text()));
     for http2 in [false, true] {
         let request = Request::get(&userinfo).body(Full::default()).unwrap();
         let error = auth
@@ -409,9 +407,9 @@ async fn what_the_client_below_says_of_the_caller_s_url_is_its_own() {
     watch.end_but(&[(Query, "of ServiceError"), (Userinfo, "tracing hyper_util")]);
 }
 
-/// The layer does not look at answers' bodies.
+/// The layer does not read response bodies.
 #[tokio::test]
-async fn p55_an_answer_is_handed_on_unseen() {
+async fn p55_response_body_is_passed_on_unread() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;

@@ -1,4 +1,4 @@
-//! Token requests: every way to prove oneself, every place that parameters can have, every answer.
+//! Token requests: every client authentication method, every place of parameters, every response.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -24,10 +24,10 @@ use crate::support::{
         rig::{Certified, Key, Tls, address, cache, credentials, echoes, hurried, idp, token},
         watch::Watch,
     },
-    http::nobody,
+    http::closed_port,
 };
 
-/// Asks once, as a source and through a cache with a listener, and shows what comes.
+/// Requests a token directly and through a cache with a listener, and watches the results.
 async fn ask(watch: &Watch, source: impl TokenSource + std::fmt::Debug) -> Option<Error> {
     watch.debug(&source);
     let asked = source.fetch(TokenRequest::new()).await;
@@ -45,13 +45,13 @@ async fn ask(watch: &Watch, source: impl TokenSource + std::fmt::Debug) -> Optio
     asked.err()
 }
 
-/// Assertions are made anew each time.
+/// Adds the signatures of the sent assertions to the secrets: each assertion is new.
 fn learn(watch: &Watch, idp: &MockIdp) {
     for request in idp.token_log() {
         watch.debug(&request);
         for (name, value) in request.form() {
             if name == "assertion" || name == "client_assertion" {
-                // The rest is no secret by itself, and some of it is in all of them.
+                // Header and claims are no secrets, and partly the same in all assertions.
                 let (_, signature) = value.rsplit_once('.').unwrap();
                 watch.secret(Assertion, signature);
             }
@@ -59,7 +59,7 @@ fn learn(watch: &Watch, idp: &MockIdp) {
     }
 }
 
-/// What sends token requests: all that we configure.
+/// The HTTP clients for token requests that the crate configures itself.
 fn clients(tls: Option<&Tls>) -> [ReqwestClient; 1] {
     let client = ReqwestClient::new();
     [match tls {
@@ -97,7 +97,7 @@ fn secret_methods() -> Vec<ClientAuth> {
 }
 
 #[tokio::test]
-async fn p55_no_way_to_prove_oneself_leaks() {
+async fn p55_client_authentication_methods_do_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -133,9 +133,9 @@ async fn p55_no_way_to_prove_oneself_leaks() {
     watch.end();
 }
 
-/// A client that prints the headers that it sends, as those of hyper's users do, prints no secret.
+/// A client that prints its request headers prints no secret.
 #[tokio::test]
-async fn p55_headers_of_a_token_request_can_be_printed() {
+async fn p55_printed_headers_of_a_token_request_show_no_secret() {
     alone!();
     let watch = Arc::new(Watch::new().await);
     for method in secret_methods() {
@@ -158,7 +158,7 @@ async fn p55_headers_of_a_token_request_can_be_printed() {
 }
 
 #[tokio::test]
-async fn p55_no_version_of_http_over_tls_leaks() {
+async fn p55_http1_and_http2_over_tls_do_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -185,7 +185,7 @@ async fn p55_no_version_of_http_over_tls_leaks() {
             idp.recover();
             idp.always(token());
         }
-        // With a certificate.
+        // With a client certificate.
         let tls = Tls::before(&watch, server, protocol, Some(&identity)).await;
         let [http] = clients(Some(&tls));
         let http = http.identity_pem(identity.pem.as_str()).unwrap();
@@ -195,7 +195,7 @@ async fn p55_no_version_of_http_over_tls_leaks() {
             .client_auth(ClientAuth::tls())
             .http_client(http);
         let _ = ask(&watch, source.build().unwrap()).await;
-        // Without one, and without trust.
+        // Without a client certificate, and without a trusted root.
         let [http] = clients(Some(&tls));
         for http in [http, ReqwestClient::new()] {
             let source = credentials(tls.at(&idp.token_url())).http_client(http);
@@ -214,8 +214,7 @@ async fn p55_no_version_of_http_over_tls_leaks() {
 
 type In = fn(ClientCredentialsBuilder) -> ClientCredentialsBuilder;
 
-/// Parameters that are no secrets by their name go into the URL if somebody wants them there. They
-/// are not logged by the way.
+/// Parameters in the URL, which the caller may configure, are not logged.
 #[tokio::test]
 async fn p55_parameters_in_the_url_are_not_logged() {
     alone!();
@@ -224,7 +223,7 @@ async fn p55_parameters_in_the_url_are_not_logged() {
     let idp = builder.allow_get().start().await.unwrap();
     idp.always(token());
     let tls = Tls::before(&watch, address(&idp.token_url()), b"h2", None).await;
-    let (nobody, _port) = nobody();
+    let (closed, _port) = closed_port();
     let query = format!("?account={}", Query.text());
     for place in [
         ClientCredentialsBuilder::params_in_query as In,
@@ -234,9 +233,9 @@ async fn p55_parameters_in_the_url_are_not_logged() {
         let [http] = clients(Some(&tls));
         let source = place(credentials(there)).http_client(http);
         assert!(ask(&watch, source.build().unwrap()).await.is_none());
-        for url in [idp.token_url(), nobody.clone() + "/token"] {
+        for url in [idp.token_url(), closed.clone() + "/token"] {
             let url = format!("{url}{query}");
-            let expected = (!url.starts_with(&nobody)).then_some(()).is_none();
+            let expected = (!url.starts_with(&closed)).then_some(()).is_none();
             let source = || place(credentials(url.clone()));
             watch.debug(&source());
             let source_ = source().build().unwrap();
@@ -262,7 +261,7 @@ async fn p55_parameters_in_the_url_are_not_logged() {
 }
 
 #[tokio::test]
-async fn p55_whatever_a_server_says_back_is_not_shown() {
+async fn p55_secrets_echoed_by_the_server_are_not_shown() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -286,10 +285,10 @@ async fn p55_whatever_a_server_says_back_is_not_shown() {
     watch.end();
 }
 
-/// An error code is shown if it looks like one (RFC 6749 §5.2), and a scope is shown: a server that
-/// puts a secret into these shows it. Nothing else of an answer is.
+/// A known exposure: a syntactically valid error code (RFC 6749 §5.2) and the scope are shown, also
+/// if the server puts a secret into them. Nothing else of a response is shown.
 #[tokio::test]
-async fn a_server_that_makes_a_secret_its_error_code_or_its_scope_shows_it() {
+async fn error_code_and_scope_are_shown_even_if_they_are_secrets() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -310,7 +309,7 @@ async fn a_server_that_makes_a_secret_its_error_code_or_its_scope_shows_it() {
 }
 
 #[tokio::test]
-async fn p55_the_jwt_grant_does_not_leak() {
+async fn p55_jwt_bearer_grant_does_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let builder = MockIdp::builder().client(ClientId.text(), ClientSecret.text());
@@ -340,7 +339,7 @@ async fn p55_the_jwt_grant_does_not_leak() {
     watch.end();
 }
 
-/// Metadata are read, and what they say is believed as far as it is a place.
+/// Metadata with secrets in its members, and failing requests for it.
 #[tokio::test]
 async fn p55_discovery_does_not_leak() {
     alone!();
@@ -389,16 +388,16 @@ async fn p55_discovery_does_not_leak() {
     watch.end();
 }
 
-/// Nobody is there, or nobody answers.
+/// No server listens, or the server does not answer.
 #[tokio::test]
-async fn p55_no_answer_does_not_leak() {
+async fn p55_unreachable_or_silent_server_does_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
-    let (nobody, _port) = nobody();
+    let (closed, _port) = closed_port();
     for http2 in [None, Some(false), Some(true)] {
         for url in [
-            nobody.clone() + "/token",
+            closed.clone() + "/token",
             "https://canary.invalid/token".to_owned(),
         ] {
             let source = credentials(format!("{url}?account={}", Query.text()));

@@ -1,4 +1,4 @@
-//! People sign in, go on and sign out, and all that goes wrong with it.
+//! Signing in, refreshing and signing out, and their failures.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::support::{
         },
         watch::Watch,
     },
-    http::nobody,
+    http::closed_port,
 };
 
 fn login() -> Login {
@@ -31,7 +31,7 @@ fn login() -> Login {
         .param("login_hint", Hint.text())
 }
 
-/// What a browser comes back with.
+/// The URL that the browser is redirected to.
 fn callback(query: &str) -> String {
     format!("{REDIRECT}?{query}&state={}", encoded(&State.text()))
 }
@@ -60,7 +60,7 @@ fn show<T: std::fmt::Debug>(watch: &Watch, result: Result<T, Error>) -> Option<T
 }
 
 #[tokio::test]
-async fn p55_a_login_and_its_session_do_not_leak() {
+async fn p55_login_refresh_and_logout_do_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -101,10 +101,10 @@ async fn p55_a_login_and_its_session_do_not_leak() {
             idp.then(token());
             let pending = start(&watch, &auth).await;
             let session = show(&watch, pending.finish(&good_callback()).await).unwrap();
-            go_on(&watch, &idp, session).await;
+            use_and_end(&watch, &idp, session).await;
         }
     }
-    // Random ones are secrets as well.
+    // A generated state and verifier are secrets, too.
     let auth = sign_in(&idp).build().unwrap();
     let pending = auth
         .start_with(Login::new().payload("/orders"))
@@ -117,7 +117,7 @@ async fn p55_a_login_and_its_session_do_not_leak() {
     let callback = idp.sign_in(pending.url()).unwrap();
     idp.then(token());
     let session = show(&watch, pending.finish(&callback).await).unwrap();
-    go_on(&watch, &idp, session).await;
+    use_and_end(&watch, &idp, session).await;
     for request in [idp.token_log(), idp.authorization_log()].concat() {
         watch.debug(&request);
     }
@@ -130,8 +130,8 @@ async fn p55_a_login_and_its_session_do_not_leak() {
     watch.end();
 }
 
-/// Renewed, rotated, and ended.
-async fn go_on(watch: &Watch, idp: &MockIdp, session: Session) {
+/// Refreshes, rotates and signs out.
+async fn use_and_end(watch: &Watch, idp: &MockIdp, session: Session) {
     let (cache, clock) = cache(session.clone());
     show(watch, cache.token().await);
     idp.then(second_token());
@@ -143,7 +143,7 @@ async fn go_on(watch: &Watch, idp: &MockIdp, session: Session) {
         Answer::oauth_error("server_error"),
         Answer::drop_connection(),
     ] {
-        // A session is tried once more after either.
+        // A session retries once after either.
         idp.then(answer);
         show(watch, hurried(&clock, cache.refresh()).await);
     }
@@ -167,7 +167,7 @@ async fn go_on(watch: &Watch, idp: &MockIdp, session: Session) {
 }
 
 #[tokio::test]
-async fn p55_no_answer_to_a_session_leaks() {
+async fn p55_responses_to_a_session_do_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -195,7 +195,7 @@ async fn p55_no_answer_to_a_session_leaks() {
 }
 
 #[tokio::test]
-async fn p55_no_callback_that_is_refused_leaks() {
+async fn p55_rejected_callbacks_do_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -213,24 +213,24 @@ async fn p55_no_callback_that_is_refused_leaks() {
             encoded(&Hint.text())
         ),
         format!("{REDIRECT}?code={code}&{iss}"),
-        // Another server's, or nobody's.
+        // From another server, or without an issuer.
         callback(&format!("code={code}")),
         callback(&format!("code={code}&iss=https://{}.example", Query.text())),
-        // Elsewhere.
+        // To another redirect URI.
         format!("https://else.example/?code={code}&state={state}&{iss}"),
         format!(
             "https://u:{}@app.example/callback?code={code}&state={state}",
             Userinfo.text()
         ),
         format!("/else/{code}?state={state}"),
-        // Neither, both, twice.
+        // Neither code nor error, both, or one twice.
         callback(&iss),
         callback(&format!("code=&{iss}")),
         callback(&format!("code={code}&code={code}&{iss}")),
         callback(&format!("code={code}&error=access_denied&{iss}")),
         callback(&format!("state={state}&code={code}&{iss}")),
         callback(&format!("{iss}&{iss}&code={code}")),
-        // What the server says.
+        // Errors, and tokens in the fragment.
         callback(&format!(
             "error=access_denied&error_description={all}&error_uri={all}&{iss}"
         )),
@@ -248,7 +248,7 @@ async fn p55_no_callback_that_is_refused_leaks() {
         watch.error(&error);
     }
     assert_eq!(idp.token_requests(), 0);
-    // Logins that cannot be.
+    // Invalid logins.
     for login in [
         Login::new().state(""),
         Login::new().code_verifier(Verifier.text() + "+"),
@@ -261,7 +261,7 @@ async fn p55_no_callback_that_is_refused_leaks() {
         watch.debug(&login);
         watch.error(&auth.start_with(login).await.unwrap_err());
     }
-    // Saved ones, damaged.
+    // Damaged saved logins.
     let pending = start(&watch, &auth).await;
     let saved = pending.save().expose_secret().to_owned();
     let other = saved.replace("\"version\":1", "\"version\":9");
@@ -285,9 +285,8 @@ async fn p55_no_callback_that_is_refused_leaks() {
     watch.end();
 }
 
-/// The parameters go to the server, and a reference comes back.
 #[tokio::test]
-async fn p55_a_pushed_request_does_not_leak() {
+async fn p55_pushed_authorization_request_does_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -315,10 +314,9 @@ async fn p55_a_pushed_request_does_not_leak() {
     watch.end();
 }
 
-/// Somebody signs in at this machine; the pages that they see, and the log of the server that shows
-/// them.
+/// A login with a listener on loopback: the pages that the browser shows, and the listener's log.
 #[tokio::test]
-async fn p55_a_login_on_loopback_does_not_leak() {
+async fn p55_loopback_login_does_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -373,7 +371,7 @@ async fn p55_a_login_on_loopback_does_not_leak() {
             idp.always(token());
         }
     }
-    // The port is somebody else's, or nobody comes.
+    // The port is in use, or the login times out.
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = taken.local_addr().unwrap().port();
     let uri = format!("http://127.0.0.1:{port}/callback?account={}", Query.text());
@@ -386,24 +384,24 @@ async fn p55_a_login_on_loopback_does_not_leak() {
 }
 
 #[tokio::test]
-async fn p55_a_server_that_is_not_there_does_not_leak() {
+async fn p55_unreachable_server_of_a_login_does_not_leak() {
     alone!();
     let watch = Watch::new().await;
-    let (nobody, _port) = nobody();
+    let (closed, _port) = closed_port();
     let auth = AuthorizationCode::builder(
-        format!("{nobody}/authorize?account={}", Query.text()),
-        format!("{nobody}/token?account={}", Query.text()),
+        format!("{closed}/authorize?account={}", Query.text()),
+        format!("{closed}/token?account={}", Query.text()),
         ClientId.text(),
     );
     let auth = auth
         .client_secret(ClientSecret.text())
         .redirect_uri(REDIRECT);
-    let auth = auth.pushed_request_url(format!("{nobody}/par?account={}", Query.text()));
+    let auth = auth.pushed_request_url(format!("{closed}/par?account={}", Query.text()));
     watch.debug(&auth);
     let pushing = auth.build().unwrap();
     watch.debug(&pushing);
     watch.error(&pushing.start_with(login()).await.unwrap_err());
-    let discovered = AuthorizationCode::discover(nobody.as_str(), ClientId.text())
+    let discovered = AuthorizationCode::discover(closed.as_str(), ClientId.text())
         .build()
         .unwrap();
     watch.debug(&discovered);

@@ -1,5 +1,5 @@
-//! Somebody else's code panics, with a secret in its words: nobody who waits for the token gets these
-//! words, and nothing of ours panics.
+//! Panics in the application's code, with a secret in the message: callers get an error without the
+//! message, and the crate itself does not panic.
 
 use bearer_auth::{
     AuthorizationCode, BoxError, Error, ErrorKind, TokenCache, TokenRequest, TokenResponse,
@@ -20,7 +20,7 @@ use crate::support::{
     },
 };
 
-/// Says all that it knows, if the request is for this path.
+/// Panics with everything that it knows, if the request or the operation matches.
 struct Panics(&'static str);
 
 impl HttpClient for Panics {
@@ -75,7 +75,7 @@ async fn interrupted(watch: &Watch, source: impl TokenSource) {
 }
 
 #[tokio::test]
-async fn p55_a_panic_s_words_are_not_in_the_error() {
+async fn p55_panic_message_is_not_in_the_error() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -96,7 +96,7 @@ async fn p55_a_panic_s_words_are_not_in_the_error() {
             .revocation_url(idp.issuer() + "/oauth2/v1/revoke")
             .http_client(http)
     };
-    // The exchange of a code.
+    // The authorization code grant.
     let login = client(Panics("token"))
         .build()
         .unwrap()
@@ -108,16 +108,16 @@ async fn p55_a_panic_s_words_are_not_in_the_error() {
     let error = login.finish(&callback).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     watch.error(&error);
-    // That of a refresh token, by the client and by the store.
+    // The refresh, in the HTTP client and in the store.
     for (http, store) in [("token", "save"), ("nothing", "lock"), ("nothing", "load")] {
         let auth = client(Panics(http)).store(Panics(store)).build().unwrap();
         let asked = auth.session().fetch(TokenRequest::new()).await;
         watch.error(&only_interrupted(asked));
         interrupted(&watch, auth.session()).await;
-        // And the end.
+        // Signing out.
         watch.error(&only_interrupted(auth.session().logout().await));
     }
-    // Somebody who listens.
+    // An event listener.
     let cache = TokenCache::builder(credentials(idp.token_url()).build().unwrap());
     let cache = cache
         .on_event(|_| panic!("{ON_PURPOSE} {}", echo()))
@@ -125,7 +125,7 @@ async fn p55_a_panic_s_words_are_not_in_the_error() {
     let token = cache.token().await.unwrap();
     assert_eq!(token.expose_secret(), AccessToken.text());
     watch.debug(&cache);
-    // And is told of a panic.
+    // An event listener that gets the event of a panic.
     let cache = TokenCache::builder(source_fn(|_| async {
         if true {
             panic!("{ON_PURPOSE} {}", echo());
@@ -136,14 +136,14 @@ async fn p55_a_panic_s_words_are_not_in_the_error() {
         .on_event(|_| panic!("{ON_PURPOSE} {}", echo()))
         .build();
     watch.error(&cache.token().await.unwrap_err());
-    // That they were heard, and are the test's.
+    // The panics were recorded, and are the test's own.
     watch.heard(&["panic in tests/it/canary"]);
     watch.end();
 }
 
 fn only_interrupted<T>(result: Result<T, Error>) -> Error {
     let Err(error) = result else {
-        panic!("it went well");
+        panic!("no error");
     };
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     error

@@ -1,5 +1,5 @@
-//! What needs an environment of its own: a proxy with a password, a browser. This program starts
-//! itself, as `child`. The keyring is in `tests/e2e/keyring`.
+//! Tests that need an environment of their own: a proxy with a password, a browser. The test binary
+//! starts itself as `child`. The keyring is in `tests/e2e/keyring`.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
@@ -17,11 +17,11 @@ use crate::support::{
         rig::{Tls, address, credentials, echo, idp, parameter, sign_in},
         watch::Watch,
     },
-    http::nobody,
-    process::{Process, role, say, told, wait},
+    http::closed_port,
+    process::{Process, argument, role, say, wait},
 };
 
-/// Not a test: what the other processes do.
+/// Not a test: the entry point of the child processes.
 #[tokio::test]
 async fn child() {
     let Some(role) = role() else { return };
@@ -34,21 +34,23 @@ async fn child() {
     wait();
 }
 
-async fn run(setup: String, role: &str, told: &[(&str, &str)]) {
-    let mut process = Process::start_after(module_path!(), &setup, role, told);
-    // Servers of this process go on meanwhile.
+async fn run(setup: String, role: &str, settings: &[(&str, &str)]) {
+    let mut process = Process::start_after(module_path!(), &setup, role, settings);
+    // The servers of this process keep running.
     assert!(block_in_place(|| process.says("done")), "{role} has failed");
     assert!(block_in_place(|| process.succeeds()), "{role} has failed");
 }
 
 async fn ask_through_a_proxy() {
     let watch = Watch::new().await;
-    for _ in 0..told("TIMES").parse().unwrap() {
+    for _ in 0..argument("TIMES").parse().unwrap() {
         let http = ReqwestClient::new();
-        let http = http.root_certificate_pem(told("ROOT").as_bytes()).unwrap();
+        let http = http
+            .root_certificate_pem(argument("ROOT").as_bytes())
+            .unwrap();
         let url = "https://idp.example/oauth2/v1/token";
         let source = credentials(url).http_client(http).build().unwrap();
-        let good = told("TOKENS") == "true";
+        let good = argument("TOKENS") == "true";
         match source.fetch(TokenRequest::new()).await {
             Ok(response) => watch.debug(&response),
             Err(error) => watch.error(&error),
@@ -62,7 +64,7 @@ async fn ask_through_a_proxy() {
     watch.end();
 }
 
-/// The first answer to each connection, to whoever has the password. `None`: a tunnel.
+/// A proxy that checks the password and sends this response to each connection. `None`: a tunnel.
 async fn proxy(answer: Option<String>, server: std::net::SocketAddr) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -92,14 +94,14 @@ async fn proxy(answer: Option<String>, server: std::net::SocketAddr) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn p55_the_password_of_a_proxy_does_not_leak() {
+async fn p55_proxy_password_does_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
     let tls = Tls::before(&watch, address(&idp.token_url()), b"h2", None).await;
     let there = address(&tls.at("http://x/").replace("localhost", "127.0.0.1"));
-    let (nobody, _port) = nobody();
-    let refused = nobody.replace("://", &format!("://user:{}@", Proxy.text()));
+    let (closed, _port) = closed_port();
+    let refused = closed.replace("://", &format!("://user:{}@", Proxy.text()));
     for (proxy, good) in [
         (proxy(None, there).await, true),
         (
@@ -122,12 +124,12 @@ async fn p55_the_password_of_a_proxy_does_not_leak() {
              export HTTPS_PROXY='{proxy}' https_proxy='{proxy}'"
         );
         let good = good.to_string();
-        let told = [
+        let settings = [
             ("ROOT", tls.root.as_str()),
             ("TIMES", "1"),
             ("TOKENS", &good),
         ];
-        run(setup, "proxy", &told).await;
+        run(setup, "proxy", &settings).await;
     }
     assert!(idp.token_requests() >= 2);
     watch.end();
@@ -147,11 +149,11 @@ async fn open_a_browser() {
     watch.end_but(&[(State, shown), (ClientId, shown), (Param, shown)]);
 }
 
-/// The browser gets the whole URL as an argument, which whoever sees the machine's processes can see,
-/// and the crate `webbrowser` logs that: state, challenge and parameters are in it, and neither the
-/// verifier nor the client's secret. `open_browser` says so.
+/// A known exposure, documented at `open_browser`: the browser gets the whole URL as an argument,
+/// which other users of the machine can see, and the crate `webbrowser` logs it. The URL contains
+/// state, challenge and parameters, but neither the verifier nor the client secret.
 #[tokio::test(flavor = "multi_thread")]
-async fn opening_a_browser_shows_a_login_s_url_and_no_more() {
+async fn open_browser_exposes_only_the_url_of_the_login() {
     alone!();
     let home = tempfile::tempdir().unwrap();
     let (browser, opened) = (home.path().join("browser"), home.path().join("opened"));

@@ -1,4 +1,4 @@
-//! Files of sessions: who can read them, and what is in them.
+//! Session files: their modes and their content.
 
 use std::{fs, path::Path};
 
@@ -35,7 +35,7 @@ fn session() -> StoredSession {
     StoredSession::from_json(&json.to_string()).unwrap()
 }
 
-/// Content, name and mode of all that is in a directory.
+/// Returns names and contents of a directory's files, and checks their modes.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let files = fs::read_dir(directory).unwrap().map(|file| {
         let path = file.unwrap().path();
@@ -57,7 +57,7 @@ fn private(path: &Path, mode: u32) {
 #[cfg(not(unix))]
 fn private(_: &Path, _: u32) {}
 
-/// A login, a renewal and a logout, with a look at the files after each.
+/// Signs in, refreshes and signs out, and checks the files after each step.
 async fn life(watch: &Watch, store: FileStore, directory: &Path, sealed: bool) {
     let idp = idp().await;
     let auth = sign_in(&idp)
@@ -83,7 +83,7 @@ async fn life(watch: &Watch, store: FileStore, directory: &Path, sealed: bool) {
     };
     idp.then(token());
     let session = login.finish(&callback).await.unwrap();
-    // Both, and nothing else: neither the id token nor the code, the client's secret or a cookie.
+    // Both tokens and nothing else: no ID token, code, client secret or cookie.
     look(&[AccessToken, Session]);
     let cache = TokenCache::new(session.clone());
     cache.token().await.unwrap();
@@ -102,7 +102,7 @@ async fn life(watch: &Watch, store: FileStore, directory: &Path, sealed: bool) {
 }
 
 #[tokio::test]
-async fn p55_a_session_s_file_is_its_owner_s_and_has_no_more_than_its_tokens() {
+async fn p55_session_file_is_private_and_contains_only_the_tokens() {
     alone!();
     let watch = Watch::new().await;
     let home = tempfile::tempdir().unwrap();
@@ -119,7 +119,7 @@ async fn p55_a_session_s_file_is_its_owner_s_and_has_no_more_than_its_tokens() {
 }
 
 #[tokio::test]
-async fn p55_a_sealed_file_has_no_secret_in_it() {
+async fn p55_sealed_session_file_contains_no_secret() {
     alone!();
     let watch = Watch::new().await;
     let home = tempfile::tempdir().unwrap();
@@ -129,18 +129,18 @@ async fn p55_a_sealed_file_has_no_secret_in_it() {
     watch.end();
 }
 
-/// A file that is being written is found by whoever writes the next one, in the same modes. What
-/// stands in its way is looked at, too.
+/// A file has its private mode before the session is written to it. Existing files with other modes
+/// are corrected.
 #[cfg(unix)]
 #[tokio::test]
-async fn p55_a_file_is_private_before_anything_is_in_it() {
+async fn p55_session_file_is_private_before_it_has_content() {
     alone!();
     use std::os::unix::fs::PermissionsExt as _;
     let watch = Watch::new().await;
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("session");
     let store = FileStore::new(&path);
-    // Of somebody who let all read it.
+    // Files that all users can read.
     for name in ["session", "session.lock"] {
         let path = home.path().join(name);
         fs::write(&path, "").unwrap();
@@ -148,7 +148,7 @@ async fn p55_a_file_is_private_before_anything_is_in_it() {
     }
     let mut locked = store.lock().await.unwrap();
     private(&home.path().join("session.lock"), 0o600);
-    // Nothing can take its place, so that the temporary file is all that there is for a while.
+    // A directory blocks the rename, so that only the temporary file is written.
     fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let error = locked.save(Some(&session())).await.unwrap_err();
@@ -160,9 +160,9 @@ async fn p55_a_file_is_private_before_anything_is_in_it() {
     watch.end();
 }
 
-/// What is wrong with a file is said, and not what is in it.
+/// Errors name the problem with a file, not its content.
 #[tokio::test]
-async fn p55_a_store_that_fails_does_not_leak() {
+async fn p55_store_errors_do_not_leak() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -209,7 +209,7 @@ async fn p55_a_store_that_fails_does_not_leak() {
             watch.error(&auth.session().fetch(TokenRequest::new()).await.unwrap_err());
         }
     }
-    // Somebody else has the lock, or there is no place for the file.
+    // Another process has the lock.
     let store = FileStore::new(home.path().join("session"));
     let _held = store.lock().await.unwrap();
     let other = FileStore::new(home.path().join("session")).lock_timeout(std::time::Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Every public type, with secrets in it: the sources are read for types, so that none is forgotten.
+//! Every public type, with secrets in it. The test reads the sources, so that no type is missing.
 
 use std::{
     collections::BTreeSet,
@@ -41,7 +41,7 @@ use crate::support::{
     },
 };
 
-/// Public by necessity, and parts of sealed traits: nobody outside of the crate has a value of one.
+/// Parts of sealed traits, public by necessity: no value exists outside of the crate.
 const SEALED: [&str; 5] = ["Buffering", "Kept", "OriginHash", "ReadBody", "Target"];
 
 fn sources(directory: &Path, into: &mut Vec<String>) {
@@ -55,8 +55,8 @@ fn sources(directory: &Path, into: &mut Vec<String>) {
     }
 }
 
-/// `pub struct`s and `pub enum`s, wherever: the lint `unreachable_pub` sees to it that these are in
-/// the API; and types with a `Display`.
+/// Returns all `pub` structs and enums, and the types with a `Display`. The lint `unreachable_pub`
+/// ensures that they are in the API.
 fn public_types() -> (BTreeSet<String>, BTreeSet<String>) {
     let mut files = Vec::new();
     sources(
@@ -92,9 +92,9 @@ fn public_types() -> (BTreeSet<String>, BTreeSet<String>) {
     (public, displays)
 }
 
-/// Nothing that is public writes itself by serde.
+/// A derived `Serialize` would write secrets.
 #[test]
-fn p55_no_public_type_is_serialized_by_itself() {
+fn p55_public_types_do_not_derive_serialize() {
     let mut files = Vec::new();
     sources(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
@@ -131,7 +131,7 @@ impl Shows<'_> {
         }
     }
 
-    /// What cannot work.
+    /// Watches the error of an invalid configuration.
     #[track_caller]
     fn config<T>(&self, result: Result<T, ConfigError>) {
         let Err(error) = result else {
@@ -146,7 +146,7 @@ fn url(secret: Secret) -> String {
 }
 
 #[tokio::test]
-async fn p55_no_public_type_shows_a_secret() {
+async fn p55_public_types_show_no_secret() {
     alone!();
     let watch = Watch::new().await;
     let idp = idp().await;
@@ -218,7 +218,7 @@ fn configurations(watch: &Watch, idp: &MockIdp) {
     mistakes(watch, &key, &identity);
 }
 
-/// What is wrong with a configuration is said without it.
+/// Configuration errors do not contain the invalid value.
 fn mistakes(watch: &Watch, key: &Key, identity: &Certified) {
     let shows = Shows(watch);
     let good = "https://idp.example/token";
@@ -279,7 +279,7 @@ fn mistakes(watch: &Watch, key: &Key, identity: &Certified) {
             StaticToken::new(AccessToken.text()),
         ));
     }
-    // Where people are sent back to, and what a token is for, are URLs as well.
+    // Redirect URIs and resources are URLs, too.
     for bad in [
         url(Userinfo),
         format!("https://{}@app.example/", Userinfo.text()),
@@ -337,7 +337,7 @@ fn mistakes(watch: &Watch, key: &Key, identity: &Certified) {
         }
         shows.config(ReqwestClient::new().root_certificate_pem(bad.as_bytes()));
     }
-    // The right key for another certificate.
+    // A key that does not belong to the certificate.
     let another = identity.pem.replace(
         &identity.pem[identity.pem.find("-----BEGIN PRIVATE").unwrap()..],
         &key.pem,
@@ -411,15 +411,15 @@ async fn tokens(watch: &Watch) {
     request.previous = Some(token.clone());
     watch.debug(&request.reason);
     watch.debug(&request);
-    let told = Arc::new(Mutex::new(None));
-    let _cache = TokenCache::new(Tells(Arc::clone(&told)));
-    watch.debug(told.lock().unwrap().as_ref().unwrap());
+    let attached = Arc::new(Mutex::new(None));
+    let _cache = TokenCache::new(RecordsCache(Arc::clone(&attached)));
+    watch.debug(attached.lock().unwrap().as_ref().unwrap());
 }
 
-/// Its cache.
-struct Tells(Arc<Mutex<Option<WeakTokenCache>>>);
+/// A source that records the cache which it is attached to.
+struct RecordsCache(Arc<Mutex<Option<WeakTokenCache>>>);
 
-impl TokenSource for Tells {
+impl TokenSource for RecordsCache {
     async fn fetch(&self, _: TokenRequest) -> Result<TokenResponse, Error> {
         TokenResponse::builder(AccessToken.text()).build()
     }
@@ -447,11 +447,11 @@ async fn errors(watch: &Watch) {
     watch.error(&HttpError::oversized());
     watch.error(&Error::from(HttpError::oversized()));
     watch.error(&DamagedSession::new("not a session"));
-    watch.error(&BusyStore::new("somebody has it"));
+    watch.error(&BusyStore::new("another process has the lock"));
     for saved in [
         echo(),
         json!({"version": 1, "refresh_token": [echo()]}).to_string(),
-        // What serde says of these has them in it.
+        // serde's error messages quote these values.
         json!({"version": echo()}).to_string(),
         json!({"version": 1, "expires_at": echo()}).to_string(),
     ] {
@@ -495,7 +495,7 @@ async fn logins(watch: &Watch, idp: &MockIdp) {
     );
     let session = resumed.finish(&callback).await.unwrap();
     watch.debug(&session);
-    // Redirect URIs can have a query, which is the program's own affair.
+    // Redirect URIs may have a query.
     let own = format!("{REDIRECT}?tenant={}", Query.text());
     let auth = sign_in(idp).redirect_uri(own).build().unwrap();
     watch.debug(&auth);
@@ -517,9 +517,9 @@ async fn stores(watch: &Watch) {
     let lock = directory.path().join("lock");
     let keyring = KeyringStore::new("app.example", "me", &lock);
     watch.debug(&keyring);
-    // The keyring itself is not asked for that.
+    // This does not access the keyring.
     watch.debug(&keyring.lock().await.unwrap());
-    // Nobody is asked; what holds a lease is in `tests/e2e/redis`.
+    // No server is contacted. Types with a lease are in `tests/e2e/redis`.
     let url = format!("redis://:{}@127.0.0.1:1/", Userinfo.text());
     let redis = RedisClient::from(redis::Client::open(url).unwrap());
     watch.debug(&redis);

@@ -12,7 +12,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use super::rig::*;
 
-/// Its port is the identity provider's, so that what arrives is in the token log.
+/// The API on the mock's port, so that requests to it are in the token log.
 fn base(idp: &MockIdp) -> String {
     let url = idp.token_url();
     let origin = url.strip_suffix("/oauth2/v1/token").unwrap();
@@ -49,7 +49,7 @@ async fn sent_by(configure: impl Fn(&MockIdp) -> ClientCredentialsBuilder) -> Re
 }
 
 #[tokio::test]
-async fn s4_1_s4_16_each_request_carries_bearer_one_space_token() {
+async fn s4_1_s4_16_request_carries_bearer_and_the_token() {
     let rig = adoxx_rig().await;
     for path in ["a", "b"] {
         rig.get(path).await;
@@ -61,7 +61,7 @@ async fn s4_1_s4_16_each_request_carries_bearer_one_space_token() {
 }
 
 #[tokio::test]
-async fn s4_2_one_technical_user_one_token() {
+async fn s4_2_hundred_callers_share_one_token() {
     let rig = adoxx_rig().await;
     let hold = rig.idp.hold();
     let requests: Vec<_> = (0..100).map(|_| rig.spawn_get("a")).collect();
@@ -74,7 +74,7 @@ async fn s4_2_one_technical_user_one_token() {
 }
 
 #[tokio::test]
-async fn s4_3_plain_http_is_refused() {
+async fn s4_3_plain_http_is_a_configuration_error() {
     let source = provider::adoxx("http://adoxx.example:8000/ADOXX", "client", "secret");
     assert_eq!(refused(source), "base");
     let idp = MockIdp::start().await.unwrap();
@@ -85,7 +85,7 @@ async fn s4_3_plain_http_is_refused() {
 }
 
 #[tokio::test]
-async fn s4_4_s4_7_a_post_with_the_credentials_in_the_header() {
+async fn s4_4_s4_7_token_request_is_a_post_with_basic_credentials() {
     let request = sent_by(adoxx).await;
     assert_eq!(request.method, "POST");
     assert_eq!(request.path(), "/ADOXX/oauth2/token");
@@ -96,7 +96,7 @@ async fn s4_4_s4_7_a_post_with_the_credentials_in_the_header() {
 }
 
 #[tokio::test]
-async fn s4_5_parameters_in_the_query_and_nothing_secret_among_them() {
+async fn s4_5_params_in_query_never_include_secrets() {
     let request = sent_by(adoxx).await;
     assert_eq!(request.method, "POST");
     assert_eq!(
@@ -106,7 +106,7 @@ async fn s4_5_parameters_in_the_query_and_nothing_secret_among_them() {
     assert_eq!(request.header("content-length"), Some("0"));
     assert!(request.body.is_empty());
 
-    // A query that is there already stays in front.
+    // The parameters of the URL come first.
     let request = sent_by(|idp| {
         let url = base(idp) + "/oauth2/token?lang=de";
         let source = bearer_auth::ClientCredentials::builder(url, "client", "secret");
@@ -139,7 +139,7 @@ async fn s4_5_parameters_in_the_query_and_nothing_secret_among_them() {
 }
 
 #[tokio::test]
-async fn s4_6_get_if_asked_for() {
+async fn s4_6_token_request_is_a_get_if_configured() {
     let request = sent_by(|idp| adoxx(idp).use_get()).await;
     assert_eq!(request.method, "GET");
     assert_eq!(
@@ -170,7 +170,7 @@ async fn s4_8_credentials_are_utf8() {
 }
 
 #[tokio::test]
-async fn s4_9_port_and_context_path_are_kept() {
+async fn s4_9_port_and_context_path_of_the_base_url_are_kept() {
     for slash in ["", "/"] {
         let idp = MockIdp::start().await.unwrap();
         idp.always(sample());
@@ -189,7 +189,7 @@ async fn s4_9_port_and_context_path_are_kept() {
 }
 
 #[tokio::test]
-async fn s4_11_the_sample_answer_with_an_opaque_token() {
+async fn s4_11_sample_response_with_an_opaque_token_is_accepted() {
     let rig = adoxx_rig().await;
     let token = rig.cache.token().await.unwrap();
     assert_eq!(
@@ -201,16 +201,16 @@ async fn s4_11_the_sample_answer_with_an_opaque_token() {
     assert_eq!(token.expires_at(), Some(end));
 }
 
-/// `tests/it/cache` have the schedule in detail; this is what the wire sees.
+/// `tests/it/cache` tests the schedule in detail.
 #[tokio::test]
-async fn s4_12_c23_the_same_token_again_has_the_rest_of_its_life() {
+async fn s4_12_c23_same_token_again_keeps_its_remaining_lifetime() {
     let rig = rig().await;
     rig.idp.set_lifetime(1800 * SECOND);
     rig.idp.repeat_token(true);
     rig.cache.token().await.unwrap();
     let end = rig.clock.system_time() + 1800 * SECOND;
     rig.clock.advance(1795 * SECOND);
-    // In the safety margin: awaited, and it is the same token with `expires_in: 5`.
+    // In the safety margin the refresh is awaited. It returns the same token with `expires_in: 5`.
     let token = rig.cache.token().await.unwrap();
     assert_eq!(token.expose_secret(), "token-1");
     assert_eq!(token.expires_at(), Some(end));
@@ -218,7 +218,11 @@ async fn s4_12_c23_the_same_token_again_has_the_rest_of_its_life() {
     for _ in 0..100 {
         assert_eq!(rig.get("a").await.status(), 200);
     }
-    assert_eq!(rig.idp.token_requests(), 2, "no request for each request");
+    assert_eq!(
+        rig.idp.token_requests(),
+        2,
+        "not one token request per request"
+    );
     rig.clock.advance(5 * SECOND);
     assert_eq!(rig.get("a").await.status(), 200);
     assert_eq!(rig.idp.issued(), ["token-1", "token-2"]);
@@ -226,7 +230,7 @@ async fn s4_12_c23_the_same_token_again_has_the_rest_of_its_life() {
 }
 
 #[tokio::test]
-async fn s4_13_errors_are_read_from_response_headers() {
+async fn s4_13_errors_in_response_headers_are_read() {
     let with_headers = |answer: Answer| {
         answer
             .header("error", "invalid_grant")
@@ -236,7 +240,7 @@ async fn s4_13_errors_are_read_from_response_headers() {
         (400, Answer::status(400)),
         (401, Answer::status(401)),
         (500, Answer::status(500)),
-        // Also with a status of success, when there is no token.
+        // Also with a success status, if there is no token.
         (200, Answer::status(200)),
         (200, Answer::bytes(200, "text/html", "<html>")),
         (
@@ -252,19 +256,19 @@ async fn s4_13_errors_are_read_from_response_headers() {
         assert_eq!(oauth.description(), Some("the grant has expired"));
         assert!(!error.to_string().contains("expired"));
     }
-    // A body that speaks OAuth is heard first.
+    // An OAuth error in the body takes precedence.
     let body = Answer::oauth_error("invalid_scope");
     let error = answered(with_headers(body)).await.unwrap_err();
     assert_eq!(
         error.oauth_error().unwrap().code(),
         &OAuthErrorCode::InvalidScope
     );
-    // And a token is a token.
+    // A token takes precedence, too.
     assert!(answered(with_headers(sample())).await.is_ok());
 }
 
 #[tokio::test]
-async fn s4_14_codes_in_headers_are_typed() {
+async fn s4_14_error_codes_in_headers_are_typed() {
     for (code, expected) in [
         ("invalid_request", OAuthErrorCode::InvalidRequest),
         ("invalid_grant", OAuthErrorCode::InvalidGrant),
@@ -282,7 +286,7 @@ async fn s4_14_codes_in_headers_are_typed() {
 }
 
 #[tokio::test]
-async fn s4_15_the_scheme_follows_the_token_type() {
+async fn s4_15_other_token_type_is_an_error_unless_it_is_an_alias() {
     let rig = adoxx_rig().await;
     let typed = |token_type: &str| {
         Answer::json(
@@ -297,7 +301,7 @@ async fn s4_15_the_scheme_follows_the_token_type() {
     let error = answered(typed("mac")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedTokenType);
 
-    // Unless it is said what it means.
+    // Unless the caller configures the type as an alias of Bearer.
     let idp = MockIdp::start().await.unwrap();
     idp.always(typed("AdoxxToken"));
     let source = client(&idp).bearer_alias("adoxxtoken").build().unwrap();
@@ -306,7 +310,7 @@ async fn s4_15_the_scheme_follows_the_token_type() {
 }
 
 #[tokio::test]
-async fn s4_17_the_token_goes_to_the_api_and_not_to_the_token_endpoint() {
+async fn s4_17_token_is_sent_to_the_api_and_not_to_the_token_endpoint() {
     let rig = rig().await;
     let origin = rig.idp.api_url().replace("/api/", "");
     let auth =
@@ -332,7 +336,7 @@ async fn s4_17_the_token_goes_to_the_api_and_not_to_the_token_endpoint() {
 }
 
 #[tokio::test]
-async fn s4_18_a_restarted_server_costs_one_token_request() {
+async fn s4_18_server_restart_costs_one_token_request() {
     let rig = rig().await;
     rig.get("a").await;
     rig.idp.revoke_all();

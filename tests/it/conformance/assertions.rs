@@ -1,4 +1,4 @@
-//! Clients that prove themselves by a signed JWT (RFC 7523 §2.2, §3).
+//! Client authentication with a signed JWT (RFC 7523 §2.2, §3).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,12 +31,12 @@ pub(crate) fn parameter(request: &Recorded, name: &str) -> String {
     let form = request.form();
     let mut values = form.iter().filter(|(known, _)| known == name);
     let (Some((_, value)), None) = (values.next(), values.next()) else {
-        panic!("not one `{name}`");
+        panic!("expected one `{name}`");
     };
     value.clone()
 }
 
-/// An assertion, as the server `audience` accepts it: its signature and the time are verified.
+/// Decodes an assertion as the server `audience` would: verifies its signature and times.
 #[track_caller]
 pub(crate) fn accepted(assertion: &str, key: &KeyPair, audience: &str) -> TokenData<Value> {
     let mut validation = Validation::new(Algorithm::ES256);
@@ -45,7 +45,7 @@ pub(crate) fn accepted(assertion: &str, key: &KeyPair, audience: &str) -> TokenD
     let public = DecodingKey::from_ec_der(key.der_bytes());
     let decoded = jsonwebtoken::decode::<Value>(assertion, &public, &validation).unwrap();
     assert_eq!(decoded.header.kid.as_deref(), Some("k1"));
-    assert_eq!(decoded.claims["aud"], audience, "the sole value");
+    assert_eq!(decoded.claims["aud"], audience, "`aud` is a single string");
     decoded
 }
 
@@ -56,7 +56,7 @@ fn claims(request: &Recorded, key: &KeyPair, audience: &str) -> Value {
 }
 
 #[tokio::test]
-async fn p15_p128_p129_p130_the_assertion_is_all_the_authentication_there_is() {
+async fn p15_p128_p129_p130_client_assertion_is_the_only_authentication() {
     let (key, auth) = key();
     let idp = MockIdp::start().await.unwrap();
     idp.always(token("t"));
@@ -73,7 +73,7 @@ async fn p15_p128_p129_p130_the_assertion_is_all_the_authentication_there_is() {
 }
 
 #[tokio::test]
-async fn p131_the_audience_is_the_issuer_whichever_endpoint_is_asked() {
+async fn p131_assertion_audience_is_the_issuer_at_every_endpoint() {
     let (key, auth) = key();
     let idp = MockIdp::start().await.unwrap();
     let at = |path: &str| format!("{}{path}", idp.issuer());
@@ -88,7 +88,7 @@ async fn p131_the_audience_is_the_issuer_whichever_endpoint_is_asked() {
         .redirect_uri("https://app.example/callback")
         .issuer("https://idp.example")
         .client_auth(auth)
-        // Which is for clients that can prove themselves, as this one can without a secret.
+        // Requires client authentication, which this client has without a secret.
         .without_pkce()
         .build()
         .unwrap();
@@ -107,7 +107,7 @@ async fn p131_the_audience_is_the_issuer_whichever_endpoint_is_asked() {
 }
 
 #[tokio::test]
-async fn p132_another_audience_is_by_name_and_no_other_is_tried() {
+async fn p132_other_audience_is_a_setting_without_fallback() {
     let (key, auth) = key();
     let url = "https://as.example/its/own/token";
     let source = |auth: &ClientAuth, idp: &MockIdp| client(idp).client_auth(auth.clone());
@@ -116,7 +116,7 @@ async fn p132_another_audience_is_by_name_and_no_other_is_tried() {
     let named = auth.clone().assertion_audience(url);
     fetch(source(&named, &idp)).await.unwrap_err();
     claims(&only(idp.token_log()), &key, url);
-    // Where nobody says who the server is, its token endpoint is.
+    // Without a known issuer, the audience is the token endpoint's URL.
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::json(401, json!({"error": "invalid_client"})));
     fetch(source(&auth, &idp)).await.unwrap_err();
@@ -124,7 +124,7 @@ async fn p132_another_audience_is_by_name_and_no_other_is_tried() {
 }
 
 #[tokio::test]
-async fn p133_the_type_is_jwt_unless_another_or_none_is_wanted() {
+async fn p133_assertion_type_is_jwt_unless_configured() {
     let (_, auth) = key();
     let own = "client-authentication+jwt";
     for (auth, expected) in [
@@ -139,7 +139,7 @@ async fn p133_the_type_is_jwt_unless_another_or_none_is_wanted() {
 }
 
 #[tokio::test]
-async fn p134_it_is_good_for_a_minute() {
+async fn p134_assertion_is_valid_for_a_minute() {
     let (key, auth) = key();
     let request = sent(|source| source.client_auth(auth.assertion_audience("x"))).await;
     let claims = claims(&request, &key, "x");
@@ -149,7 +149,7 @@ async fn p134_it_is_good_for_a_minute() {
 }
 
 #[tokio::test]
-async fn p134_every_attempt_has_an_assertion_of_its_own() {
+async fn p134_retry_has_a_new_assertion() {
     let (key, auth) = key();
     let rig = rig_with(|source| source.client_auth(auth)).await;
     let url = rig.idp.token_url();
@@ -167,7 +167,7 @@ async fn p134_every_attempt_has_an_assertion_of_its_own() {
 }
 
 #[tokio::test]
-async fn p135_p136_a_secret_of_32_bytes_signs_with_hs256() {
+async fn p135_p136_secret_of_32_bytes_signs_with_hs256() {
     let auth = ClientAuth::client_secret_jwt;
     let idp = MockIdp::start().await.unwrap();
     idp.always(token("t"));
@@ -179,31 +179,34 @@ async fn p135_p136_a_secret_of_32_bytes_signs_with_hs256() {
     let secret = DecodingKey::from_secret(SECRET.as_bytes());
     let assertion = parameter(&request, "client_assertion");
     jsonwebtoken::decode::<Value>(assertion, &secret, &validation).unwrap();
-    assert!(!body(&request).contains("canary"), "it is not sent itself");
+    assert!(
+        !body(&request).contains("canary"),
+        "the secret itself is not sent"
+    );
     let short = ClientCredentials::builder(idp.token_url(), "client-id", &SECRET[1..]);
     assert_eq!(refused(short.client_auth(auth())), "client_secret");
 }
 
 #[tokio::test]
-async fn p15_an_assertion_has_no_other_method_beside_it() {
+async fn p15_assertion_with_another_method_is_a_configuration_error() {
     let url = "https://as.example/token";
     let source = || ClientCredentials::builder(url, "client-id", SECRET);
     let two = source()
         .client_auth(key().1)
         .client_auth(ClientAuth::basic());
     assert_eq!(refused(two), "client_auth");
-    let by_hand = source().param("client_assertion_type", TYPE);
-    assert_eq!(refused(by_hand), "param");
+    let own_param = source().param("client_assertion_type", TYPE);
+    assert_eq!(refused(own_param), "param");
     let in_url = format!("{url}?client_assertion=x");
     let in_url = ClientCredentials::builder(in_url, "client-id", "").client_auth(key().1);
     assert_eq!(refused(in_url), "token_url");
-    // Where a provider wants a secret, a key is as good.
+    // A provider that requires a secret accepts a key instead.
     let smart = provider::smart_completions("https://idp.example", "client-id", "");
     assert!(smart.client_auth(key().1).build().is_ok());
 }
 
 #[tokio::test]
-async fn p138_a_refused_assertion_is_terminal() {
+async fn p138_rejected_client_assertion_is_a_permanent_error() {
     let (key, auth) = key();
     let rig = rig_with(|source| source.client_auth(auth)).await;
     rig.idp.always(Answer::json(
@@ -221,7 +224,7 @@ async fn p138_a_refused_assertion_is_terminal() {
         }
     }
     assert_eq!(rig.idp.token_requests(), 1);
-    // Much later, with a new one.
+    // Much later, a new assertion is accepted.
     rig.idp.always(token("t"));
     rig.clock.advance(Duration::from_secs(300));
     rig.pass_pauses(rig.spawn_token()).await.unwrap();
@@ -236,7 +239,7 @@ async fn p138_a_refused_assertion_is_terminal() {
 }
 
 #[tokio::test]
-async fn p14_p55_an_assertion_is_neither_in_a_url_nor_printed() {
+async fn p14_p55_assertion_is_neither_in_a_url_nor_printed() {
     let url = "https://as.example/token";
     for auth in [key().1, ClientAuth::client_secret_jwt()] {
         let source =
@@ -247,7 +250,7 @@ async fn p14_p55_an_assertion_is_neither_in_a_url_nor_printed() {
         let shown = format!("{auth:?} {:?} {built:?} {built:#?}", source());
         assert!(!shown.contains("canary"), "{shown}");
     }
-    // Neither by the error that follows, nor by the log of the mock.
+    // Neither in the error nor in the mock's log.
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::json(401, json!({"error": "invalid_client"})));
     let error = fetch(client(&idp).client_auth(key().1)).await.unwrap_err();

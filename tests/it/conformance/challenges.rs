@@ -1,13 +1,12 @@
-//! Which 401 answers cost a token request: `WWW-Authenticate` as it comes over the wire (RFC 9110
-//! §11).
+//! Which `WWW-Authenticate` headers of a 401 cause a token request (RFC 9110 §11).
 //!
-//! The parser's tables are in `src/token/challenge/tests.rs`.
+//! `src/token/challenge/tests.rs` has the parser's tables.
 
 use bearer_auth::testing::Answer;
 
 use super::rig::*;
 
-/// Whether a 401 with these field lines makes the client fetch a new token.
+/// Whether a 401 with these header lines causes a token request.
 async fn renews(lines: &[&str]) -> bool {
     let rig = rig().await;
     let mut answer = Answer::status(401);
@@ -30,7 +29,7 @@ async fn renews(lines: &[&str]) -> bool {
 }
 
 #[tokio::test]
-async fn p220_the_scheme_in_any_case_and_spelled_as_a_server_wants_it() {
+async fn p220_scheme_is_case_insensitive_and_its_spelling_can_be_set() {
     for scheme in ["bearer", "BEARER", "bEaReR"] {
         let line = format!(r#"{scheme} error="invalid_token""#);
         assert!(renews(&[&line]).await, "{line}");
@@ -41,14 +40,14 @@ async fn p220_the_scheme_in_any_case_and_spelled_as_a_server_wants_it() {
 }
 
 #[tokio::test]
-async fn p221_p222_p223_p224_parameters_decide() {
+async fn p221_p222_p223_p224_challenge_parameters_decide_about_the_refresh() {
     for (line, expected) in [
-        // In any case, once (P221).
+        // Case-insensitive, and not repeated (P221).
         (r#"Bearer ERROR="insufficient_scope""#, false),
         (r#"Bearer error="insufficient_scope", ERROR="x""#, true),
         // A token or a quoted string (P222).
         ("Bearer error=insufficient_scope", false),
-        // Escapes, and words that are data (P223).
+        // Escapes, and separators within quotes (P223).
         (r#"Bearer error="insufficient\_scope""#, false),
         (
             r#"Bearer error_description="say \"hi\", Bearer error=insufficient_scope""#,
@@ -62,7 +61,7 @@ async fn p221_p222_p223_p224_parameters_decide() {
 }
 
 #[tokio::test]
-async fn p225_p226_p227_p228_our_challenge_is_found_among_others() {
+async fn p225_p226_p227_p228_bearer_challenge_is_found_among_others() {
     for lines in [
         &[r#"Basic realm="simple", Bearer realm="apps", type=1"#][..],
         &["Negotiate", r#"Bearer error="invalid_token""#],
@@ -82,13 +81,13 @@ async fn p225_p226_p227_p228_our_challenge_is_found_among_others() {
 }
 
 #[tokio::test]
-async fn p229_c24_garbage_neither_hides_nor_makes_a_challenge() {
+async fn p229_c24_garbage_neither_hides_nor_adds_a_challenge() {
     let long = format!("Foo {}, Bearer realm=x", "a=b,".repeat(2_000));
     for (lines, expected) in [
         (&[r#"Foo $$$, Bearer error="invalid_token""#][..], true),
         (&[r#"Basic realm=,Bearer error=invalid_token"#], true),
         (&[&long], true),
-        // Not a challenge at all: as if there were none.
+        // Not a challenge: the same as no challenge.
         (&["error=invalid_request,error_description=nonsense"], true),
         (&[r#"Basic realm="Bearer error=invalid_token"#], false),
     ] {

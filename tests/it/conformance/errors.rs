@@ -1,4 +1,4 @@
-//! Errors of the token endpoint, and when it is asked again (RFC 6749 §5.2, RFC 9110 §10.2.3, §15.4).
+//! Errors of the token endpoint, and when the client retries (RFC 6749 §5.2, RFC 9110 §10.2.3, §15.4).
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::net::TcpSocket;
 use super::rig::*;
 
 #[tokio::test]
-async fn p47_codes_are_typed_and_texts_optional() {
+async fn p47_error_codes_are_typed_and_texts_are_optional() {
     for (code, expected, retryable) in [
         ("invalid_request", Code::InvalidRequest, false),
         ("invalid_client", Code::InvalidClient, false),
@@ -52,7 +52,7 @@ async fn p47_codes_are_typed_and_texts_optional() {
 }
 
 #[tokio::test]
-async fn p48_c12_wrong_credentials_are_terminal_and_not_for_ever() {
+async fn p48_c12_wrong_credentials_are_a_permanent_error_with_a_pause() {
     let rig = rig().await;
     let refusal = Answer::json(401, json!({"error": "invalid_client"}));
     rig.idp
@@ -66,14 +66,14 @@ async fn p48_c12_wrong_credentials_are_terminal_and_not_for_ever() {
         assert_eq!(error.retry_after(), Some(300 * SECOND));
     }
     assert_eq!((rig.idp.token_requests(), rig.idp.api_requests()), (1, 0));
-    assert!(rig.cache.try_token().is_none(), "a failure is no token");
-    // Somebody has mended it.
+    assert!(rig.cache.try_token().is_none(), "no token is cached");
+    // The credentials are valid again.
     rig.clock.advance(300 * SECOND);
     assert_eq!(rig.get("a").await.status(), 200);
 }
 
 #[tokio::test]
-async fn p50_c3_error_answers_in_the_wild() {
+async fn p50_c3_malformed_error_responses_are_typed_errors() {
     let html = "<html>canary 502 Bad Gateway</html>";
     for (answer, expected, status) in [
         (
@@ -148,7 +148,7 @@ async fn p50_c3_error_answers_in_the_wild() {
 }
 
 #[tokio::test]
-async fn p50_control_characters_reach_no_terminal() {
+async fn p50_control_characters_are_removed_from_errors() {
     let error = answered(Answer::json(
         400,
         json!({"error": "\u{1b}[31mred", "error_description": "\u{1b}[2Jgone\r\n\u{9b}x"}),
@@ -163,14 +163,14 @@ async fn p50_control_characters_reach_no_terminal() {
 }
 
 #[tokio::test]
-async fn p51_outages_are_retried_a_bounded_number_of_times() {
+async fn p51_outage_is_retried_a_bounded_number_of_times() {
     for answer in [
         || Answer::status(503),
         || Answer::status(500),
         || Answer::status(429),
         || Answer::oauth_error("temporarily_unavailable"),
         || Answer::oauth_error("server_error"),
-        // A limit is a limit, whatever the body calls it.
+        // 429 is retried with any OAuth error code.
         || Answer::json(429, json!({"error": "invalid_request"})),
     ] {
         let rig = rig().await;
@@ -191,7 +191,7 @@ async fn p51_outages_are_retried_a_bounded_number_of_times() {
         (Answer::oauth_error("invalid_scope"), ErrorKind::OAuth),
         (Answer::status(400), ErrorKind::Status),
         (Answer::status(404), ErrorKind::Status),
-        // The request may have arrived: not at once again.
+        // The request may have arrived: no immediate retry.
         (Answer::drop_connection(), ErrorKind::Transport),
     ] {
         let rig = rig_always(answer).await;
@@ -208,11 +208,11 @@ async fn rig_always(answer: Answer) -> Rig {
 }
 
 #[tokio::test]
-async fn p51_without_a_connection_it_is_tried_again() {
-    // A port that is taken, and that nobody listens on.
-    let nobody = TcpSocket::new_v4().unwrap();
-    nobody.bind(([127, 0, 0, 1], 0).into()).unwrap();
-    let url = format!("http://{}/token", nobody.local_addr().unwrap());
+async fn p51_refused_connection_is_retried() {
+    // A bound port without a listener.
+    let unused = TcpSocket::new_v4().unwrap();
+    unused.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let url = format!("http://{}/token", unused.local_addr().unwrap());
     let clock = ManualClock::new();
     let source = ClientCredentials::builder(url, "client-id", "client-secret");
     let cache = TokenCache::builder(source.build().unwrap()).clock(clock.clone());
@@ -228,11 +228,11 @@ async fn p51_without_a_connection_it_is_tried_again() {
 }
 
 #[tokio::test]
-async fn p51_p236_a_short_retry_after_is_waited_for() {
+async fn p51_p236_short_retry_after_is_waited_for() {
     let rig = rig().await;
     rig.idp.then(Answer::status(429).header("retry-after", "2"));
     let task = rig.spawn_token();
-    // The flight's limit and its waiter's sleep from the start; the pause joins them.
+    // The timers of the time limit and of the waiter exist from the start; the pause is the third.
     while rig.clock.next_wakeup() != Some(2 * SECOND) {
         tokio::task::yield_now().await;
     }
@@ -246,12 +246,12 @@ async fn p51_p236_a_short_retry_after_is_waited_for() {
 }
 
 #[tokio::test]
-async fn p236_retry_after_in_its_forms() {
+async fn p236_retry_after_is_read_in_all_forms() {
     for (value, seconds) in [
         ("120", 120),
         ("999999", 600),
         ("99999999999999999999999", 600),
-        // Over, or unreadable: the usual pause after the usual attempts, a second at most.
+        // In the past, or invalid: the usual retries and a pause of at most one second.
         ("Fri, 31 Dec 1999 23:59:59 GMT", 1),
         ("-1", 1),
         ("abc", 1),
@@ -270,7 +270,7 @@ async fn p236_retry_after_in_its_forms() {
             let asked = rig.idp.token_requests();
             assert_eq!(asked, if seconds == 1 { 3 } else { 1 }, "{value}");
 
-            // Obeyed to the tick.
+            // Obeyed to the nanosecond.
             rig.idp.recover();
             rig.clock.advance(wait - NANO);
             rig.cache.token().await.unwrap_err();
@@ -282,7 +282,7 @@ async fn p236_retry_after_in_its_forms() {
 }
 
 #[tokio::test]
-async fn p238_no_redirect_of_the_token_endpoint_is_followed() {
+async fn p238_redirect_of_the_token_endpoint_is_an_error() {
     for status in [301, 302, 303, 307, 308] {
         let elsewhere = MockIdp::start().await.unwrap();
         let rig =
@@ -299,7 +299,7 @@ async fn p238_no_redirect_of_the_token_endpoint_is_followed() {
 }
 
 #[tokio::test]
-async fn c14_an_outage_is_shared() {
+async fn c14_concurrent_callers_share_one_failure() {
     let rig = rig_always(Answer::oauth_error("invalid_client")).await;
     let hold = rig.idp.hold();
     let waiting: Vec<_> = (0..50).map(|_| rig.spawn_token()).collect();

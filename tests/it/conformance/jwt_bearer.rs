@@ -1,4 +1,4 @@
-//! A JWT of one's own making is exchanged for a token (RFC 7523 §2.1).
+//! The JWT bearer grant (RFC 7523 §2.1).
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn fetch(source: JwtBearerBuilder) -> Result<TokenResponse, Error> {
     source.build().unwrap().fetch(TokenRequest::new()).await
 }
 
-/// The claims of the grant's assertion in a request.
+/// Returns the claims of the grant's assertion in a request.
 #[track_caller]
 fn claims(request: &Recorded, key: &KeyPair, audience: &str) -> Value {
     accepted(&parameter(request, "assertion"), key, audience).claims
@@ -47,7 +47,7 @@ fn names(request: &Recorded) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn p126_one_assertion_is_the_grant_and_the_client_may_be_left_unsaid() {
+async fn p126_assertion_is_the_grant_and_the_client_id_is_optional() {
     let idp = idp().await;
     let (key, source) = at(&idp);
     let source = source.scope("orders:read").scope("orders:write");
@@ -67,13 +67,13 @@ async fn p126_one_assertion_is_the_grant_and_the_client_may_be_left_unsaid() {
     assert!(body(&request).starts_with(
         "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=eyJ"
     ));
-    // Without a scope, none is sent.
+    // Without a scope, the parameter is absent.
     fetch(at(&idp).1).await.unwrap();
     assert_eq!(names(&idp.token_log()[1]), ["grant_type", "assertion"]);
 }
 
 #[tokio::test]
-async fn p126_a_client_that_is_named_proves_itself_besides() {
+async fn p126_configured_client_authenticates_in_addition_to_the_grant() {
     let idp = idp().await;
     let with = |id: &str, secret: &str| at(&idp).1.client(id, secret);
     fetch(with("client-id", "client-secret")).await.unwrap();
@@ -88,7 +88,7 @@ async fn p126_a_client_that_is_named_proves_itself_besides() {
     assert_eq!(post.header("authorization"), None);
     assert_eq!(names(&none), ["grant_type", "assertion", "client_id"]);
     assert_eq!(none.header("authorization"), None);
-    // Both assertions in one request.
+    // The grant and the client authentication each have an assertion.
     let (key, ours) = signing_key();
     idp.always(token("t"));
     let both = with("app", "").client_auth(ClientAuth::private_key_jwt(ours));
@@ -100,7 +100,7 @@ async fn p126_a_client_that_is_named_proves_itself_besides() {
 }
 
 #[tokio::test]
-async fn p127_at_its_end_a_token_is_replaced_by_a_new_assertion() {
+async fn p127_expired_token_is_replaced_with_a_new_assertion() {
     let clock = ManualClock::new();
     let builder = MockIdp::builder().clock(clock.clone()).allow_grant(GRANT);
     let idp = builder.start().await.unwrap();
@@ -108,7 +108,7 @@ async fn p127_at_its_end_a_token_is_replaced_by_a_new_assertion() {
     let source = source.lifetime(Duration::from_secs(3600)).build().unwrap();
     let cache = TokenCache::builder(source).clock(clock.clone()).build();
     let rig = rig_of(clock, idp, cache);
-    // A refresh token that comes along is not used, and nor is an assertion again, be it good yet.
+    // Neither the refresh token nor the first assertion, which is still valid, is used.
     let tokens = json!({"access_token": "t", "expires_in": 600, "refresh_token": "canary"});
     rig.idp.then(Answer::json(200, tokens));
     rig.pass_pauses(rig.spawn_token()).await.unwrap();
@@ -125,7 +125,7 @@ async fn p127_at_its_end_a_token_is_replaced_by_a_new_assertion() {
         assert_eq!(names(request), ["grant_type", "assertion"]);
         claims(request, &key, &url)
     });
-    // Their times are the system's, which stands still for nobody.
+    // The assertions use the system's clock, not the manual one.
     for pair in [[&first, &failed], [&failed, &second]] {
         assert_ne!(pair[0]["jti"], pair[1]["jti"]);
         assert!(pair[0]["iat"].as_u64() <= pair[1]["iat"].as_u64());
@@ -133,7 +133,7 @@ async fn p127_at_its_end_a_token_is_replaced_by_a_new_assertion() {
 }
 
 #[tokio::test]
-async fn p133_a_grant_s_type_is_jwt_unless_another_or_none_is_wanted() {
+async fn p133_grant_assertion_type_is_jwt_unless_configured() {
     let idp = idp().await;
     let source = || at(&idp).1;
     let own = "authorization-grant+jwt";
@@ -150,7 +150,7 @@ async fn p133_a_grant_s_type_is_jwt_unless_another_or_none_is_wanted() {
 }
 
 #[tokio::test]
-async fn p134_a_grant_s_assertion_is_good_for_a_minute_or_up_to_an_hour() {
+async fn p134_grant_assertion_is_valid_for_a_minute_and_at_most_an_hour() {
     let idp = idp().await;
     for (lifetime, seconds) in [(None, 60), (Some(1), 1), (Some(3600), 3600)] {
         let (key, mut source) = at(&idp);
@@ -170,7 +170,7 @@ async fn p134_a_grant_s_assertion_is_good_for_a_minute_or_up_to_an_hour() {
 }
 
 #[tokio::test]
-async fn p137_the_claims_are_the_caller_s() {
+async fn p137_grant_assertion_has_the_configured_claims() {
     let idp = idp().await;
     let (key, source) = at(&idp);
     let source = source
@@ -193,7 +193,7 @@ async fn p137_the_claims_are_the_caller_s() {
 }
 
 #[tokio::test]
-async fn p137_the_audience_is_the_issuer_where_it_is_known() {
+async fn p137_grant_audience_is_the_issuer_if_known() {
     let idp = MockIdp::builder().issuer_path("/t1").allow_grant(GRANT);
     let idp = idp.start().await.unwrap();
     let issuer = || Issuer::new(idp.issuer());
@@ -208,7 +208,7 @@ async fn p137_the_audience_is_the_issuer_where_it_is_known() {
 }
 
 #[tokio::test]
-async fn p138_a_refused_grant_is_terminal() {
+async fn p138_rejected_grant_assertion_is_a_permanent_error() {
     let clock = ManualClock::new();
     let idp = MockIdp::builder().clock(clock.clone()).start();
     let idp = idp.await.unwrap();
@@ -227,7 +227,7 @@ async fn p138_a_refused_grant_is_terminal() {
         }
     }
     assert_eq!(rig.idp.token_requests(), 1);
-    // Much later, with a new one.
+    // Much later, a new assertion is accepted.
     rig.idp.always(token("t"));
     rig.clock.advance(Duration::from_secs(300));
     rig.pass_pauses(rig.spawn_token()).await.unwrap();
@@ -238,7 +238,7 @@ async fn p138_a_refused_grant_is_terminal() {
     );
 }
 
-/// Takes requests for Google to the mock.
+/// Redirects requests for Google to the mock.
 struct Google {
     mock: String,
     http: TowerClient<Http>,
@@ -255,7 +255,7 @@ impl HttpClient for Google {
 }
 
 #[tokio::test]
-async fn p137_q23_google_s_service_accounts() {
+async fn p137_q23_google_service_account_gets_a_token() {
     let idp = idp().await;
     let google = || Google {
         mock: idp.token_url(),
@@ -275,7 +275,7 @@ async fn p137_q23_google_s_service_accounts() {
     assert_eq!(claims["iss"], account);
     assert_eq!(claims["scope"], scope);
     assert_eq!(claims.get("sub"), None);
-    // For a person of the domain, with the longest life that Google takes.
+    // For a user of the domain, with the longest lifetime that Google accepts.
     let (pair, key) = signing_key();
     let source = JwtBearer::builder(GOOGLE, key)
         .http_client(google())
@@ -296,7 +296,7 @@ fn refused(source: JwtBearerBuilder) -> &'static str {
 }
 
 #[test]
-fn p4_p15_p137_what_cannot_work_is_refused() {
+fn p4_p15_p137_invalid_settings_are_configuration_errors() {
     let at = |url: &str| JwtBearer::builder(url, signing_key().1);
     let source = || at("https://as.example/token").issuer("us");
     assert!(source().build().is_ok());
@@ -317,7 +317,7 @@ fn p4_p15_p137_what_cannot_work_is_refused() {
         let in_url = format!("https://as.example/token?{own}=x");
         assert_eq!(refused(at(&in_url).issuer("us")), "token_url");
     }
-    // A client that proves itself has a name, and one method.
+    // Client authentication requires an id, and only one method.
     let basic = ClientAuth::basic;
     assert_eq!(refused(source().client_auth(basic())), "client_id");
     assert_eq!(refused(source().client("", "secret")), "client_id");
@@ -329,7 +329,7 @@ fn p4_p15_p137_what_cannot_work_is_refused() {
 }
 
 #[tokio::test]
-async fn p55_a_grant_shows_no_secret() {
+async fn p55_jwt_bearer_shows_no_secret() {
     let idp = idp().await;
     idp.always(Answer::json(400, json!({"error": "invalid_grant"})));
     let source = || {

@@ -1,4 +1,4 @@
-//! Metadata (RFC 8414, OpenID Connect Discovery): a server is named by its issuer.
+//! Authorization server metadata (RFC 8414, OpenID Connect Discovery).
 
 use std::{
     sync::{
@@ -40,7 +40,7 @@ const OPENID: &str = "/.well-known/openid-configuration";
 const TOKEN: &str = "/oauth2/v1/token";
 const PUSH: &str = "/oauth2/v1/par";
 
-/// The kind of the error, and how many requests were sent.
+/// Returns the error, and the number of requests.
 async fn failure(idp: &MockIdp, source: ClientCredentialsBuilder) -> (Error, usize) {
     let before = idp.token_requests();
     let error = fetch(source).await.unwrap_err();
@@ -48,7 +48,7 @@ async fn failure(idp: &MockIdp, source: ClientCredentialsBuilder) -> (Error, usi
 }
 
 #[tokio::test]
-async fn p91_the_well_known_part_comes_before_the_issuer_s_path() {
+async fn p91_well_known_segment_is_inserted_before_the_issuer_path() {
     for (path, asked) in [
         ("", OAUTH.to_owned()),
         ("/", OAUTH.to_owned()),
@@ -67,7 +67,7 @@ async fn p91_the_well_known_part_comes_before_the_issuer_s_path() {
 }
 
 #[tokio::test]
-async fn p92_p93_a_404_leads_on_to_openid_s_places() {
+async fn p92_p93_after_a_404_the_openid_locations_are_tried() {
     let idp = idp_at("/t1/").await;
     idp.then(Answer::status(404));
     idp.then(Answer::status(404));
@@ -76,7 +76,7 @@ async fn p92_p93_a_404_leads_on_to_openid_s_places() {
     let appended = format!("/t1{OPENID}");
     let asked = [&format!("{OAUTH}/t1"), &inserted, &appended, TOKEN];
     assert_eq!(paths(&idp), asked);
-    // Without a path, two places are one.
+    // Without a path, two of the locations are the same.
     let idp = idp_at("").await;
     for _ in 0..2 {
         idp.then(Answer::status(404));
@@ -88,7 +88,7 @@ async fn p92_p93_a_404_leads_on_to_openid_s_places() {
 }
 
 #[tokio::test]
-async fn p93_p96_nothing_else_leads_on() {
+async fn p93_p96_after_other_failures_no_other_location_is_tried() {
     let idp = idp_at("").await;
     let page = Answer::bytes(200, "text/html", "<html>canary</html>");
     for (answer, retryable) in [
@@ -118,7 +118,7 @@ async fn p93_p96_nothing_else_leads_on() {
 }
 
 #[tokio::test]
-async fn p94_another_issuer_s_metadata_are_not_used() {
+async fn p94_metadata_of_another_issuer_are_rejected() {
     let idp = idp_at("/t1").await;
     let issuer = idp.issuer();
     for other in [
@@ -133,7 +133,7 @@ async fn p94_another_issuer_s_metadata_are_not_used() {
         assert_eq!(kind(&error, "canary"), ErrorKind::Discovery, "{other}");
         assert_eq!((error.is_retryable(), requests), (false, 1), "{other}");
     }
-    // A document that does not say whose it is.
+    // Metadata without `issuer`.
     idp.set_metadata("issuer", Value::Null);
     assert!(fetch(discover(issuer.as_str())).await.is_err());
     idp.set_metadata("issuer", issuer.as_str().into());
@@ -141,7 +141,7 @@ async fn p94_another_issuer_s_metadata_are_not_used() {
 }
 
 #[tokio::test]
-async fn p95_an_issuer_is_https_without_query_and_fragment() {
+async fn p95_issuer_is_an_https_url_without_query_and_fragment() {
     for (wrong, field) in [
         ("http://idp.example", "issuer"),
         ("https://idp.example?x", "issuer"),
@@ -149,7 +149,7 @@ async fn p95_an_issuer_is_https_without_query_and_fragment() {
         ("https://user:canary@idp.example/", "issuer"),
         ("idp.example", "issuer"),
         ("", "issuer"),
-        // A pattern is no place.
+        // A pattern is not a URL.
         ("https://idp.example/{tenantid}/v2.0", "issuer"),
     ] {
         assert_eq!(refused(discover(wrong)), field, "{wrong}");
@@ -162,7 +162,7 @@ async fn p95_an_issuer_is_https_without_query_and_fragment() {
 }
 
 #[tokio::test]
-async fn p96_p101_members_that_mean_nothing_and_empty_ones_do_no_harm() {
+async fn p96_p101_unknown_and_empty_members_are_ignored() {
     let idp = idp_at("").await;
     for (member, value) in [
         ("scopes_supported", json!([])),
@@ -178,7 +178,7 @@ async fn p96_p101_members_that_mean_nothing_and_empty_ones_do_no_harm() {
 }
 
 #[tokio::test]
-async fn p97_issuers_are_compared_code_point_by_code_point() {
+async fn p97_issuers_are_compared_by_code_points() {
     let idp = idp_at("/caf\u{e9}").await;
     let document = |issuer: &str| {
         let text = r#"{"issuer":"ISSUER","token_endpoint":"TOKEN"}"#;
@@ -187,19 +187,19 @@ async fn p97_issuers_are_compared_code_point_by_code_point() {
         Answer::bytes(200, "application/json", text)
     };
     let issuer = idp.issuer();
-    // The same in another spelling of JSON.
+    // The same text with JSON escapes.
     idp.then(document(&issuer.replace('/', r"\u002f")));
     fetch(discover(issuer.as_str())).await.unwrap();
-    // The same to the eye.
+    // Another text that looks the same.
     idp.then(document(&issuer.replace('\u{e9}', "e\u{301}")));
     assert!(fetch(discover(issuer.as_str())).await.is_err());
-    // What a URL parser makes of it is not compared.
+    // The texts are compared, not the parsed URLs.
     idp.then(document(&issuer.replace('\u{e9}', "%C3%A9")));
     assert!(fetch(discover(issuer.as_str())).await.is_err());
 }
 
 #[tokio::test]
-async fn p98_the_client_proves_itself_as_the_server_takes_it() {
+async fn p98_client_authentication_method_comes_from_the_metadata() {
     const METHODS: &str = "token_endpoint_auth_methods_supported";
     let idp = idp_at("").await;
     let sent = async |methods: Value, source: ClientCredentialsBuilder| {
@@ -212,7 +212,7 @@ async fn p98_the_client_proves_itself_as_the_server_takes_it() {
         Ok::<_, Error>(log[before + 1].clone())
     };
     let ours = || discover(idp.issuer());
-    // Not said: Basic.
+    // Without the member: Basic.
     let basic = sent(Value::Null, ours()).await.unwrap();
     assert_eq!(credentials(&basic), "client-id:client-secret");
     let basic = json!(["client_secret_post", "client_secret_basic"]);
@@ -222,17 +222,22 @@ async fn p98_the_client_proves_itself_as_the_server_takes_it() {
     let post = sent(post, ours()).await.unwrap();
     assert_eq!(value(&post.form(), "client_secret"), Some("client-secret"));
     assert_eq!(post.header("authorization"), None);
-    // Nothing that this client could do: said so, and nothing is tried.
+    // No method that this client supports: an error, and no token request.
     let before = idp.token_requests();
     let none = sent(json!(["private_key_jwt"]), ours()).await.unwrap_err();
     assert_eq!(none.kind(), ErrorKind::Discovery);
     assert!(none.to_string().contains("client_auth"), "{none}");
     assert_eq!(idp.token_requests(), before + 1);
-    // What the caller says counts, whatever the server says of itself.
-    let told = ours().client_auth(ClientAuth::post());
-    let told = sent(json!(["client_secret_basic"]), told).await.unwrap();
-    assert_eq!(value(&told.form(), "client_secret"), Some("client-secret"));
-    // Parameters in the URL leave Basic alone.
+    // The caller's setting takes precedence over the metadata.
+    let configured = ours().client_auth(ClientAuth::post());
+    let configured = sent(json!(["client_secret_basic"]), configured)
+        .await
+        .unwrap();
+    assert_eq!(
+        value(&configured.form(), "client_secret"),
+        Some("client-secret")
+    );
+    // Parameters in the URL do not change Basic.
     let in_query = ours().params_in_query();
     let post = json!(["client_secret_post"]);
     assert!(sent(post, in_query).await.is_err());
@@ -240,25 +245,25 @@ async fn p98_the_client_proves_itself_as_the_server_takes_it() {
 
 #[tokio::test]
 #[cfg(feature = "jwt")]
-async fn p98_a_secret_that_is_long_enough_can_sign() {
+async fn p98_client_secret_jwt_is_used_if_the_secret_is_long_enough() {
     let secret = "0123456789-0123456789-0123456789";
     let builder = MockIdp::builder().client("long", secret);
     let idp = builder.start().await.unwrap();
     let methods = json!(["client_secret_jwt"]);
     idp.set_metadata("token_endpoint_auth_methods_supported", methods);
     let source = ClientCredentials::discover(idp.issuer(), "long", secret);
-    // The mock does not know assertions.
+    // The mock does not support assertions.
     fetch(source).await.unwrap_err();
     let form = idp.token_log()[1].form();
     assert!(value(&form, "client_assertion").is_some());
     assert_eq!(value(&form, "client_secret"), None);
-    // One that is too short cannot.
+    // A secret that is too short cannot sign.
     let (error, requests) = failure(&idp, discover(idp.issuer())).await;
     assert_eq!((error.kind(), requests), (ErrorKind::Discovery, 1));
 }
 
 #[tokio::test]
-async fn p99_grant_types_of_the_metadata_block_nothing() {
+async fn p99_grant_types_supported_blocks_no_grant() {
     let idp = idp_at("").await;
     for types in [Value::Null, json!(["authorization_code", "implicit"])] {
         idp.set_metadata("grant_types_supported", types);
@@ -267,7 +272,7 @@ async fn p99_grant_types_of_the_metadata_block_nothing() {
 }
 
 #[tokio::test]
-async fn p100_pkce_and_state_are_sent_whatever_is_advertised() {
+async fn p100_pkce_and_state_are_sent_with_any_metadata() {
     let builder = MockIdp::builder().client("app", "");
     let idp = builder.start().await.unwrap();
     for methods in [Value::Null, json!([]), json!(["S256"])] {
@@ -285,7 +290,7 @@ async fn p100_pkce_and_state_are_sent_whatever_is_advertised() {
 }
 
 #[tokio::test]
-async fn p102_endpoints_to_which_secrets_cannot_go_are_refused() {
+async fn p102_insecure_endpoints_in_the_metadata_are_rejected() {
     let idp = idp_at("").await;
     for member in [
         "token_endpoint",
@@ -314,7 +319,7 @@ async fn p102_endpoints_to_which_secrets_cannot_go_are_refused() {
     idp.set_metadata("token_endpoint", Value::Null);
     let (error, _) = failure(&idp, discover(idp.issuer())).await;
     assert_eq!(error.kind(), ErrorKind::Discovery);
-    // Who signs people in needs one more.
+    // The authorization code grant needs another endpoint.
     let idp = idp_at("").await;
     idp.set_metadata("authorization_endpoint", Value::Null);
     fetch(discover(idp.issuer())).await.unwrap();
@@ -326,7 +331,7 @@ async fn p102_endpoints_to_which_secrets_cannot_go_are_refused() {
 }
 
 #[tokio::test]
-async fn p103_whoever_waits_shares_one_request() {
+async fn p103_concurrent_callers_share_one_metadata_request() {
     let idp = idp_at("").await;
     let issuer = Issuer::new(idp.issuer());
     let sources: Vec<_> = (0..100)
@@ -348,7 +353,7 @@ async fn p103_whoever_waits_shares_one_request() {
 }
 
 #[tokio::test]
-async fn p103_whoever_waits_shares_a_failure() {
+async fn p103_concurrent_callers_share_a_failed_metadata_request() {
     let idp = idp_at("").await;
     let source = std::sync::Arc::new(discover(idp.issuer()).build().unwrap());
     idp.then(Answer::status(500));
@@ -360,7 +365,7 @@ async fn p103_whoever_waits_shares_a_failure() {
         })
         .collect();
     idp.token_requests_reach(1).await;
-    // All others wait for the one that asks.
+    // All others wait for the first one's request.
     for _ in 0..64 {
         tokio::task::yield_now().await;
     }
@@ -369,13 +374,13 @@ async fn p103_whoever_waits_shares_a_failure() {
         assert_eq!(one.await.unwrap().unwrap_err().kind(), ErrorKind::Discovery);
     }
     assert_eq!(idp.token_requests(), 1);
-    // Who comes later asks again.
+    // A later caller sends a request again.
     source.fetch(TokenRequest::new()).await.unwrap();
     assert_eq!(paths(&idp), [OAUTH, OAUTH, TOKEN]);
 }
 
 #[tokio::test]
-async fn p103_an_old_document_serves_while_there_is_no_newer_one() {
+async fn p103_old_metadata_serve_while_the_refresh_fails() {
     let idp = idp_at("").await;
     let at = |idp: &MockIdp| Issuer::new(idp.issuer()).max_age(Duration::ZERO);
     let source = discover(at(&idp)).build().unwrap();
@@ -383,18 +388,18 @@ async fn p103_an_old_document_serves_while_there_is_no_newer_one() {
     ask().await;
     ask().await;
     assert_eq!(paths(&idp), [OAUTH, TOKEN, OAUTH, TOKEN]);
-    // Neither an outage nor a document of somebody else ends it.
+    // Neither an outage nor metadata of another issuer replaces the cached metadata.
     idp.then(Answer::status(503));
     ask().await;
     assert_eq!(paths(&idp)[4..], [OAUTH, TOKEN]);
-    // It is left in peace for a while.
+    // No further request during the pause.
     ask().await;
     assert_eq!(paths(&idp)[6..], [TOKEN]);
     let source = discover(at(&idp)).build().unwrap();
     source.fetch(TokenRequest::new()).await.unwrap();
     idp.set_metadata("issuer", "https://evil.example".into());
     source.fetch(TokenRequest::new()).await.unwrap();
-    // Used for an hour by default.
+    // Metadata are cached for an hour by default.
     let idp = idp_at("").await;
     let cache = TokenCache::new(discover(idp.issuer()).build().unwrap());
     cache.token().await.unwrap();
@@ -403,7 +408,7 @@ async fn p103_an_old_document_serves_while_there_is_no_newer_one() {
 }
 
 #[tokio::test]
-async fn p94_p102_metadata_can_be_elsewhere_and_their_issuer_a_pattern() {
+async fn p94_p102_metadata_url_and_issuer_pattern_can_be_configured() {
     let idp = idp_at("/common").await;
     // Azure AD B2C: another path than the issuer's.
     let tenant = idp.issuer().replace("common", "tenant/v2.0/");
@@ -412,12 +417,12 @@ async fn p94_p102_metadata_can_be_elsewhere_and_their_issuer_a_pattern() {
     let issuer = Issuer::new(tenant).metadata_url(at.as_str());
     fetch(discover(issuer)).await.unwrap();
     assert_eq!(paths(&idp), [&format!("/common{OPENID}"), TOKEN]);
-    // Entra ID: the issuer of all tenants is that of none.
+    // Entra ID: the issuer in the metadata for all tenants is a pattern.
     let pattern = "https://login.microsoftonline.com/{tenantid}/v2.0";
     idp.set_metadata("issuer", pattern.into());
     let issuer = Issuer::new(pattern).metadata_url(at.as_str());
     let error = fetch(discover(issuer)).await.unwrap_err();
-    // The metadata of a server that is reached over TLS may not lead to plain http.
+    // Metadata from an https URL must not contain plain http endpoints.
     assert_eq!(error.kind(), ErrorKind::Discovery);
     let pattern = idp.issuer().replace("common", "{tenantid}");
     idp.set_metadata("issuer", pattern.as_str().into());
@@ -426,7 +431,7 @@ async fn p94_p102_metadata_can_be_elsewhere_and_their_issuer_a_pattern() {
 }
 
 #[tokio::test]
-async fn p163_metadata_say_whether_answers_have_an_issuer() {
+async fn p163_metadata_decide_whether_iss_is_required() {
     let builder = MockIdp::builder().client("app", "");
     let idp = builder.start().await.unwrap();
     let auth = |idp: &MockIdp| {
@@ -436,7 +441,7 @@ async fn p163_metadata_say_whether_answers_have_an_issuer() {
     let sign_in = async |auth: AuthorizationCode| -> Result<TokenResponse, Error> {
         let login = auth.start().await?;
         let callback = browse(login.url()).await;
-        // In another process, which asks for the metadata again.
+        // As in another process, which requests the metadata again.
         let login = auth.resume(&expose(&login)).unwrap();
         login
             .finish(&callback)
@@ -444,22 +449,22 @@ async fn p163_metadata_say_whether_answers_have_an_issuer() {
             .fetch(TokenRequest::new())
             .await
     };
-    // Not promised: it may be there.
+    // Without the member, `iss` is optional.
     sign_in(auth(&idp).build().unwrap()).await.unwrap();
     idp.set_iss(Some(&idp.issuer()));
     sign_in(auth(&idp).build().unwrap()).await.unwrap();
-    // Promised: it has to.
+    // With the member, `iss` is required.
     idp.set_iss(None);
     let promised = "authorization_response_iss_parameter_supported";
     idp.set_metadata(promised, true.into());
     let error = sign_in(auth(&idp).build().unwrap()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignIn);
-    // A server that does not keep its promise, by name.
+    // An explicit setting for a server whose metadata are wrong.
     let lenient = auth(&idp).issuer(idp.issuer()).build().unwrap();
     sign_in(lenient).await.unwrap();
     let other = auth(&idp).issuer("https://other.example").build();
     assert_eq!(other.unwrap_err().field(), "issuer");
-    // Another's is refused either way.
+    // Another issuer is rejected in both cases.
     idp.set_iss(Some("https://evil.example"));
     for auth in [auth(&idp), auth(&idp).issuer(idp.issuer())] {
         let before = idp.token_log().iter().filter(|r| r.path() == TOKEN).count();
@@ -476,7 +481,7 @@ fn expose(login: &bearer_auth::PendingLogin) -> String {
 }
 
 #[tokio::test]
-async fn p98_p191_a_whole_session_is_found_by_its_issuer() {
+async fn p98_p191_discovery_configures_login_refresh_and_logout() {
     let builder = MockIdp::builder().client("app", "").issuer_path("/t1");
     let idp = builder.start().await.unwrap();
     let auth = AuthorizationCode::discover(idp.issuer(), "app");
@@ -496,7 +501,7 @@ async fn p98_p191_a_whole_session_is_found_by_its_issuer() {
     assert_eq!(paths(&idp), asked);
 }
 
-/// Sends everything but what asks for metadata, once that is to hang.
+/// An HTTP client whose metadata requests can be made to hang.
 #[derive(Clone, Default)]
 struct Stuck {
     http: Arc<ReqwestClient>,
@@ -525,7 +530,7 @@ impl Stuck {
 }
 
 #[tokio::test]
-async fn p103_nobody_waits_for_a_renewal_who_has_the_old_document() {
+async fn p103_callers_with_old_metadata_do_not_wait_for_the_refresh() {
     let idp = idp_at("").await;
     let http = Stuck::default();
     let issuer = Issuer::new(idp.issuer()).max_age(Duration::ZERO);
@@ -540,16 +545,16 @@ async fn p103_nobody_waits_for_a_renewal_who_has_the_old_document() {
     http.asked(2).await;
     source.fetch(TokenRequest::new()).await.unwrap();
     assert!(!renewing.is_finished());
-    // Nor for one that is given up half-way.
+    // A dropped refresh does not block callers either.
     renewing.abort();
     assert!(renewing.await.unwrap_err().is_cancelled());
     source.fetch(TokenRequest::new()).await.unwrap();
     assert_eq!(http.asked.load(Ordering::SeqCst), 2);
 }
 
-/// With a client that sets no limit of its own.
+/// The HTTP client has no time limit of its own.
 #[tokio::test(start_paused = true)]
-async fn p103_a_server_that_hangs_is_waited_for_a_minute() {
+async fn p103_silent_metadata_endpoint_times_out_after_a_minute() {
     let http = Stuck::default();
     http.hangs.store(true, Ordering::SeqCst);
     let issuer = Issuer::new("https://idp.example");
@@ -566,7 +571,7 @@ async fn p103_a_server_that_hangs_is_waited_for_a_minute() {
 }
 
 #[tokio::test]
-async fn p103_a_session_s_store_is_not_locked_meanwhile() {
+async fn p103_store_is_not_locked_during_a_metadata_request() {
     let builder = MockIdp::builder().client("app", "");
     let idp = builder.start().await.unwrap();
     let (http, store) = (Stuck::default(), MemoryStore::new());
@@ -580,7 +585,7 @@ async fn p103_a_session_s_store_is_not_locked_meanwhile() {
     let callback = browse(login.url()).await;
     let session = login.finish(&callback).await.unwrap();
     let token = TokenCache::new(session).token().await.unwrap();
-    // A process that has just started, and does not know the server yet.
+    // A new process, without cached metadata.
     http.hangs.store(true, Ordering::SeqCst);
     let mut request = TokenRequest::new();
     request.previous = Some(token);
@@ -600,7 +605,7 @@ async fn p103_a_session_s_store_is_not_locked_meanwhile() {
 }
 
 #[tokio::test]
-async fn p103_issuers_whose_metadata_are_elsewhere_share_nothing() {
+async fn p103_issuers_with_different_metadata_urls_share_nothing() {
     let idp = idp_at("/t1").await;
     let issuer = Issuer::new(idp.issuer());
     fetch(discover(issuer.clone())).await.unwrap();
@@ -614,9 +619,9 @@ async fn p103_issuers_whose_metadata_are_elsewhere_share_nothing() {
     assert_eq!(paths(&idp), asked);
 }
 
-/// Of an HTTP client that reads on, although none is to.
+/// The HTTP client ignores the size limit.
 #[tokio::test]
-async fn p96_a_document_has_an_end() {
+async fn p96_metadata_that_are_too_large_are_an_error() {
     struct Endless;
     impl HttpClient for Endless {
         fn send(&self, _: Request<Bytes>) -> HttpFuture<'_> {
@@ -632,7 +637,7 @@ async fn p96_a_document_has_an_end() {
 }
 
 #[tokio::test]
-async fn p96_a_member_that_is_null_is_none() {
+async fn p96_null_members_are_absent() {
     let idp = idp_at("").await;
     let document = json!({
         "issuer": idp.issuer(),
@@ -650,7 +655,7 @@ async fn p96_a_member_that_is_null_is_none() {
 }
 
 #[tokio::test]
-async fn p22_no_parameter_is_there_twice_at_an_endpoint_of_the_metadata() {
+async fn p22_parameter_in_a_discovered_endpoint_is_not_repeated() {
     let builder = MockIdp::builder().client("app", "");
     let idp = builder.start().await.unwrap();
     idp.set_metadata("pushed_authorization_request_endpoint", Value::Null);

@@ -1,7 +1,7 @@
-//! What a conforming OAuth 2.0 client does, requirement by requirement, over real sockets.
+//! The requirements of `docs/conformance.md`, tested over real sockets.
 //!
-//! A test is named after the rows of `docs/conformance.md` that it shows: `s4_13_…`, or `p37_p60_…`
-//! for several. Time is a [`ManualClock`](bearer_auth::testing::ManualClock) throughout.
+//! A test's name begins with the ids of its rows: `s4_13_…`, or `p37_p60_…` for several. All tests use
+//! a [`ManualClock`](bearer_auth::testing::ManualClock).
 
 mod adoxx;
 #[cfg(feature = "jwt")]

@@ -1,5 +1,4 @@
-//! Mutual TLS (RFC 8705): clients that prove themselves by a certificate, and tokens that are bound
-//! to one.
+//! Mutual TLS (RFC 8705): client authentication with a certificate, and certificate-bound tokens.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +22,7 @@ use super::{
 };
 use crate::support::tls::{Authority, Identity, http};
 
-/// With a client that has no secret, so that a certificate is all there is.
+/// The client has no secret, only a certificate.
 async fn idp() -> MockIdp {
     let builder = MockIdp::builder().client("mtls", "").client("app", "");
     builder.start().await.unwrap()
@@ -47,7 +46,7 @@ async fn get(client: &BearerAuth<reqwest::Client>, front: &Front) -> u16 {
     response.status().as_u16()
 }
 
-/// A client whose certificate is changed while it runs.
+/// An HTTP client whose certificate can be replaced.
 #[derive(Clone)]
 struct Changing(Arc<Mutex<Arc<ReqwestClient>>>);
 
@@ -69,8 +68,8 @@ impl HttpClient for Changing {
 }
 
 #[tokio::test]
-async fn p139_the_client_id_is_in_the_body_and_nothing_else_of_the_client() {
-    // With a secret, which is not used.
+async fn p139_request_with_a_certificate_contains_only_the_client_id() {
+    // The configured secret is not used.
     let plain = ReqwestClient::new;
     let tls = |source: ClientCredentialsBuilder| {
         source.client_auth(ClientAuth::tls()).http_client(plain())
@@ -86,7 +85,7 @@ async fn p139_the_client_id_is_in_the_body_and_nothing_else_of_the_client() {
     assert_eq!(value(&request.query(), "client_secret"), None);
     assert_eq!(request.header("authorization"), None);
 
-    // A code and a refresh token have it, too, once.
+    // The requests with a code and with a refresh token contain it once, too.
     let idp = MockIdp::builder().client("app", "").start().await.unwrap();
     let auth = public(&idp)
         .client_secret("client-secret")
@@ -107,7 +106,7 @@ async fn p139_the_client_id_is_in_the_body_and_nothing_else_of_the_client() {
 }
 
 #[test]
-fn p139_a_certificate_needs_a_client_that_has_one() {
+fn p139_tls_authentication_needs_an_http_client_with_a_certificate() {
     let source = || ClientCredentials::builder("https://as.example/token", "mtls", "");
     let tls = || source().client_auth(ClientAuth::tls());
     let http = ReqwestClient::new;
@@ -123,7 +122,7 @@ fn p139_a_certificate_needs_a_client_that_has_one() {
     );
     let spelled = source().client_auth(ClientAuth::tls().scheme("basic"));
     assert_eq!(refused(spelled.http_client(http())), "client_auth");
-    // What wants a proof takes this one, without a secret.
+    // Settings that require client authentication accept a certificate.
     let smart = provider::smart_completions("https://as.example", "mtls", "");
     let smart = smart.client_auth(ClientAuth::tls()).http_client(http());
     assert!(smart.build().is_ok());
@@ -135,7 +134,7 @@ fn p139_a_certificate_needs_a_client_that_has_one() {
 }
 
 #[tokio::test]
-async fn p140_the_certificate_is_presented_with_its_chain() {
+async fn p140_certificate_is_sent_with_its_chain() {
     let idp = idp().await;
     let issued = Authority::new().issue("mtls");
     let self_signed = Identity::self_signed("mtls");
@@ -153,8 +152,8 @@ async fn p140_the_certificate_is_presented_with_its_chain() {
                 cache.refresh().await.unwrap();
             }
             let seen = front.seen(false);
-            // Connections that go on with a session of an earlier one show no certificate again,
-            // but stand for the one of then (RFC 8446 §2.2).
+            // A resumed TLS session does not send the certificate again; the server keeps that of the
+            // first connection (RFC 8446 §2.2).
             let resumed: Vec<_> = seen.iter().map(|seen| seen.resumed).collect();
             assert_eq!(resumed, [false, true, true]);
             for seen in seen {
@@ -165,13 +164,13 @@ async fn p140_the_certificate_is_presented_with_its_chain() {
 }
 
 #[tokio::test]
-async fn p140_without_the_right_certificate_the_error_is_typed() {
+async fn p140_wrong_or_missing_certificate_is_a_typed_error() {
     let idp = idp().await;
     let authority = Authority::new();
     let [ours, other] = ["mtls", "other"].map(|name| authority.issue(name));
     let stranger = Identity::self_signed("mtls");
 
-    // The connection is refused. In TLS 1.3 the client learns of it after its own handshake.
+    // The server refuses the connection. In TLS 1.3 the client learns it after its own handshake.
     for (version, kind) in [(&TLS12, ErrorKind::Connect), (&TLS13, ErrorKind::Transport)] {
         let asking = Asking {
             version: Some(version),
@@ -186,7 +185,7 @@ async fn p140_without_the_right_certificate_the_error_is_typed() {
         assert!(front.seen(false).is_empty());
     }
 
-    // The connection is let in, and the server says who it is not.
+    // The server accepts the connection, and rejects the client.
     let asking = Asking {
         optional: true,
         ..Asking::for_one_of(&[&ours])
@@ -208,7 +207,7 @@ async fn p140_without_the_right_certificate_the_error_is_typed() {
 }
 
 #[tokio::test]
-async fn p141_the_api_sees_the_certificate_that_the_token_is_bound_to() {
+async fn p141_api_gets_the_certificate_of_the_token() {
     let idp = idp().await;
     let authority = Authority::new();
     let [ours, other] = ["mtls", "other"].map(|name| authority.issue(name));
@@ -223,7 +222,7 @@ async fn p141_the_api_sees_the_certificate_that_the_token_is_bound_to() {
     assert_eq!(front.at_the_idp(), [ours.thumbprint()]);
     assert_eq!(front.at_the_api(), [with(200, &ours), with(200, &ours)]);
 
-    // The same token, and its successor, with a certificate that they are not bound to.
+    // The same token and the next one, with another certificate.
     let client = auth.layer(other.api(&front.root));
     assert_eq!(get(&client, &front).await, 401);
     assert_eq!(front.at_the_idp().len(), 2);
@@ -234,7 +233,7 @@ async fn p141_the_api_sees_the_certificate_that_the_token_is_bound_to() {
 }
 
 #[tokio::test]
-async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
+async fn p142_mtls_endpoint_aliases_are_preferred() {
     let idp = idp().await;
     let ours = Identity::self_signed("ours");
     let front = Front::of(&idp, Asking::for_one_of(&[&ours])).await;
@@ -247,7 +246,7 @@ async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
         let log = idp.token_log().into_iter();
         log.filter(|sent| sent.path() == token).count()
     };
-    // One that proves itself so, and one that only binds its tokens.
+    // A client that authenticates with the certificate, and one that only binds its tokens.
     let source = ClientCredentials::discover(idp.issuer(), "mtls", "")
         .client_auth(ClientAuth::tls())
         .http_client(ours.http(&front.root));
@@ -260,7 +259,7 @@ async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
     let session = signed_in(&auth(ours.http(&front.root))).await;
     assert_eq!(front.at_the_idp(), [ours.thumbprint(), ours.thumbprint()]);
     assert_eq!(plainly(&idp), 2, "both through the front");
-    // An endpoint without an alias is the usual one.
+    // Without an alias, the ordinary endpoint is used.
     session.logout().await.unwrap();
     assert!(
         idp.token_log()
@@ -268,12 +267,12 @@ async fn p142_endpoints_for_clients_with_a_certificate_are_preferred() {
             .any(|sent| sent.path().ends_with("/revoke"))
     );
     assert_eq!(front.at_the_idp().len(), 2);
-    // Who has no certificate passes them over.
+    // A client without a certificate ignores the aliases.
     signed_in(&auth(ReqwestClient::new())).await;
     assert_eq!((front.at_the_idp().len(), plainly(&idp)), (2, 3));
 }
 
-/// Sends nothing, and notes what was asked.
+/// Records requests and sends nothing.
 #[derive(Clone, Default)]
 struct Asked(Arc<Mutex<Vec<String>>>);
 
@@ -305,9 +304,9 @@ impl HttpClient for Asked {
     }
 }
 
-/// Of a client whose certificate is in a connector, of which nobody is told.
+/// The certificate is in the connector, where the crate cannot see it.
 #[tokio::test]
-async fn p142_every_endpoint_has_one_for_clients_that_prove_themselves_by_a_certificate() {
+async fn p142_mtls_alias_of_every_endpoint_is_used() {
     for (client, host) in [
         (ClientAuth::tls(), "mtls.idp.example"),
         (ClientAuth::none(), "idp.example"),
@@ -330,7 +329,7 @@ async fn p142_every_endpoint_has_one_for_clients_that_prove_themselves_by_a_cert
 }
 
 #[tokio::test]
-async fn p143_a_token_that_is_bound_to_the_old_certificate_is_replaced_once() {
+async fn p143_token_bound_to_the_old_certificate_is_replaced_once() {
     let idp = idp().await;
     let authority = Authority::new();
     let [old, new] = ["mtls", "mtls"].map(|name| authority.issue(name));
@@ -340,7 +339,7 @@ async fn p143_a_token_that_is_bound_to_the_old_certificate_is_replaced_once() {
     let auth = layer(&front, http.clone());
     assert_eq!(get(&auth.layer(old.api(&front.root)), &front).await, 200);
 
-    // In place, and nobody tells the cache.
+    // The certificate is replaced without a call to the cache.
     http.change(new.http(&front.root));
     let client = auth.layer(new.api(&front.root));
     for _ in 0..2 {
@@ -359,9 +358,9 @@ async fn p143_a_token_that_is_bound_to_the_old_certificate_is_replaced_once() {
     assert_eq!(front.at_the_idp(), [old.thumbprint(), new.thumbprint()]);
 }
 
-/// The store has an access token that is bound to the certificate of before.
+/// The stored access token is bound to the old certificate.
 #[tokio::test]
-async fn p143_a_session_goes_on_with_another_certificate() {
+async fn p143_session_continues_with_a_new_certificate() {
     let idp = idp().await;
     let authority = Authority::new();
     let [old, new] = ["mtls", "mtls"].map(|name| authority.issue(name));
@@ -388,7 +387,7 @@ async fn p143_a_session_goes_on_with_another_certificate() {
 }
 
 #[tokio::test]
-async fn p144_with_another_certificate_the_next_request_has_a_new_token() {
+async fn p144_after_a_new_certificate_the_next_request_has_a_new_token() {
     let idp = idp().await;
     let authority = Authority::new();
     let [first, second, third] = ["mtls"; 3].map(|name| authority.issue(name));
@@ -397,11 +396,11 @@ async fn p144_with_another_certificate_the_next_request_has_a_new_token() {
 
     let auth = layer(&front, first.http(&front.root));
     assert_eq!(get(&auth.layer(first.api(&front.root)), &front).await, 200);
-    // Made again, as the documentation has it.
+    // With a new source and layer, as documented.
     let http = Changing::new(second.http(&front.root));
     let auth = layer(&front, http.clone());
     assert_eq!(get(&auth.layer(second.api(&front.root)), &front).await, 200);
-    // Changed below the layer, which is told.
+    // With the certificate replaced in the client, and a call to `refresh`.
     http.change(third.http(&front.root));
     auth.cache().refresh().await.unwrap();
     assert_eq!(get(&auth.layer(third.api(&front.root)), &front).await, 200);
@@ -412,9 +411,9 @@ async fn p144_with_another_certificate_the_next_request_has_a_new_token() {
     assert_eq!(front.at_the_idp(), all.map(Identity::thumbprint));
 }
 
-/// A client without a proof of its own, whose tokens are bound all the same (RFC 8705 §4).
+/// A client without authentication, whose tokens are certificate-bound (RFC 8705 §4).
 #[tokio::test]
-async fn p145_a_public_client_refreshes_with_the_certificate_that_it_signed_in_with() {
+async fn p145_public_client_refreshes_with_the_certificate_of_the_login() {
     let idp = idp().await;
     let [ours, other] = ["ours", "other"].map(Identity::self_signed);
     let front = Front::of(&idp, Asking::for_one_of(&[&ours, &other])).await;
@@ -445,7 +444,7 @@ async fn p145_a_public_client_refreshes_with_the_certificate_that_it_signed_in_w
     assert_eq!(*code, OAuthErrorCode::InvalidGrant);
     assert_eq!(front.at_the_idp()[2..], [other.thumbprint()]);
 
-    // The end is told over the same certificate.
+    // The revocation uses the same certificate.
     session.logout().await.unwrap();
     let last = front.seen(false).pop().unwrap();
     assert_eq!((last.path.as_str(), last.status), ("/revoke", 200));

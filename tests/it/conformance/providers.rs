@@ -1,5 +1,5 @@
-//! Ready configurations for people who sign in, and for servers that are discovered: the mock
-//! answers as the vendors' manuals have it.
+//! The configurations of `provider` for users and for discovered servers. The mock answers as the
+//! vendors' manuals say.
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, ClientCredentials, ErrorKind, OAuthErrorCode,
@@ -18,7 +18,7 @@ fn paths(idp: &MockIdp) -> Vec<String> {
     log.iter().map(|sent| sent.target.clone()).collect()
 }
 
-/// Signs somebody in and renews once: the authorization request and both token requests.
+/// Signs in and refreshes once. Returns the authorization request and both token requests.
 async fn session(
     idp: &MockIdp,
     auth: AuthorizationCodeBuilder,
@@ -52,7 +52,7 @@ fn smart_completions(idp: &MockIdp) -> AuthorizationCodeBuilder {
 }
 
 #[tokio::test]
-async fn s1_3_s1_12_s2_3_smart_completions_takes_what_its_table_requires() {
+async fn s1_3_s1_12_s2_3_smart_completions_builds_with_the_required_settings() {
     let idp = public("app", "").await;
     let (asked, [code, renewed]) = session(&idp, smart_completions(&idp)).await;
     assert_eq!(value(&asked, "redirect_uri"), Some(CALLBACK));
@@ -64,7 +64,7 @@ async fn s1_3_s1_12_s2_3_smart_completions_takes_what_its_table_requires() {
 }
 
 #[tokio::test]
-async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() {
+async fn s1_3_s1_8_s1_12_smart_completions_requires_redirect_uri_client_id_and_scope() {
     let at = |id: &str, callback: &str, scope: &str| {
         let (auth, token) = ("https://sc.example/a", "https://sc.example/t");
         let auth = provider::smart_completions_sign_in(auth, token, id)
@@ -76,7 +76,7 @@ async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() 
     assert_eq!(at("app", CALLBACK, ""), "scope");
     assert_eq!(at("app", CALLBACK, "  "), "scope");
     assert_eq!(at("", CALLBACK, "openid"), "client_id");
-    // Two endpoints, each by itself.
+    // Each endpoint is checked.
     for (auth, token, field) in [
         ("", "https://sc.example/t", "authorization_url"),
         ("https://sc.example/a", "", "token_url"),
@@ -89,7 +89,7 @@ async fn s1_3_s1_8_s1_12_smart_completions_requires_callback_client_and_scope() 
 }
 
 #[tokio::test]
-async fn s2_2_smart_api_manager_is_below_its_base() {
+async fn s2_2_smart_api_manager_endpoints_are_below_the_base_url() {
     let base = "https://sam.example:8443/sam/";
     let auth = provider::smart_api_manager_sign_in(base, "app")
         .redirect_uri(CALLBACK)
@@ -109,7 +109,7 @@ async fn s2_2_smart_api_manager_is_below_its_base() {
         .redirect_uri(CALLBACK)
         .scope("api");
     assert_eq!(wrong.build().unwrap_err().field(), "base");
-    // A service.
+    // Client credentials.
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::json(
         200,
@@ -128,7 +128,7 @@ async fn s2_2_smart_api_manager_is_below_its_base() {
 
 #[tokio::test]
 #[cfg(feature = "jwt")]
-async fn q14_okta_s_own_apis_want_a_key() {
+async fn q14_okta_org_server_requires_private_key_jwt() {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     use bearer_auth::{ClientAuth, SigningKey};
     let idp = public("0oa1", "").await;
@@ -138,7 +138,7 @@ async fn q14_okta_s_own_apis_want_a_key() {
     );
     let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
     let key = SigningKey::from_pem(key).unwrap().key_id("kid-1");
-    // With a slash at the end or without.
+    // With or without a trailing slash.
     for org in [idp.issuer(), idp.issuer() + "/"] {
         let source = ClientCredentials::discover(provider::okta(org), "0oa1", "")
             .client_auth(ClientAuth::private_key_jwt(key.clone()))
@@ -152,14 +152,14 @@ async fn q14_okta_s_own_apis_want_a_key() {
     let claims = assertion.split('.').nth(1).unwrap();
     let claims = URL_SAFE_NO_PAD.decode(claims).unwrap();
     let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
-    // The full URL of the endpoint, as Okta's documents have it.
+    // The full URL of the endpoint, as in Okta's documentation.
     assert_eq!(claims["aud"], json!(idp.token_url()));
     assert_eq!(claims["sub"], "0oa1");
     assert_eq!(value(&form, "scope"), Some("okta.users.read"));
 }
 
 #[tokio::test]
-async fn s2_2_q14_okta_s_custom_servers_have_metadata_of_their_own() {
+async fn s2_2_q14_okta_custom_servers_have_their_own_metadata() {
     let idp = public("0oa1", "/oauth2/default").await;
     idp.set_iss(Some(&idp.issuer()));
     let org = idp.issuer().replace("/oauth2/default", "");
@@ -178,7 +178,7 @@ async fn s2_2_q14_okta_s_custom_servers_have_metadata_of_their_own() {
     let source = ClientCredentials::discover(other, "0oa1", "secret");
     let error = fetch(source).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Discovery);
-    // As Okta words it.
+    // Okta's error text.
     idp.then(Answer::ok());
     idp.then(Answer::json(
         401,
@@ -192,7 +192,7 @@ async fn s2_2_q14_okta_s_custom_servers_have_metadata_of_their_own() {
     assert_eq!(code, &OAuthErrorCode::InvalidClient);
 }
 
-/// What Entra ID answers to a service.
+/// Entra ID's response to client credentials.
 fn entra_token(token: &str, expires_in: serde_json::Value) -> Answer {
     Answer::json(
         200,
@@ -206,7 +206,7 @@ fn entra_token(token: &str, expires_in: serde_json::Value) -> Answer {
 }
 
 #[tokio::test]
-async fn q1_q2_q4_a_service_of_an_entra_tenant() {
+async fn q1_q2_q4_entra_client_credentials_of_versions_1_and_2() {
     let idp = public("app", &format!("{TENANT}/v2.0")).await;
     let authority = idp.issuer().replace("/v2.0", "");
     let source = || {
@@ -218,7 +218,7 @@ async fn q1_q2_q4_a_service_of_an_entra_tenant() {
         idp.then(Answer::ok());
         idp.then(entra_token("t", expires_in));
         let response = fetch(source()).await.unwrap();
-        // Not the two hours that are meant for outages.
+        // `ext_expires_in`, two hours for outages, does not count.
         assert_eq!(response.expires_in().unwrap().as_secs(), 3599);
     }
     let well_known = format!("{TENANT}/v2.0/.well-known/openid-configuration");
@@ -226,7 +226,7 @@ async fn q1_q2_q4_a_service_of_an_entra_tenant() {
     let scope = "scope=https%3A%2F%2Fgraph.microsoft.com%2F.default";
     let body = String::from_utf8(idp.token_log()[1].body.to_vec()).unwrap();
     assert!(body.contains(scope), "{body}");
-    // As Entra ID words it.
+    // Entra ID's error text.
     idp.then(Answer::ok());
     idp.then(Answer::json(
         401,
@@ -247,7 +247,7 @@ async fn q1_q2_q4_a_service_of_an_entra_tenant() {
     assert!(oauth.description().unwrap().starts_with("AADSTS7000215"));
     assert!(!error.is_retryable());
     assert_eq!(idp.token_requests(), before + 2);
-    // Version 1: the API is a parameter.
+    // Version 1: `resource` names the API.
     let v1 = ClientCredentials::builder(idp.token_url(), "app", "secret")
         .resource("https://graph.microsoft.com");
     idp.then(entra_token("t", json!("3599")));
@@ -258,7 +258,7 @@ async fn q1_q2_q4_a_service_of_an_entra_tenant() {
 }
 
 #[tokio::test]
-async fn s2_2_q8_people_of_any_tenant_and_of_one() {
+async fn s2_2_q8_entra_login_for_one_tenant_and_for_all_tenants() {
     let pattern = |host: &str| format!("{host}/{{tenantid}}/v2.0");
     for (tenant, named) in [
         ("/common", pattern as fn(&str) -> String),
@@ -269,7 +269,7 @@ async fn s2_2_q8_people_of_any_tenant_and_of_one() {
         let authority = idp.issuer().replace("/v2.0", "");
         let host = authority.strip_suffix(tenant).unwrap();
         idp.set_metadata("issuer", named(host).into());
-        // Entra ID has no pushed requests.
+        // Entra ID has no pushed authorization requests.
         let push = "pushed_authorization_request_endpoint";
         idp.set_metadata(push, serde_json::Value::Null);
         for behind in ["", "/", "/v2.0", "/v2.0/"] {
@@ -284,7 +284,7 @@ async fn s2_2_q8_people_of_any_tenant_and_of_one() {
             assert_eq!(value(&code, "scope"), Some("api://orders/read"));
         }
     }
-    // A tenant by its name is not what the metadata call it.
+    // The metadata have the tenant's id, not its name.
     let idp = public("app", "/contoso.example/v2.0").await;
     let named = idp.issuer().replace("/contoso.example", TENANT);
     idp.set_metadata("issuer", named.into());
@@ -295,7 +295,7 @@ async fn s2_2_q8_people_of_any_tenant_and_of_one() {
 }
 
 #[tokio::test]
-async fn q6_a_claims_challenge_is_the_caller_s() {
+async fn q6_entra_claims_challenge_is_passed_on_without_a_token_request() {
     let rig = rig().await;
     let claims = "eyJhY2Nlc3NfdG9rZW4iOnt9fQ==";
     let challenge = format!(
@@ -307,12 +307,12 @@ async fn q6_a_claims_challenge_is_the_caller_s() {
     assert_eq!(response.status(), 401);
     let given = response.headers().get("www-authenticate").unwrap();
     assert_eq!(given.to_str().unwrap(), challenge);
-    // Another token of the same kind would be refused as well.
+    // The API would reject another token of the same kind, too.
     assert_eq!((rig.idp.token_requests(), rig.idp.api_requests()), (1, 1));
 }
 
 #[tokio::test]
-async fn q10_q11_azure_ad_b2c() {
+async fn q10_q11_azure_ad_b2c_keeps_the_policy_and_rejects_an_id_token_alone() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.token_url() + "?p=b2c_1_x";
     idp.then(Answer::json(
@@ -327,7 +327,7 @@ async fn q10_q11_azure_ad_b2c() {
 }
 
 #[tokio::test]
-async fn q13_a_narrower_scope_is_no_failure() {
+async fn q13_entra_scope_without_openid_is_accepted() {
     let idp = public("app", "").await;
     let token = json!({"access_token": "t", "token_type": "Bearer", "scope": "api://orders/read"});
     idp.then(Answer::json(200, token));

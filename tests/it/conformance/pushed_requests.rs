@@ -1,4 +1,4 @@
-//! Pushed authorization requests (RFC 9126): the parameters of a login go to the server first.
+//! Pushed authorization requests (RFC 9126).
 
 use std::{convert::Infallible, future::pending};
 
@@ -31,7 +31,7 @@ fn pushing(idp: &MockIdp, client: &str) -> AuthorizationCodeBuilder {
 }
 
 #[tokio::test]
-async fn p153_all_parameters_are_posted_with_the_client_s_proof() {
+async fn p153_pushed_request_has_all_parameters_and_client_authentication() {
     let idp = idp().await;
     for (auth, proof) in [
         (pushing(&idp, "app"), None),
@@ -84,14 +84,14 @@ async fn p153_all_parameters_are_posted_with_the_client_s_proof() {
 }
 
 #[tokio::test]
-async fn p153_nothing_is_pushed_over_plain_http() {
+async fn p153_pushed_request_url_without_tls_is_a_configuration_error() {
     let idp = idp().await;
     let auth = pushing(&idp, "app").pushed_request_url("http://idp.example/par");
     assert_eq!(auth.build().unwrap_err().field(), "pushed_request_url");
 }
 
 #[tokio::test]
-async fn p154_a_request_uri_is_never_pushed() {
+async fn p154_request_uri_parameter_is_never_pushed() {
     let idp = idp().await;
     let auth = pushing(&idp, "app").param("request_uri", "urn:x");
     assert_eq!(auth.build().unwrap_err().field(), "param");
@@ -105,7 +105,7 @@ async fn p154_a_request_uri_is_never_pushed() {
 }
 
 #[tokio::test]
-async fn p155_success_is_a_reference_with_a_time_to_live() {
+async fn p155_success_is_a_request_uri_with_a_positive_lifetime() {
     let idp = idp().await;
     let auth = pushing(&idp, "app").build().unwrap();
     let uri = "urn:ietf:params:oauth:request_uri:x";
@@ -139,7 +139,7 @@ async fn p155_success_is_a_reference_with_a_time_to_live() {
 }
 
 #[tokio::test]
-async fn p156_the_browser_carries_client_and_reference_alone() {
+async fn p156_authorization_url_has_only_client_id_and_request_uri() {
     let idp = idp().await;
     let url = idp.authorization_url() + "?policy=b2c%5F1";
     let auth = AuthorizationCode::builder(url.as_str(), idp.token_url(), "app")
@@ -157,27 +157,27 @@ async fn p156_the_browser_carries_client_and_reference_alone() {
 }
 
 #[tokio::test]
-async fn p157_each_login_has_a_reference_of_its_own() {
+async fn p157_each_login_has_its_own_request_uri() {
     let idp = idp().await;
     let auth = pushing(&idp, "app").build().unwrap();
     let (one, other) = (auth.start().await.unwrap(), auth.start().await.unwrap());
     assert_ne!(one.url(), other.url());
     assert_eq!(idp.token_requests(), 2);
-    // Saved and read again, it is the same login, and nothing is sent.
+    // A resumed login has the same reference, and sends nothing.
     let saved = one.save();
     let saved = auth
         .resume(secrecy::ExposeSecret::expose_secret(&saved))
         .unwrap();
     assert_eq!(saved.url(), one.url());
     assert_eq!(idp.token_requests(), 2);
-    // Once used, it is no good to the server either.
+    // The server rejects a used reference.
     browse(one.url()).await;
     let again = idp.sign_in(one.url());
     assert!(again.is_err());
 }
 
 #[tokio::test]
-async fn p158_errors_are_those_of_a_token_request() {
+async fn p158_errors_are_classified_as_for_a_token_request() {
     let idp = idp().await;
     let auth = pushing(&idp, "app").build().unwrap();
     let failed = async |answer| -> Error {
@@ -205,7 +205,7 @@ async fn p158_errors_are_those_of_a_token_request() {
 }
 
 #[tokio::test]
-async fn p159_what_a_server_offers_is_used_and_what_it_demands_is_kept() {
+async fn p159_advertised_endpoint_is_used_and_required_pushing_cannot_be_disabled() {
     let idp = idp().await;
     let auth = || {
         let auth = AuthorizationCode::discover(idp.issuer(), "app");
@@ -223,7 +223,7 @@ async fn p159_what_a_server_offers_is_used_and_what_it_demands_is_kept() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Discovery);
-    // Demanded without saying where.
+    // Required, but without an endpoint.
     idp.set_metadata("pushed_authorization_request_endpoint", Value::Null);
     let error = is_pushed(auth()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Discovery);
@@ -233,7 +233,7 @@ async fn p159_what_a_server_offers_is_used_and_what_it_demands_is_kept() {
 
 #[tokio::test]
 #[cfg(feature = "jwt")]
-async fn p160_an_assertion_is_addressed_to_the_issuer_here_too() {
+async fn p160_assertion_audience_is_the_issuer() {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let idp = idp().await;
     let secret = "0123456789-0123456789-0123456789";
@@ -243,7 +243,7 @@ async fn p160_an_assertion_is_addressed_to_the_issuer_here_too() {
         .redirect_uri(REDIRECT)
         .build()
         .unwrap();
-    // The mock does not know assertions.
+    // The mock does not support assertions.
     auth.start().await.unwrap_err();
     let sent = idp.token_log().pop().unwrap();
     assert_eq!(sent.path(), PUSH);
@@ -256,7 +256,7 @@ async fn p160_an_assertion_is_addressed_to_the_issuer_here_too() {
 }
 
 #[tokio::test]
-async fn p159_parameters_travel_with_the_browser_if_the_caller_says_so() {
+async fn p159_without_pushed_requests_the_url_has_all_parameters() {
     let idp = idp().await;
     let auth = pushing(&idp, "app").without_pushed_requests();
     let login = auth.build().unwrap().start().await.unwrap();
@@ -264,9 +264,9 @@ async fn p159_parameters_travel_with_the_browser_if_the_caller_says_so() {
     assert_eq!(idp.token_requests(), 0);
 }
 
-/// With a client that sets no limit of its own.
+/// The HTTP client has no time limit of its own.
 #[tokio::test(start_paused = true)]
-async fn p158_a_server_that_hangs_is_given_up() {
+async fn p158_silent_server_times_out() {
     let never = |_: Request<Full<Bytes>>| pending::<Result<Response<Full<Bytes>>, Infallible>>();
     let http = || TowerClient::new(tower::service_fn(never));
     let auth = AuthorizationCode::builder("https://idp.example/a", "https://idp.example/t", "app")

@@ -1,5 +1,5 @@
-//! A session goes on: refresh tokens (RFC 6749 §6), their rotation (RFC 9700 §4.14), and the store
-//! that processes share.
+//! Sessions: refresh tokens (RFC 6749 §6), their rotation (RFC 9700 §4.14), and a store that several
+//! processes share.
 
 use std::sync::{
     Arc, Mutex,
@@ -20,41 +20,41 @@ use super::{
     sign_in::{idp, public, signed_in},
 };
 
-/// Somebody who has signed in, and a program that goes on in their name.
-struct Signed {
+/// The session of a signed-in user, with its cache.
+struct SignedIn {
     rig: Rig,
     auth: AuthorizationCode,
     session: Session,
 }
 
-async fn signed() -> Signed {
+async fn signed() -> SignedIn {
     signed_with(|auth| auth).await
 }
 
 async fn signed_with(
     configure: impl FnOnce(AuthorizationCodeBuilder) -> AuthorizationCodeBuilder,
-) -> Signed {
+) -> SignedIn {
     let clock = ManualClock::new();
     let builder = MockIdp::builder().clock(clock.clone()).client("app", "");
     let idp = builder.start().await.unwrap();
-    // Shared by what is made of it, as a file would be.
+    // All sessions of this client share the store, as processes share a file.
     let auth = configure(public(&idp).store(MemoryStore::new()));
     let auth = auth.build().unwrap();
     let session = signed_in(&auth).await;
     let cache = TokenCache::builder(session.clone());
     let cache = cache.clock(clock.clone()).build();
     let rig = rig_of(clock, idp, cache);
-    Signed { rig, auth, session }
+    SignedIn { rig, auth, session }
 }
 
-impl Signed {
-    /// The cache of another process that shares the store.
+impl SignedIn {
+    /// Returns the cache of another process with the same store.
     fn elsewhere(&self) -> TokenCache {
         let cache = TokenCache::builder(self.auth.session());
         cache.clock(self.rig.clock.clone()).build()
     }
 
-    /// The refresh tokens that were sent.
+    /// Returns the refresh tokens that were sent.
     fn refreshes(&self) -> Vec<String> {
         let forms = self.rig.idp.token_log().into_iter().map(|sent| sent.form());
         forms
@@ -63,7 +63,7 @@ impl Signed {
             .collect()
     }
 
-    /// As the cache's own `refresh`, while the pauses between its attempts pass.
+    /// Calls `refresh` of the cache, and advances the clock over the pauses between retries.
     async fn refresh(&self) -> Result<AccessToken, Error> {
         let cache = self.rig.cache.clone();
         let task = tokio::spawn(async move { cache.refresh().await });
@@ -76,7 +76,7 @@ impl Signed {
 }
 
 #[tokio::test]
-async fn p20_p52_p53_a_session_goes_on_when_its_token_ends() {
+async fn p20_p52_p53_expired_token_is_refreshed_with_the_refresh_token() {
     let signed = signed_with(|auth| auth.scope("a b").token_param("x", "y")).await;
     let rig = &signed.rig;
     assert_eq!(rig.get("orders").await.status(), 200);
@@ -96,7 +96,7 @@ async fn p20_p52_p53_a_session_goes_on_when_its_token_ends() {
 }
 
 #[tokio::test]
-async fn p17_an_exchange_is_authenticated() {
+async fn p17_refresh_request_is_authenticated() {
     let idp = idp().await;
     let auth = super::sign_in::confidential(&idp).build().unwrap();
     let session = signed_in(&auth).await;
@@ -110,7 +110,7 @@ async fn p17_an_exchange_is_authenticated() {
 }
 
 #[tokio::test]
-async fn p53_c5_without_a_new_refresh_token_the_old_one_stays() {
+async fn p53_c5_response_without_a_refresh_token_keeps_the_old_one() {
     let signed = signed().await;
     signed.rig.cache.token().await.unwrap();
     signed.rig.idp.set_refresh_tokens(RefreshTokens::Kept);
@@ -122,7 +122,7 @@ async fn p53_c5_without_a_new_refresh_token_the_old_one_stays() {
 }
 
 #[tokio::test]
-async fn p49_c22_a_session_that_is_over_is_over_for_everybody() {
+async fn p49_c22_rejected_refresh_token_ends_the_session_in_all_processes() {
     let signed = signed().await;
     let elsewhere = signed.elsewhere();
     let (here, idp) = (&signed.rig.cache, &signed.rig.idp);
@@ -139,7 +139,7 @@ async fn p49_c22_a_session_that_is_over_is_over_for_everybody() {
     assert_eq!(*code, OAuthErrorCode::InvalidGrant);
     kind(&error, "refresh-");
     assert_eq!(idp.token_requests(), 2);
-    // Nobody asks again: not this cache after its rest, not another, not a process that starts now.
+    // No further token request: not after this cache's pause, not from another cache or process.
     for _ in 0..3 {
         signed.rig.clock.advance(3600 * SECOND);
         for cache in [here, &elsewhere] {
@@ -152,14 +152,14 @@ async fn p49_c22_a_session_that_is_over_is_over_for_everybody() {
         assert_eq!(error.kind(), ErrorKind::SignInRequired);
     }
     assert_eq!(idp.token_requests(), 2);
-    // Until somebody signs in again, in whichever process.
+    // Until the user signs in again, in any process.
     signed_in(&signed.auth).await;
     signed.rig.clock.advance(3600 * SECOND);
     here.token().await.unwrap();
 }
 
 #[tokio::test]
-async fn p57_what_is_refused_or_down_for_now_does_not_end_a_session() {
+async fn p57_temporary_failures_do_not_end_the_session() {
     let signed = signed().await;
     let rig = &signed.rig;
     rig.cache.token().await.unwrap();
@@ -169,7 +169,7 @@ async fn p57_what_is_refused_or_down_for_now_does_not_end_a_session() {
         Answer::oauth_error("invalid_client"),
         Answer::oauth_error("temporarily_unavailable"),
     ] {
-        // More often than an answer may be lost.
+        // More attempts than are allowed after a lost response.
         for _ in 0..4 {
             let before = rig.idp.token_requests();
             rig.idp.always(answer.clone());
@@ -186,7 +186,7 @@ async fn p57_what_is_refused_or_down_for_now_does_not_end_a_session() {
 }
 
 #[tokio::test]
-async fn c22_a_refresh_token_whose_answer_was_lost_is_sent_once_more() {
+async fn c22_refresh_token_is_sent_once_more_after_a_lost_response() {
     let signed = signed().await;
     let rig = &signed.rig;
     rig.cache.token().await.unwrap();
@@ -198,7 +198,7 @@ async fn c22_a_refresh_token_whose_answer_was_lost_is_sent_once_more() {
     rig.clock.advance(60 * SECOND);
     signed.refresh().await.unwrap();
     assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
-    // And no more often, whatever is in between: it may have been used.
+    // But not a third time, even after other responses: the server may have used it.
     rig.idp.always(Answer::drop_connection());
     assert!(signed.refresh().await.is_err());
     rig.clock.advance(60 * SECOND);
@@ -213,14 +213,14 @@ async fn c22_a_refresh_token_whose_answer_was_lost_is_sent_once_more() {
         .refreshes()
         .into_iter()
         .filter(|sent| sent == "refresh-2");
-    // Two that got no answer, and the three attempts that got a 503.
+    // Two without a response, and three with a 503.
     assert_eq!(lost.count(), 2 + 3);
     let error = signed.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
 }
 
 #[tokio::test]
-async fn p49_a_bare_400_asks_for_a_login_and_forgets_nothing() {
+async fn p49_bare_400_requires_sign_in_and_keeps_the_refresh_token() {
     let signed = signed().await;
     let rig = &signed.rig;
     rig.cache.token().await.unwrap();
@@ -229,10 +229,10 @@ async fn p49_a_bare_400_asks_for_a_login_and_forgets_nothing() {
     let error = rig.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
     assert!(rig.cache.status().needs_sign_in());
-    // It was a proxy that did not like something.
+    // The 400 may have come from a proxy: the refresh token is still stored.
     signed.refresh().await.unwrap();
     assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
-    // Another status says nothing about the session.
+    // Other statuses do not end the session.
     for status in [401, 403, 404] {
         rig.idp.then(Answer::status(status));
         let error = signed.refresh().await.unwrap_err();
@@ -241,7 +241,7 @@ async fn p49_a_bare_400_asks_for_a_login_and_forgets_nothing() {
 }
 
 #[tokio::test]
-async fn c22_so_it_is_whichever_process_has_sent_it() {
+async fn c22_lost_responses_are_counted_across_processes() {
     let signed = signed().await;
     let [one, two, three] = [(); 3].map(|()| signed.elsewhere());
     for process in [&one, &two, &three] {
@@ -259,7 +259,7 @@ async fn c22_so_it_is_whichever_process_has_sent_it() {
 }
 
 #[tokio::test]
-async fn c22_an_answer_that_cannot_be_read_is_as_good_as_lost() {
+async fn c22_unreadable_response_counts_as_lost() {
     let no_type_of_ours = json!({"access_token": "t", "token_type": "mac", "refresh_token": "r"});
     for answer in [
         Answer::garbage(),
@@ -281,7 +281,7 @@ async fn c22_an_answer_that_cannot_be_read_is_as_good_as_lost() {
 }
 
 #[tokio::test]
-async fn p54_c16_callers_who_go_lose_nothing() {
+async fn p54_c16_cancelled_callers_do_not_lose_the_new_refresh_token() {
     let signed = signed().await;
     let rig = &signed.rig;
     rig.cache.token().await.unwrap();
@@ -292,13 +292,13 @@ async fn p54_c16_callers_who_go_lose_nothing() {
     for caller in &callers {
         caller.abort();
     }
-    // The cache goes, too, and with it the flight.
+    // The session outlives its callers.
     let source = signed.session.clone();
     for caller in callers {
         assert!(caller.await.is_err());
     }
     hold.release();
-    // Whoever comes next finds what the exchange has brought.
+    // The next caller gets the token of that request.
     let response = source.fetch(TokenRequest::new()).await.unwrap();
     drop(response);
     signed.elsewhere().token().await.unwrap();
@@ -306,7 +306,7 @@ async fn p54_c16_callers_who_go_lose_nothing() {
 }
 
 #[tokio::test]
-async fn p54_a_fetch_that_is_dropped_goes_on() {
+async fn p54_dropped_fetch_continues() {
     let signed = signed().await;
     let token = signed.rig.cache.token().await.unwrap();
     let mut request = TokenRequest::new();
@@ -324,7 +324,7 @@ async fn p54_a_fetch_that_is_dropped_goes_on() {
 }
 
 #[tokio::test]
-async fn p54_p206_c11_processes_that_share_a_store_make_one_exchange() {
+async fn p54_p206_c11_processes_with_a_shared_store_send_one_refresh() {
     let signed = signed().await;
     let (one, other) = (signed.elsewhere(), signed.elsewhere());
     one.token().await.unwrap();
@@ -352,9 +352,9 @@ async fn p54_p206_c11_processes_that_share_a_store_make_one_exchange() {
 }
 
 #[tokio::test]
-async fn c11_people_are_not_confused() {
+async fn c11_sessions_of_two_users_are_separate() {
     let idp = idp().await;
-    // A web application: one client, no store, many people.
+    // A web application: one client, no store, several users.
     let auth = public(&idp).build().unwrap();
     let (alice, bob) = (signed_in(&auth).await, signed_in(&auth).await);
     let (alice, bob) = (TokenCache::new(alice), TokenCache::new(bob));
@@ -370,13 +370,13 @@ async fn c11_people_are_not_confused() {
         .collect();
     assert_eq!(value(&sent[0], "refresh_token"), Some("refresh-1"));
     assert_eq!(value(&sent[1], "refresh_token"), Some("refresh-2"));
-    // And nobody is signed in who has not.
+    // A session without a login has no token.
     let error = auth.session().fetch(TokenRequest::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
 }
 
 #[tokio::test]
-async fn s2_1_p233_a_403_of_the_api_costs_no_token_request() {
+async fn s2_1_p233_response_403_causes_no_token_request() {
     let signed = signed().await;
     signed
         .rig
@@ -386,32 +386,32 @@ async fn s2_1_p233_a_403_of_the_api_costs_no_token_request() {
         assert_eq!(signed.rig.get("forbidden").await.status(), 403);
     }
     assert_eq!(signed.rig.idp.token_requests(), 1);
-    // A 401 costs one exchange.
+    // A 401 costs one token request.
     signed.rig.idp.revoke_all();
     assert_eq!(signed.rig.get("orders").await.status(), 200);
     assert_eq!(signed.refreshes(), ["refresh-1"]);
 }
 
-/// A store that notes what is done with it, and fails when it is told to.
+/// A store that records its operations, and fails on request.
 #[derive(Clone, Default)]
-struct Noting(Arc<Noted>);
+struct RecordingStore(Arc<Recording>);
 
 #[derive(Default)]
-struct Noted {
+struct Recording {
     store: MemoryStore,
     log: Mutex<Vec<String>>,
     fails: Mutex<Vec<StoreOperation>>,
-    /// The access token has not been handed out yet.
+    /// Whether the caller still waits for the access token.
     waits: AtomicBool,
 }
 
-struct NotingLocked {
-    noted: Arc<Noted>,
+struct RecordingLocked {
+    recording: Arc<Recording>,
     locked: <MemoryStore as TokenStore>::Locked,
 }
 
-impl Noting {
-    fn note(&self, what: &str) {
+impl RecordingStore {
+    fn record(&self, what: &str) {
         self.0.log.lock().unwrap().push(what.to_owned());
     }
 
@@ -423,71 +423,71 @@ impl Noting {
         *self.0.fails.lock().unwrap() = operations.to_vec();
     }
 
-    fn judge(&self, operation: StoreOperation) -> Result<(), BoxError> {
+    fn check(&self, operation: StoreOperation) -> Result<(), BoxError> {
         match self.0.fails.lock().unwrap().contains(&operation) {
-            true => Err("the disk is on fire".into()),
+            true => Err("the disk has failed".into()),
             false => Ok(()),
         }
     }
 }
 
-impl TokenStore for Noting {
-    type Locked = NotingLocked;
+impl TokenStore for RecordingStore {
+    type Locked = RecordingLocked;
 
-    async fn lock(&self) -> Result<NotingLocked, BoxError> {
-        self.judge(StoreOperation::Lock)?;
+    async fn lock(&self) -> Result<RecordingLocked, BoxError> {
+        self.check(StoreOperation::Lock)?;
         let locked = self.0.store.lock().await?;
-        self.note("lock");
-        let noted = Arc::clone(&self.0);
-        Ok(NotingLocked { noted, locked })
+        self.record("lock");
+        let recording = Arc::clone(&self.0);
+        Ok(RecordingLocked { recording, locked })
     }
 }
 
-impl LockedSession for NotingLocked {
+impl LockedSession for RecordingLocked {
     async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
-        let noting = Noting(Arc::clone(&self.noted));
-        noting.judge(StoreOperation::Load)?;
-        noting.note("load");
+        let recording_store = RecordingStore(Arc::clone(&self.recording));
+        recording_store.check(StoreOperation::Load)?;
+        recording_store.record("load");
         self.locked.load().await
     }
 
     async fn save(&mut self, session: Option<&StoredSession>) -> Result<(), BoxError> {
-        let noting = Noting(Arc::clone(&self.noted));
-        noting.judge(StoreOperation::Save)?;
+        let recording_store = RecordingStore(Arc::clone(&self.recording));
+        recording_store.check(StoreOperation::Save)?;
         let token = session.and_then(StoredSession::refresh_token);
         let token = token.map_or("none", |token| token.expose_secret());
-        let early = match self.noted.waits.load(Ordering::SeqCst) {
+        let early = match self.recording.waits.load(Ordering::SeqCst) {
             true => "",
             false => ", too late",
         };
-        noting.note(&format!("save {token}{early}"));
+        recording_store.record(&format!("save {token}{early}"));
         self.locked.save(session).await
     }
 }
 
-impl Drop for NotingLocked {
+impl Drop for RecordingLocked {
     fn drop(&mut self) {
-        Noting(Arc::clone(&self.noted)).note("unlock");
+        RecordingStore(Arc::clone(&self.recording)).record("unlock");
     }
 }
 
-/// And those who are told about failures.
-async fn noting() -> (Signed, Noting, Arc<Mutex<Vec<StoreOperation>>>) {
-    let (store, told) = (Noting::default(), Arc::new(Mutex::new(Vec::new())));
-    let (given, tell) = (store.clone(), Arc::clone(&told));
+/// Returns a session in a recording store, the store, and the reported errors.
+async fn recording_store() -> (SignedIn, RecordingStore, Arc<Mutex<Vec<StoreOperation>>>) {
+    let (store, reported) = (RecordingStore::default(), Arc::new(Mutex::new(Vec::new())));
+    let (given, report) = (store.clone(), Arc::clone(&reported));
     let signed = signed_with(|auth| {
         auth.store(given).on_store_error(move |error| {
-            assert_eq!(error.cause.to_string(), "the disk is on fire");
-            tell.lock().unwrap().push(error.operation);
+            assert_eq!(error.cause.to_string(), "the disk has failed");
+            report.lock().unwrap().push(error.operation);
         })
     })
     .await;
-    (signed, store, told)
+    (signed, store, reported)
 }
 
 #[tokio::test]
-async fn p53_c22_the_next_refresh_token_is_written_before_the_access_token_is_used() {
-    let (signed, store, told) = noting().await;
+async fn p53_c22_refresh_token_is_stored_before_the_access_token_is_used() {
+    let (signed, store, reported) = recording_store().await;
     assert_eq!(store.take(), ["lock", "save refresh-1, too late", "unlock"]);
     signed.rig.cache.token().await.unwrap();
     assert_eq!(store.take(), ["lock", "load", "unlock"]);
@@ -496,17 +496,17 @@ async fn p53_c22_the_next_refresh_token_is_written_before_the_access_token_is_us
         store.0.waits.store(true, Ordering::SeqCst);
         signed.rig.cache.token().await.unwrap();
         store.0.waits.store(false, Ordering::SeqCst);
-        // One lock around all of it.
+        // One lock around all operations.
         let (sent, saved) = (format!("save {sent}"), format!("save {next}"));
-        // First, that it is on its way.
+        // The first save marks the refresh token as sent.
         let expected = ["lock", "load", sent.as_str(), saved.as_str(), "unlock"];
         assert_eq!(store.take(), expected);
     }
-    assert!(told.lock().unwrap().is_empty());
+    assert!(reported.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn c22_a_store_that_fails_takes_nothing_down() {
+async fn c22_session_continues_while_the_store_fails() {
     use StoreOperation::{Load, Lock, Save};
     for fails in [
         &[Lock][..],
@@ -515,19 +515,21 @@ async fn c22_a_store_that_fails_takes_nothing_down() {
         &[Load, Save],
         &[Lock, Load, Save],
     ] {
-        let (signed, store, told) = noting().await;
+        let (signed, store, reported) = recording_store().await;
         signed.rig.cache.token().await.unwrap();
-        assert!(told.lock().unwrap().is_empty());
+        assert!(reported.lock().unwrap().is_empty());
         store.fail(fails);
         for _ in 0..3 {
             signed.end_token().await;
             signed.rig.cache.token().await.unwrap();
             assert_eq!(signed.rig.get("orders").await.status(), 200);
         }
-        let said = std::mem::take(&mut *told.lock().unwrap());
-        assert!(!said.is_empty() && said.iter().all(|said| fails.contains(said)));
+        let operations = std::mem::take(&mut *reported.lock().unwrap());
+        assert!(
+            !operations.is_empty() && operations.iter().all(|operation| fails.contains(operation))
+        );
         assert_eq!(signed.refreshes(), ["refresh-1", "refresh-2", "refresh-3"]);
-        // It is back: what was not written is.
+        // When the store works again, the newest session is saved.
         store.fail(&[]);
         signed.end_token().await;
         signed.rig.cache.token().await.unwrap();
@@ -538,52 +540,52 @@ async fn c22_a_store_that_fails_takes_nothing_down() {
                 .take()
                 .contains(&"save refresh-5, too late".to_owned())
         );
-        assert!(told.lock().unwrap().is_empty());
+        assert!(reported.lock().unwrap().is_empty());
     }
 }
 
-/// A store whose lock somebody else may have.
+/// A store whose lock another process may have.
 #[derive(Clone)]
-struct Shared {
+struct ContendedStore {
     store: MemoryStore,
-    is_taken: Arc<AtomicBool>,
+    is_locked: Arc<AtomicBool>,
 }
 
-impl TokenStore for Shared {
+impl TokenStore for ContendedStore {
     type Locked = <MemoryStore as TokenStore>::Locked;
 
     async fn lock(&self) -> Result<Self::Locked, BoxError> {
-        if self.is_taken.load(Ordering::SeqCst) {
-            return Err(BusyStore::new("somebody has it").into());
+        if self.is_locked.load(Ordering::SeqCst) {
+            return Err(BusyStore::new("another process has the lock").into());
         }
         self.store.lock().await
     }
 }
 
 #[tokio::test]
-async fn p206_while_somebody_has_the_lock_nothing_is_sent() {
-    let store = Shared {
+async fn p206_no_refresh_is_sent_while_another_process_has_the_lock() {
+    let store = ContendedStore {
         store: MemoryStore::new(),
-        is_taken: Arc::default(),
+        is_locked: Arc::default(),
     };
     let signed = signed_with(|auth| auth.store(store.clone())).await;
     signed.rig.cache.token().await.unwrap();
-    store.is_taken.store(true, Ordering::SeqCst);
+    store.is_locked.store(true, Ordering::SeqCst);
     signed.end_token().await;
     let error = signed.rig.cache.token().await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(error.kind(), ErrorKind::Source);
     assert!(signed.refreshes().is_empty());
-    store.is_taken.store(false, Ordering::SeqCst);
+    store.is_locked.store(false, Ordering::SeqCst);
     signed.rig.clock.advance(60 * SECOND);
     signed.rig.cache.token().await.unwrap();
     assert_eq!(signed.refreshes(), ["refresh-1"]);
 }
 
 #[tokio::test]
-async fn c22_what_was_only_sent_is_not_newer_than_the_store() {
+async fn c22_newer_session_in_the_store_wins_over_an_unanswered_refresh() {
     for answer in [Answer::drop_connection(), Answer::unavailable(0)] {
-        let (signed, store, _) = noting().await;
+        let (signed, store, _) = recording_store().await;
         signed.rig.cache.token().await.unwrap();
         let elsewhere = signed.elsewhere();
         elsewhere.token().await.unwrap();
@@ -602,8 +604,8 @@ async fn c22_what_was_only_sent_is_not_newer_than_the_store() {
 }
 
 #[tokio::test]
-async fn c22_a_store_that_takes_nothing_does_not_make_it_be_sent_more_often() {
-    let (signed, store, _) = noting().await;
+async fn c22_failing_store_does_not_allow_a_third_send() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.cache.token().await.unwrap();
     store.fail(&[StoreOperation::Save]);
     signed.rig.idp.always(Answer::drop_connection());
@@ -612,14 +614,14 @@ async fn c22_a_store_that_takes_nothing_does_not_make_it_be_sent_more_often() {
         signed.rig.clock.advance(600 * SECOND);
     }
     assert_eq!(signed.refreshes(), ["refresh-1"; 2]);
-    // Nor, once it takes something, by another process.
+    // Nor after the store works again.
     store.fail(&[]);
     let error = signed.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
 }
 
 #[tokio::test]
-async fn c22_an_answer_to_another_process_shows_that_it_was_not_used() {
+async fn c22_response_to_another_process_resets_the_count_of_lost_responses() {
     let signed = signed().await;
     let elsewhere = signed.elsewhere();
     for cache in [&signed.rig.cache, &elsewhere] {
@@ -632,7 +634,7 @@ async fn c22_an_answer_to_another_process_shows_that_it_was_not_used() {
     elsewhere.refresh().await.unwrap();
     signed.rig.clock.advance(600 * SECOND);
     signed.refresh().await.unwrap();
-    // It begins anew, here too.
+    // The count starts again, for this cache too.
     idp.always(Answer::drop_connection());
     for kind in [
         ErrorKind::Transport,
@@ -647,14 +649,14 @@ async fn c22_an_answer_to_another_process_shows_that_it_was_not_used() {
 }
 
 #[tokio::test]
-async fn c22_what_the_store_did_not_take_is_written_with_the_next_question() {
-    let (signed, store, _) = noting().await;
+async fn c22_unsaved_session_is_saved_at_the_next_fetch() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.cache.token().await.unwrap();
     store.fail(&[StoreOperation::Save]);
     signed.refresh().await.unwrap();
     store.fail(&[]);
     store.take();
-    // Another cache of the same session, which needs no exchange.
+    // Another cache of the same session, which needs no token request.
     let other = TokenCache::builder(signed.session.clone());
     other
         .clock(signed.rig.clock.clone())
@@ -668,8 +670,8 @@ async fn c22_what_the_store_did_not_take_is_written_with_the_next_question() {
 }
 
 #[tokio::test]
-async fn c22_what_the_store_did_not_take_replaces_nothing_newer() {
-    let (signed, store, _) = noting().await;
+async fn c22_unsaved_session_does_not_overwrite_a_newer_login() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.cache.token().await.unwrap();
     store.fail(&[StoreOperation::Save]);
     for _ in 0..2 {
@@ -677,12 +679,12 @@ async fn c22_what_the_store_did_not_take_replaces_nothing_newer() {
         signed.rig.cache.token().await.unwrap();
     }
     store.fail(&[]);
-    // Somebody signs in anew, somewhere else.
+    // The user signs in again, in another process.
     signed_in(&signed.auth).await;
     store.take();
     signed.end_token().await;
     signed.rig.cache.token().await.unwrap();
-    // Its access token.
+    // The cache uses the new login's access token.
     assert_eq!(signed.refreshes(), ["refresh-1", "refresh-2"]);
     signed.end_token().await;
     signed.rig.cache.token().await.unwrap();
@@ -694,8 +696,8 @@ async fn c22_what_the_store_did_not_take_replaces_nothing_newer() {
 }
 
 #[tokio::test]
-async fn c22_so_it_is_with_refresh_tokens_that_stay() {
-    let (signed, store, _) = noting().await;
+async fn c22_unsaved_session_does_not_overwrite_a_newer_token_without_rotation() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.idp.set_refresh_tokens(RefreshTokens::Kept);
     let elsewhere = signed.elsewhere();
     for cache in [&signed.rig.cache, &elsewhere] {
@@ -712,13 +714,13 @@ async fn c22_so_it_is_with_refresh_tokens_that_stay() {
 }
 
 #[tokio::test]
-async fn c22_what_the_store_did_not_take_undoes_no_logout() {
-    let (signed, store, _) = noting().await;
+async fn c22_unsaved_session_does_not_undo_a_logout() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.cache.token().await.unwrap();
     store.fail(&[StoreOperation::Save]);
     signed.refresh().await.unwrap();
     store.fail(&[]);
-    // In another process.
+    // The user signs out in another process.
     signed.auth.session().logout().await.unwrap();
     store.take();
     signed.end_token().await;
@@ -729,13 +731,13 @@ async fn c22_what_the_store_did_not_take_undoes_no_logout() {
 }
 
 #[tokio::test]
-async fn c22_what_the_store_did_not_take_outlives_that_its_predecessor_is_refused() {
-    let (signed, store, _) = noting().await;
+async fn c22_unsaved_session_survives_the_rejection_of_its_old_refresh_token() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.cache.token().await.unwrap();
     store.fail(&[StoreOperation::Save]);
     signed.refresh().await.unwrap();
     store.fail(&[]);
-    // Another process can know no better than to send it again.
+    // Another process sends the old refresh token, because the store does not have the new one.
     let elsewhere = signed.elsewhere();
     elsewhere.token().await.unwrap();
     signed.rig.idp.then(Answer::oauth_error("invalid_grant"));
@@ -748,16 +750,16 @@ async fn c22_what_the_store_did_not_take_outlives_that_its_predecessor_is_refuse
 }
 
 #[tokio::test]
-async fn c22_a_store_that_cannot_be_read_is_no_reason_to_sign_in_again() {
+async fn c22_unreadable_store_is_a_retryable_error() {
     for operation in [StoreOperation::Lock, StoreOperation::Load] {
-        let (signed, store, told) = noting().await;
+        let (signed, store, reported) = recording_store().await;
         store.fail(&[operation]);
-        // A process that has just started, and knows nothing yet.
+        // A new process, without a cached token.
         let elsewhere = signed.elsewhere();
         let error = elsewhere.token().await.unwrap_err();
         assert_ne!(error.kind(), ErrorKind::SignInRequired);
         assert!(error.is_retryable());
-        assert_eq!(*told.lock().unwrap(), [operation]);
+        assert_eq!(*reported.lock().unwrap(), [operation]);
         store.fail(&[]);
         signed.rig.clock.advance(60 * SECOND);
         elsewhere.token().await.unwrap();
@@ -766,7 +768,7 @@ async fn c22_a_store_that_cannot_be_read_is_no_reason_to_sign_in_again() {
 }
 
 #[tokio::test]
-async fn p49_without_a_refresh_token_a_session_lasts_as_long_as_its_token() {
+async fn p49_session_without_a_refresh_token_ends_with_its_token() {
     let clock = ManualClock::new();
     let builder = MockIdp::builder().clock(clock.clone()).client("app", "");
     let idp = builder.start().await.unwrap();
@@ -788,8 +790,8 @@ async fn p49_without_a_refresh_token_a_session_lasts_as_long_as_its_token() {
 }
 
 #[tokio::test]
-async fn p55_a_session_shows_no_secret() {
-    let (signed, store, _) = noting().await;
+async fn p55_session_shows_no_secret() {
+    let (signed, store, _) = recording_store().await;
     signed.rig.cache.token().await.unwrap();
     signed.refresh().await.unwrap();
     let mut locked = store.lock().await.unwrap();
@@ -812,10 +814,10 @@ async fn p55_a_session_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn c22_a_session_begins_anew_with_each_login() {
+async fn c22_new_login_replaces_the_session() {
     let signed = signed().await;
     signed.rig.cache.token().await.unwrap();
-    // Another person, or the same, in the same place.
+    // Another login with the same store.
     let again = TokenCache::new(signed_in(&signed.auth).await);
     assert_eq!(again.token().await.unwrap().expose_secret(), "token-2");
     again.refresh().await.unwrap();

@@ -1,4 +1,4 @@
-//! What the API sees, and what becomes of its answers (RFC 6750, RFC 9110 §11, §15).
+//! Requests to the API, and its responses (RFC 6750, RFC 9110 §11, §15).
 
 use bearer_auth::{
     BearerAuthLayer, TokenCache,
@@ -14,14 +14,14 @@ use tower::{Layer as _, Service as _, ServiceExt as _};
 use super::rig::*;
 
 #[tokio::test]
-async fn p54_c11_c16_many_callers_one_token_request() {
+async fn p54_c11_c16_concurrent_callers_share_one_token_request() {
     let rig = rig().await;
     let hold = rig.idp.hold();
     let first = rig.spawn_token();
     rig.idp.token_requests_reach(1).await;
     let others: Vec<_> = (0..100).map(|_| rig.spawn_token()).collect();
     rig.clock.settle().await;
-    // The one who started it goes away.
+    // The caller that started the token request is cancelled.
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     hold.release();
@@ -33,11 +33,11 @@ async fn p54_c11_c16_many_callers_one_token_request() {
 }
 
 #[tokio::test]
-async fn p57_c15_a_failed_renewal_leaves_a_good_token_in_place() {
+async fn p57_c15_failed_refresh_keeps_the_valid_token() {
     let rig = rig().await;
     rig.idp.set_lifetime(300 * SECOND);
     rig.get("a").await;
-    rig.clock.advance(270 * SECOND); // 30 s left: it ages
+    rig.clock.advance(270 * SECOND); // 30 s left: in the refresh window
     rig.idp.then(Answer::status(503));
     assert_eq!(rig.get("b").await.status(), 200);
     rig.idp.token_requests_reach(2).await;
@@ -46,7 +46,7 @@ async fn p57_c15_a_failed_renewal_leaves_a_good_token_in_place() {
     assert_eq!(rig.get("c").await.status(), 200);
     assert_eq!(rig.seen(), ["Bearer token-1"; 3]);
     assert_eq!(rig.idp.token_requests(), 2, "backing off");
-    // And renewal goes on.
+    // Later refreshes continue.
     rig.clock.advance(SECOND);
     assert_eq!(rig.get("d").await.status(), 200);
     rig.idp.token_requests_reach(3).await;
@@ -56,7 +56,7 @@ async fn p57_c15_a_failed_renewal_leaves_a_good_token_in_place() {
 }
 
 #[tokio::test]
-async fn p58_the_token_is_in_one_header_and_nowhere_else() {
+async fn p58_token_is_in_one_header_only() {
     let rig = rig().await;
     let request = Request::post(rig.url("a?b=c"))
         .body(Full::from("d=e"))
@@ -71,20 +71,20 @@ async fn p58_the_token_is_in_one_header_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn p59_the_caller_s_own_header_is_respected() {
+async fn p59_caller_s_own_header_is_kept() {
     let rig = rig().await;
     let request = Request::get(rig.url("a"))
         .header(AUTHORIZATION, "Basic b3duOm93bg==")
         .body(Full::default())
         .unwrap();
-    // A 401 that is not about our token.
+    // A 401 about the caller's token.
     assert_eq!(rig.send(request).await.unwrap().status(), 401);
     assert_eq!(rig.seen(), ["Basic b3duOm93bg=="]);
     assert_eq!(rig.idp.token_requests(), 0);
 }
 
 #[tokio::test]
-async fn p65_c13_an_invalid_token_is_replaced_and_the_request_repeated() {
+async fn p65_c13_rejected_token_is_replaced_and_the_request_sent_again() {
     let rig = rig().await;
     rig.get("a").await;
     rig.idp.revoke_all();
@@ -94,16 +94,16 @@ async fn p65_c13_an_invalid_token_is_replaced_and_the_request_repeated() {
     assert_eq!((rig.idp.token_requests(), rig.idp.api_requests()), (2, 3));
 }
 
-/// `tests/it/cache` have the cache's side of it.
+/// `tests/it/cache` tests this at the cache.
 #[tokio::test]
-async fn p66_c17_a_late_refusal_of_an_old_token_leaves_the_new_one() {
+async fn p66_c17_late_401_about_an_old_token_leaves_the_newer_one_alone() {
     let rig = rig().await;
     rig.get("a").await;
     rig.idp.api_answers("/api/slow", Answer::ok().delay(SECOND));
     rig.idp.revoke("token-1");
     let slow = rig.spawn_get("slow");
     rig.idp.api_requests_reach(2).await;
-    assert_eq!(rig.get("b").await.status(), 200); // 401, and again with token-2
+    assert_eq!(rig.get("b").await.status(), 200); // 401, and sent again with token-2
     assert_eq!(rig.idp.api_requests(), 4);
     rig.clock.advance(SECOND); // the slow 401 arrives, about token-1
     rig.idp.api_requests_reach(5).await;
@@ -116,7 +116,7 @@ async fn p66_c17_a_late_refusal_of_an_old_token_leaves_the_new_one() {
 }
 
 #[tokio::test]
-async fn p66_fifty_refusals_at_once_are_one_token_request() {
+async fn p66_fifty_401s_cause_one_token_request() {
     let rig = rig().await;
     rig.get("a").await;
     rig.idp.revoke_all();
@@ -131,7 +131,7 @@ async fn p66_fifty_refusals_at_once_are_one_token_request() {
     assert_eq!(rig.idp.token_requests(), 2);
 }
 
-/// What the API says at `/api/x`, and how many token requests there were in the end.
+/// Checks that the layer passes on this response, and returns the number of token requests.
 async fn passed_on(answer: Answer, body: &str) -> usize {
     let rig = rig().await;
     rig.idp.api_answers("/api/x", answer);
@@ -144,7 +144,7 @@ async fn passed_on(answer: Answer, body: &str) -> usize {
 }
 
 #[tokio::test]
-async fn p67_p68_p233_p235_other_answers_are_passed_on() {
+async fn p67_p68_p233_p235_other_responses_are_passed_on() {
     for (status, challenge) in [
         (403, r#"Bearer error="insufficient_scope", scope="w""#),
         (400, r#"Bearer error="invalid_request""#),
@@ -164,7 +164,7 @@ async fn p67_p68_p233_p235_other_answers_are_passed_on() {
 }
 
 #[tokio::test]
-async fn p67_what_the_challenge_says_is_the_caller_s_to_read() {
+async fn p67_insufficient_scope_challenge_is_passed_on() {
     let rig = rig().await;
     let challenge = r#"Bearer error="insufficient_scope", scope="w""#;
     let answer = Answer::status(403).header("www-authenticate", challenge);
@@ -173,7 +173,7 @@ async fn p67_what_the_challenge_says_is_the_caller_s_to_read() {
 }
 
 #[tokio::test]
-async fn p69_c25_p231_challenges_without_an_error_and_no_challenge_at_all() {
+async fn p69_c25_p231_unauthorized_without_an_error_code_refreshes_once() {
     // The mock's 401 without credentials has no error code; its terse dialect has no challenge.
     for answer in [
         Answer::status(401).header("www-authenticate", "Bearer realm=\"api\""),
@@ -200,7 +200,7 @@ async fn p69_c25_p231_challenges_without_an_error_and_no_challenge_at_all() {
 }
 
 #[tokio::test]
-async fn p231_c25_the_policy_can_be_switched() {
+async fn p231_c25_renew_on_replaces_the_rule() {
     let rig = rig().await;
     let challenged = |status: http::StatusCode, headers: &http::HeaderMap| {
         status == 401 && headers.contains_key("www-authenticate")
@@ -222,13 +222,13 @@ async fn p231_c25_the_policy_can_be_switched() {
     assert_eq!(get("a").await.unwrap().status(), 200);
     assert_eq!(rig.idp.token_requests(), 2);
 
-    // A challenge for others alone says nothing about our token.
+    // Challenges for other schemes only are not about the token.
     let basic = Answer::bytes(401, "text/plain", "log in").header("www-authenticate", "Basic");
     assert_eq!(passed_on(basic, "log in").await, 1);
 }
 
 #[tokio::test]
-async fn p230_c13_a_second_refusal_is_the_caller_s() {
+async fn p230_c13_second_401_is_returned_to_the_caller() {
     let rig = rig().await;
     let refusal = Answer::bytes(401, "text/plain", "no, and no");
     let refusal = refusal.header("www-authenticate", r#"Bearer error="invalid_token""#);
@@ -242,7 +242,7 @@ async fn p230_c13_a_second_refusal_is_the_caller_s() {
 }
 
 #[tokio::test]
-async fn p232_a_body_in_memory_is_sent_again_to_the_byte() {
+async fn p232_body_in_memory_is_sent_again_verbatim() {
     let rig = rig().await;
     rig.get("a").await;
     rig.idp.revoke_all();
@@ -263,7 +263,7 @@ async fn p232_a_body_in_memory_is_sent_again_to_the_byte() {
 }
 
 #[tokio::test]
-async fn p232_a_streaming_body_is_not_sent_again() {
+async fn p232_streaming_body_is_not_sent_again() {
     type Streaming = BoxBody<Bytes, std::convert::Infallible>;
 
     let rig = rig().await;
@@ -282,14 +282,14 @@ async fn p232_a_streaming_body_is_not_sent_again() {
     assert!(response.headers().contains_key("www-authenticate"));
     rig.idp.token_requests_reach(2).await;
     rig.landed().await;
-    // The next one is better off.
+    // The next request has the new token.
     assert_eq!(post().await.unwrap().status(), 200);
     assert_eq!(rig.seen()[1..], ["Bearer token-1", "Bearer token-2"]);
     assert_eq!(rig.idp.token_requests(), 2);
 }
 
 #[tokio::test]
-async fn p234_a_proxy_s_challenge_is_not_ours() {
+async fn p234_response_407_of_a_proxy_is_passed_on() {
     let answer = Answer::bytes(407, "text/plain", "pay here")
         .header("proxy-authenticate", r#"Bearer error="invalid_token""#);
     assert_eq!(passed_on(answer, "pay here").await, 1);
@@ -301,7 +301,7 @@ async fn p234_a_proxy_s_challenge_is_not_ours() {
 }
 
 #[tokio::test]
-async fn p237_c19_a_redirect_followed_below_takes_no_token_elsewhere() {
+async fn p237_c19_redirect_followed_by_the_client_keeps_the_token_within_the_api() {
     let rig = rig().await;
     let other = MockIdp::start().await.unwrap();
     rig.idp
@@ -316,7 +316,7 @@ async fn p237_c19_a_redirect_followed_below_takes_no_token_elsewhere() {
     };
     assert_eq!(get("moved").await.unwrap().status(), 200);
     assert_eq!(rig.seen(), ["Bearer token-1"; 2]);
-    // The 401 is the other host's: it has not seen our token.
+    // The 401 is the other host's, which did not get the token.
     assert_eq!(get("away").await.unwrap().status(), 401);
     let request = only(other.api_log());
     assert_eq!(request.path(), "/api/x");
@@ -325,7 +325,7 @@ async fn p237_c19_a_redirect_followed_below_takes_no_token_elsewhere() {
 }
 
 #[tokio::test]
-async fn p237_c19_a_redirect_followed_above_is_a_request_of_its_own() {
+async fn p237_c19_redirect_followed_above_the_layer_is_a_new_request() {
     let rig = rig().await;
     let other = MockIdp::start().await.unwrap();
     let elsewhere = other.api_url() + "x";
@@ -345,7 +345,7 @@ async fn p237_c19_a_redirect_followed_above_is_a_request_of_its_own() {
 }
 
 #[tokio::test]
-async fn p239_what_one_api_refuses_does_not_matter_to_another() {
+async fn p239_rejection_by_one_api_does_not_affect_another() {
     let (a, b) = (rig().await, rig().await);
     a.get("x").await;
     b.get("x").await;
@@ -360,7 +360,7 @@ async fn p239_what_one_api_refuses_does_not_matter_to_another() {
 }
 
 #[tokio::test]
-async fn c18_without_a_token_nothing_is_sent() {
+async fn c18_request_without_a_token_is_not_sent() {
     let rig = rig().await;
     rig.idp.always(Answer::oauth_error("unauthorized_client"));
     assert!(rig.try_get("a").await.unwrap_err().token_error().is_some());
@@ -376,9 +376,9 @@ async fn c18_without_a_token_nothing_is_sent() {
     assert_eq!(rig.idp.api_requests(), 0);
 }
 
-/// What the mock saw is what was sent: the path, and the token.
+/// The mock gets the path and the token.
 #[tokio::test]
-async fn p70_over_loopback_the_token_is_sent() {
+async fn p70_token_is_sent_over_http_to_loopback() {
     let rig = rig().await;
     let seen: Value = serde_json::from_slice(rig.get("a/b").await.body()).unwrap();
     assert_eq!(
@@ -387,7 +387,7 @@ async fn p70_over_loopback_the_token_is_sent() {
     );
 }
 
-/// Whatever proxies the environment names.
+/// A client that ignores proxies in the environment.
 fn local_reqwest() -> reqwest::Client {
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
     client.build().unwrap()

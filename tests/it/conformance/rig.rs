@@ -1,4 +1,4 @@
-//! A client, an identity provider and an API, on one clock that stands still.
+//! A client, an authorization server and an API, on one manual clock.
 
 use std::time::Duration;
 
@@ -28,38 +28,38 @@ pub(crate) fn http() -> Http {
     http1()
 }
 
-/// One token request, without a cache.
+/// Sends one token request, without a cache.
 pub(crate) async fn fetch(source: ClientCredentialsBuilder) -> Result<TokenResponse, Error> {
     let source = source.build().unwrap();
     source.fetch(TokenRequest::new()).await
 }
 
-/// The token request that a client makes, as it arrives at the server.
+/// Returns a client's token request as the server receives it.
 pub(crate) async fn sent(
     configure: impl FnOnce(ClientCredentialsBuilder) -> ClientCredentialsBuilder,
 ) -> Recorded {
     let idp = MockIdp::start().await.unwrap();
-    // Whatever it is: what matters is what was sent.
+    // Any response: the test looks at the request.
     idp.always(token("t"));
     fetch(configure(client(&idp))).await.unwrap();
     only(idp.token_log())
 }
 
-/// What a client with the mock's credentials makes of an answer.
+/// Returns the result of a token request that gets this response.
 pub(crate) async fn answered(answer: Answer) -> Result<TokenResponse, Error> {
     let idp = MockIdp::start().await.unwrap();
     idp.always(answer);
     fetch(client(&idp)).await
 }
 
-/// The setting that `build` complains about.
+/// Returns the setting that `build` rejects.
 #[track_caller]
 pub(crate) fn refused(source: ClientCredentialsBuilder) -> &'static str {
     let error: ConfigError = source.build().unwrap_err();
     error.field()
 }
 
-/// A token response with this token and nothing unusual.
+/// An ordinary response with this token.
 pub(crate) fn token(token: &str) -> Answer {
     Answer::json(
         200,
@@ -78,7 +78,7 @@ pub(crate) fn body(request: &Recorded) -> &str {
     std::str::from_utf8(&request.body).unwrap()
 }
 
-/// What is in an `Authorization: Basic` header.
+/// Returns the decoded credentials of an `Authorization: Basic` header.
 #[track_caller]
 pub(crate) fn credentials(request: &Recorded) -> String {
     let value = request.header("authorization").unwrap();
@@ -87,7 +87,7 @@ pub(crate) fn credentials(request: &Recorded) -> String {
     String::from_utf8(STANDARD.decode(encoded).unwrap()).unwrap()
 }
 
-/// The kind of the error, of which nothing printable shows `canary`.
+/// Returns the error's kind, and checks that its texts do not contain `canary`.
 #[track_caller]
 pub(crate) fn kind(error: &Error, canary: &str) -> ErrorKind {
     let shown = text(error);
@@ -95,7 +95,7 @@ pub(crate) fn kind(error: &Error, canary: &str) -> ErrorKind {
     error.kind()
 }
 
-/// Everything at once, on one clock.
+/// A client, its cache, the authorization server and the API, on one clock.
 pub(crate) struct Rig {
     pub(crate) clock: ManualClock,
     pub(crate) idp: MockIdp,
@@ -170,8 +170,8 @@ impl Rig {
         tokio::spawn(async move { cache.token().await })
     }
 
-    /// Awaits `task`, while pauses of up to three seconds pass on the clock: those between the
-    /// attempts of a flight, not its limit.
+    /// Awaits `task` and advances the clock over pauses of up to three seconds: the pauses between
+    /// retries, but not the time limit.
     pub(crate) async fn pass_pauses<T>(&self, task: JoinHandle<T>) -> T {
         while !task.is_finished() {
             if let Some(next) = self.clock.next_wakeup()
@@ -184,14 +184,14 @@ impl Rig {
         task.await.unwrap()
     }
 
-    /// Awaits the token request that is under way.
+    /// Waits for the end of the token request in flight.
     pub(crate) async fn landed(&self) {
         while self.cache.status().fetching {
             tokio::task::yield_now().await;
         }
     }
 
-    /// The `Authorization` headers that the API has seen, in order; each request has one.
+    /// Returns the `Authorization` header of each request to the API, in order.
     #[track_caller]
     pub(crate) fn seen(&self) -> Vec<String> {
         let value = |request: &Recorded| {
@@ -202,17 +202,17 @@ impl Rig {
     }
 }
 
-/// What a browser does: it opens a login's URL, and says where it is sent.
+/// Opens a login's URL as a browser does, and returns the redirect's target.
 pub(crate) async fn browse(url: &str) -> String {
     let request = Request::get(url).body(Full::default()).unwrap();
     let response = http().request(request).await.unwrap();
     let status = response.status();
-    assert_eq!(status, 302, "the server does not send the browser back");
+    assert_eq!(status, 302, "the server does not redirect the browser");
     let location = response.headers().get("location").unwrap();
     location.to_str().unwrap().to_owned()
 }
 
-/// The parameters of a URL's query, decoded, in order.
+/// Returns the decoded parameters of a URL's query, in order.
 pub(crate) fn parameters(url: &str) -> Vec<(String, String)> {
     let query = url.split_once('?').map_or("", |(_, query)| query);
     url::form_urlencoded::parse(query.as_bytes())
@@ -220,11 +220,11 @@ pub(crate) fn parameters(url: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The one value of a parameter.
+/// Returns a parameter's value. Panics if the parameter is repeated.
 #[track_caller]
 pub(crate) fn value<'a>(parameters: &'a [(String, String)], name: &str) -> Option<&'a str> {
     let mut values = parameters.iter().filter(|(known, _)| known == name);
     let value = values.next().map(|(_, value)| value.as_str());
-    assert!(values.next().is_none(), "`{name}` is there twice");
+    assert!(values.next().is_none(), "`{name}` is repeated");
     value
 }

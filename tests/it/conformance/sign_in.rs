@@ -1,6 +1,5 @@
-//! A person signs in: the authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), for
-//! installed programs too (RFC 8252), by the best current practice (RFC 9700) and with `iss` (RFC
-//! 9207).
+//! The authorization code grant (RFC 6749 §4.1) with PKCE (RFC 7636), native apps (RFC 8252), the best
+//! current practice (RFC 9700) and `iss` (RFC 9207).
 
 use std::collections::HashSet;
 
@@ -19,7 +18,7 @@ use super::rig::*;
 pub(crate) const REDIRECT: &str = "https://app.example/cb/";
 const SECRETS: [&str; 2] = ["client-secret", "verifier-canary"];
 
-/// With the public client `app` and the confidential one `client-id`.
+/// A mock with the public client `app` and the confidential client `client-id`.
 pub(crate) async fn idp() -> MockIdp {
     let clients = MockIdp::builder()
         .client("app", "")
@@ -38,21 +37,21 @@ pub(crate) fn confidential(idp: &MockIdp) -> AuthorizationCodeBuilder {
         .redirect_uri(REDIRECT)
 }
 
-/// From the start to the end.
+/// Runs a whole login.
 pub(crate) async fn signed_in(auth: &AuthorizationCode) -> Session {
     let login = auth.start().await.unwrap();
     let callback = browse(login.url()).await;
     login.finish(&callback).await.unwrap()
 }
 
-/// The setting that `build` complains about.
+/// Returns the setting that `build` rejects.
 #[track_caller]
 fn refused(auth: AuthorizationCodeBuilder) -> &'static str {
     let error: ConfigError = auth.build().unwrap_err();
     error.field()
 }
 
-/// What becomes of a login whose callback says this, with the right state.
+/// Finishes a login with this callback and the right state.
 async fn answered(
     idp: &MockIdp,
     auth: AuthorizationCodeBuilder,
@@ -73,7 +72,7 @@ async fn answered(
 }
 
 #[tokio::test]
-async fn p1_p22_s1_5_s2_3_the_authorization_request_is_a_form_in_the_query() {
+async fn p1_p22_s1_5_s2_3_authorization_request_is_form_encoded_in_the_query() {
     let idp = idp().await;
     let url = idp.authorization_url() + "?tenant=a+b%2Fc";
     let auth = AuthorizationCode::builder(&url, idp.token_url(), "app")
@@ -103,7 +102,7 @@ async fn p1_p22_s1_5_s2_3_the_authorization_request_is_a_form_in_the_query() {
     assert_eq!(refused(auth), "authorization_url");
 }
 
-/// What a login could not be started with.
+/// Returns the setting with which a login cannot be started.
 #[track_caller]
 fn unsendable(error: &Error) -> &'static str {
     assert_eq!(error.kind(), ErrorKind::SignIn);
@@ -112,7 +111,7 @@ fn unsendable(error: &Error) -> &'static str {
 }
 
 #[tokio::test]
-async fn p4_no_parameter_of_a_login_is_sent_twice() {
+async fn p4_repeated_parameter_of_a_login_is_an_error() {
     let idp = idp().await;
     let auth = public(&idp).param("prompt", "login").build().unwrap();
     let login = auth.start_with(Login::new().param("prompt", "none"));
@@ -137,7 +136,7 @@ async fn p4_no_parameter_of_a_login_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn p22_a_login_for_one_api() {
+async fn p22_extra_parameters_are_sent_in_each_request() {
     let idp = idp().await;
     let auth = public(&idp)
         .param("audience", "https://api.example/")
@@ -150,7 +149,7 @@ async fn p22_a_login_for_one_api() {
 }
 
 #[tokio::test]
-async fn p18_s1_9_s2_4_p88_a_client_without_a_secret_sends_its_id() {
+async fn p18_s1_9_s2_4_p88_public_client_sends_its_id_with_the_code() {
     let idp = idp().await;
     signed_in(&public(&idp).build().unwrap()).await;
     let request = only(idp.token_log());
@@ -161,7 +160,7 @@ async fn p18_s1_9_s2_4_p88_a_client_without_a_secret_sends_its_id() {
 }
 
 #[tokio::test]
-async fn s1_1_s1_2_s1_9_s2_3_s2_4_p88_the_client_in_the_header_and_the_grant_in_the_body() {
+async fn s1_1_s1_2_s1_9_s2_3_s2_4_p88_code_request_has_basic_auth_and_a_form_body() {
     let idp = idp().await;
     signed_in(&confidential(&idp).build().unwrap()).await;
     let request = only(idp.token_log());
@@ -177,7 +176,7 @@ async fn s1_1_s1_2_s1_9_s2_3_s2_4_p88_the_client_in_the_header_and_the_grant_in_
     assert_eq!(names, HashSet::from(expected));
     assert_eq!(value(&form, "grant_type"), Some("authorization_code"));
     assert_eq!(request.target, "/oauth2/v1/token");
-    // Or in the body, if the server wants it so.
+    // Or in the body, if configured.
     let auth = confidential(&idp).client_auth(ClientAuth::post());
     signed_in(&auth.build().unwrap()).await;
     let request = idp.token_log().pop().unwrap();
@@ -189,7 +188,7 @@ async fn s1_1_s1_2_s1_9_s2_3_s2_4_p88_the_client_in_the_header_and_the_grant_in_
 }
 
 #[tokio::test]
-async fn s1_6_s2_3_the_two_endpoints_may_be_on_different_hosts() {
+async fn s1_6_s2_3_endpoints_may_be_on_different_hosts() {
     let (front, back) = (idp().await, idp().await);
     back.always(token("t"));
     let auth = AuthorizationCode::builder(front.authorization_url(), back.token_url(), "app");
@@ -205,7 +204,7 @@ async fn s1_6_s2_3_the_two_endpoints_may_be_on_different_hosts() {
 }
 
 #[tokio::test]
-async fn p23_p86_which_redirect_uris_there_can_be() {
+async fn p23_p86_redirect_uris_are_validated() {
     let idp = idp().await;
     let builder = || AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app");
     for good in [
@@ -231,14 +230,14 @@ async fn p23_p86_which_redirect_uris_there_can_be() {
         "myapp://cb",
         "javascript:alert(1)",
         "data:text/html,x",
-        // The parser of URLs forgives what no server will take for the same URI.
+        // URL parsers normalize these, so that the server would see another URI.
         " https://app.example/cb",
         "https://app.example/cb\n",
         "https://app.exa\tmple/cb",
         "https://app.example/ü",
         "https:app.example/cb",
         "https:\\\\app.example\\cb",
-        // What would be in every answer twice.
+        // Parameters that callbacks have themselves.
         "https://app.example/cb?state=x",
         "https://app.example/cb?x=y&code=z",
     ] {
@@ -251,7 +250,7 @@ async fn p23_p86_which_redirect_uris_there_can_be() {
 }
 
 #[tokio::test]
-async fn p31_s1_3_without_a_redirect_uri_neither_request_has_one() {
+async fn p31_s1_3_both_requests_omit_an_unset_redirect_uri() {
     let idp = MockIdp::builder().client("app", "").start().await.unwrap();
     let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app");
     let login = auth.build().unwrap().start().await.unwrap();
@@ -264,7 +263,7 @@ async fn p31_s1_3_without_a_redirect_uri_neither_request_has_one() {
 }
 
 #[tokio::test]
-async fn p24_s1_17_s2_8_p202_states_are_random_and_for_one_login() {
+async fn p24_s1_17_s2_8_p202_state_is_random_and_valid_for_one_login() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let mut logins = Vec::new();
@@ -275,7 +274,7 @@ async fn p24_s1_17_s2_8_p202_states_are_random_and_for_one_login() {
     assert_eq!(states.len(), 1_000);
     let octets = |state: &str| URL_SAFE_NO_PAD.decode(state).unwrap().len();
     assert!(states.iter().all(|state| octets(state) * 8 >= 128));
-    // An answer is for one login; used, it is no other's.
+    // The callback of one login does not finish another.
     let (first, second) = (auth.start().await.unwrap(), auth.start().await.unwrap());
     let callback = browse(first.url()).await;
     first.finish(&callback).await.unwrap();
@@ -285,7 +284,7 @@ async fn p24_s1_17_s2_8_p202_states_are_random_and_for_one_login() {
 }
 
 #[tokio::test]
-async fn p25_without_its_state_an_answer_is_worth_no_request() {
+async fn p25_callback_with_a_wrong_state_causes_no_request() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let other = auth.start().await.unwrap();
@@ -308,14 +307,14 @@ async fn p25_without_its_state_an_answer_is_worth_no_request() {
 }
 
 #[tokio::test]
-async fn p26_parameters_that_are_not_known_are_ignored() {
+async fn p26_unknown_callback_parameters_are_ignored() {
     let idp = idp().await;
     let more = "code=code-1&session_state=a.b&authuser=0&authuser=1&scope=openid";
     assert!(answered(&idp, public(&idp), more).await.is_ok());
 }
 
 #[tokio::test]
-async fn p27_c27_p78_a_code_is_sent_once() {
+async fn p27_c27_p78_code_is_sent_only_once() {
     for (answer, kind) in [
         (Answer::drop_connection(), ErrorKind::Transport),
         (Answer::truncated(), ErrorKind::Transport),
@@ -347,7 +346,7 @@ async fn p27_c27_p78_a_code_is_sent_once() {
 }
 
 #[tokio::test]
-async fn p28_a_refusal_is_typed() {
+async fn p28_authorization_error_is_typed() {
     let idp = idp().await;
     idp.refuse_sign_in(Some("access_denied"));
     let login = public(&idp).build().unwrap().start().await.unwrap();
@@ -362,7 +361,7 @@ async fn p28_a_refusal_is_typed() {
 }
 
 #[tokio::test]
-async fn p29_c27_an_answer_is_a_code_or_an_error_once() {
+async fn p29_c27_callback_has_exactly_one_code_or_error() {
     let idp = idp().await;
     for parameters in [
         "x=y",
@@ -381,7 +380,7 @@ async fn p29_c27_an_answer_is_a_code_or_an_error_once() {
 }
 
 #[tokio::test]
-async fn p30_codes_are_form_decoded_and_encoded_again() {
+async fn p30_code_is_form_decoded_and_encoded_again() {
     let idp = idp().await;
     idp.always(token("t"));
     let code = "a%2Fb%2bc+d%26%3D%25%C3%BC%3F";
@@ -392,7 +391,7 @@ async fn p30_codes_are_form_decoded_and_encoded_again() {
     );
     let sent = only(idp.token_log()).form();
     assert_eq!(value(&sent, "code"), Some("a/b+c d&=%ü?"));
-    // A query alone is one, whatever characters are in it.
+    // The query alone is accepted, with any characters.
     let login = public(&idp).build().unwrap().start().await.unwrap();
     let state = login.state().expose_secret();
     let query = format!("code=4/0a?b://c&state={state}");
@@ -402,7 +401,7 @@ async fn p30_codes_are_form_decoded_and_encoded_again() {
 }
 
 #[tokio::test]
-async fn p31_s1_3_s1_4_s2_3_the_redirect_uri_is_the_same_to_the_byte() {
+async fn p31_s1_3_s1_4_s2_3_redirect_uri_is_verbatim_in_both_requests() {
     for uri in [
         "https://app.example/cb",
         "https://app.example/cb/",
@@ -427,7 +426,7 @@ async fn p31_s1_3_s1_4_s2_3_the_redirect_uri_is_the_same_to_the_byte() {
 }
 
 #[tokio::test]
-async fn p71_p72_p73_p74_s1_11_s2_6_challenge_and_verifier_belong_together() {
+async fn p71_p72_p73_p74_s1_11_s2_6_challenge_is_the_hash_of_the_verifier() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let mut verifiers = HashSet::new();
@@ -445,7 +444,7 @@ async fn p71_p72_p73_p74_s1_11_s2_6_challenge_and_verifier_belong_together() {
 }
 
 #[tokio::test]
-async fn p71_p73_s1_11_s2_6_a_verifier_of_the_caller_s() {
+async fn p71_p73_s1_11_s2_6_configured_verifier_is_validated_and_used() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     // RFC 7636, Appendix B.
@@ -476,7 +475,7 @@ async fn p71_p73_s1_11_s2_6_a_verifier_of_the_caller_s() {
 }
 
 #[tokio::test]
-async fn p75_p76_s1_10_s2_5_p201_s256_is_the_default_and_said_and_plain_is_by_name_alone() {
+async fn p75_p76_s1_10_s2_5_p201_s256_is_the_default_and_plain_is_explicit() {
     let idp = idp().await;
     for auth in [public(&idp), confidential(&idp)] {
         let asked = parameters(auth.build().unwrap().start().await.unwrap().url());
@@ -493,7 +492,7 @@ async fn p75_p76_s1_10_s2_5_p201_s256_is_the_default_and_said_and_plain_is_by_na
 }
 
 #[tokio::test]
-async fn p76_s1_10_s2_5_sha256_is_s256_on_the_wire() {
+async fn p76_s1_10_s2_5_sha256_is_sent_as_s256() {
     let idp = idp().await;
     for spelling in ["S256", "s256", "SHA256", "SHA-256"] {
         let auth = public(&idp).code_challenge_method(spelling);
@@ -508,7 +507,7 @@ async fn p76_s1_10_s2_5_sha256_is_s256_on_the_wire() {
 }
 
 #[tokio::test]
-async fn p77_the_verifier_goes_with_the_code_and_nowhere_else() {
+async fn p77_verifier_is_sent_only_with_the_code() {
     let idp = idp().await;
     let verifier = "verifier-canary-0123456789-0123456789-0123456789";
     let auth = public(&idp).build().unwrap();
@@ -530,7 +529,7 @@ async fn p77_the_verifier_goes_with_the_code_and_nowhere_else() {
     assert!(!body(&refreshed).contains("canary"));
 }
 
-/// An exchange of the refresh token.
+/// Refreshes the session.
 pub(crate) async fn refresh(session: &Session) -> Result<(), Error> {
     let cache = bearer_auth::TokenCache::new(session.clone());
     cache.token().await?;
@@ -538,20 +537,20 @@ pub(crate) async fn refresh(session: &Session) -> Result<(), Error> {
 }
 
 #[tokio::test]
-async fn p78_p79_a_refused_verifier_is_final_and_plain_is_not_tried() {
+async fn p78_p79_rejected_verifier_is_a_permanent_error_without_fallback_to_plain() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let (one, other) = (auth.start().await.unwrap(), auth.start().await.unwrap());
     let callback = browse(one.url()).await;
     browse(other.url()).await;
-    // The server's code of the second login in the answer to the first.
+    // The second login's code in the callback of the first.
     let swapped = callback.replace("code-1", "code-2");
     let error = one.finish(&swapped).await.unwrap_err();
     let code = error.oauth_error().unwrap().code();
     assert_eq!(*code, OAuthErrorCode::InvalidGrant);
     assert!(!error.is_retryable());
     assert_eq!(idp.token_requests(), 1);
-    // A server that does not know S256 says so; nothing weaker follows by itself.
+    // A server without S256 returns an error; the client does not fall back to `plain`.
     idp.refuse_sign_in(Some("invalid_request"));
     let login = auth.start().await.unwrap();
     let callback = browse(login.url()).await;
@@ -566,7 +565,7 @@ async fn p78_p79_a_refused_verifier_is_final_and_plain_is_not_tried() {
 }
 
 #[tokio::test]
-async fn p80_p87_only_a_client_with_a_secret_can_do_without_pkce() {
+async fn p80_p87_pkce_can_be_disabled_only_with_a_secret() {
     let idp = idp().await;
     assert_eq!(refused(public(&idp).without_pkce()), "without_pkce");
     let none = confidential(&idp).client_auth(ClientAuth::none());
@@ -580,7 +579,7 @@ async fn p80_p87_only_a_client_with_a_secret_can_do_without_pkce() {
 }
 
 #[tokio::test]
-async fn p81_the_authorization_url_is_for_a_browser_to_open() {
+async fn p81_authorization_url_is_not_requested_by_the_crate() {
     let idp = idp().await;
     idp.always(token("t"));
     for auth in [public(&idp), confidential(&idp)] {
@@ -595,7 +594,7 @@ async fn p81_the_authorization_url_is_for_a_browser_to_open() {
 }
 
 #[tokio::test]
-async fn p89_answers_of_two_logins_are_not_confused() {
+async fn p89_callbacks_of_two_logins_are_separate() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let (one, other) = (auth.start().await.unwrap(), auth.start().await.unwrap());
@@ -608,7 +607,7 @@ async fn p89_answers_of_two_logins_are_not_confused() {
 }
 
 #[tokio::test]
-async fn p90_an_answer_comes_to_the_redirect_uri() {
+async fn p90_callback_to_another_redirect_uri_is_rejected() {
     let idp = idp().await;
     for (registered, elsewhere) in [
         ("https://app.example/cb/", "https://app.example/cb"),
@@ -620,7 +619,7 @@ async fn p90_an_answer_comes_to_the_redirect_uri() {
         ("com.example.app:/cb", "com.example.app:/other"),
         ("com.example.app:/cb", "com.evil.app:/cb"),
         ("com.example.app://cb", "com.example.app://other"),
-        // Which of two servers it was, say.
+        // For example, a parameter that tells two servers apart.
         ("https://app.example/cb?at=a", "https://app.example/cb?at=b"),
         ("https://app.example/cb?at=a", "https://app.example/cb"),
     ] {
@@ -637,7 +636,7 @@ async fn p90_an_answer_comes_to_the_redirect_uri() {
         login.finish(&callback).await.unwrap();
         assert_eq!(idp.token_requests(), before + 1);
     }
-    // As servers hand it to their handlers.
+    // The path and query alone, as in HTTP handlers.
     let auth = public(&idp).build().unwrap();
     for from in [
         REDIRECT.len() + 1,
@@ -651,7 +650,7 @@ async fn p90_an_answer_comes_to_the_redirect_uri() {
 }
 
 #[tokio::test]
-async fn p161_p162_p163_p164_p165_who_says_what() {
+async fn p161_p162_p163_p164_p165_iss_of_the_callback_is_checked() {
     let idp = idp().await;
     let issuer = idp.issuer();
     let known = || public(&idp).issuer(&issuer);
@@ -660,7 +659,7 @@ async fn p161_p162_p163_p164_p165_who_says_what() {
     for auth in [public(&idp), known(), always()] {
         signed_in(&auth.build().unwrap()).await;
     }
-    // One that is almost the same is another.
+    // A similar issuer is another issuer.
     let wrong = [
         format!("{issuer}/"),
         issuer.to_uppercase(),
@@ -677,7 +676,7 @@ async fn p161_p162_p163_p164_p165_who_says_what() {
         let error = answered(&idp, known(), &parameters).await.unwrap_err();
         assert!(error.oauth_error().is_none(), "another's error");
     }
-    // None at all matters if it is always there.
+    // A missing issuer is an error if the server always sends it.
     idp.set_iss(None);
     signed_in(&known().build().unwrap()).await;
     for parameters in ["code=code-1", "error=access_denied"] {
@@ -687,7 +686,7 @@ async fn p161_p162_p163_p164_p165_who_says_what() {
 }
 
 #[tokio::test]
-async fn p166_p205_clients_of_several_servers_are_checked_together() {
+async fn p166_p205_check_together_rejects_ambiguous_clients() {
     let (a, b) = (idp().await, idp().await);
     let check = |one: AuthorizationCodeBuilder, other: AuthorizationCodeBuilder| {
         let clients = [one.build().unwrap(), other.build().unwrap()];
@@ -695,7 +694,7 @@ async fn p166_p205_clients_of_several_servers_are_checked_together() {
     };
     let field = |result: Result<(), ConfigError>| result.unwrap_err().field();
     let elsewhere = || public(&b).redirect_uri("https://app.example/other");
-    // They share a redirect URI, and one of them or both do not say who they are.
+    // Both share a redirect URI, and at least one does not send its issuer.
     assert_eq!(field(check(public(&a), public(&b))), "redirect_uri");
     let may_say = public(&a).issuer("https://a");
     assert_eq!(
@@ -707,7 +706,7 @@ async fn p166_p205_clients_of_several_servers_are_checked_together() {
     let says = || public(&a).issuer_always_sent("https://a");
     assert!(check(says(), public(&b).issuer_always_sent("https://b")).is_ok());
     assert!(check(public(&a), elsewhere()).is_ok());
-    // Nobody can tell two of one name apart.
+    // Two servers with the same issuer are ambiguous.
     assert_eq!(
         field(check(says(), elsewhere().issuer_always_sent("https://a"))),
         "issuer"
@@ -716,32 +715,32 @@ async fn p166_p205_clients_of_several_servers_are_checked_together() {
         field(check(says(), elsewhere().issuer("https://a"))),
         "issuer"
     );
-    // Two clients of one server are no mix-up.
+    // Two clients of the same server are allowed.
     assert!(check(public(&a), confidential(&a)).is_ok());
 }
 
 #[tokio::test]
-async fn p167_p205_a_code_goes_to_the_server_that_was_asked() {
+async fn p167_p205_code_is_sent_only_to_the_server_of_the_login() {
     let (honest, evil) = (idp().await, idp().await);
     let at_honest = public(&honest).issuer_always_sent(honest.issuer());
     let at_evil = public(&evil).issuer_always_sent(evil.issuer());
     let (at_honest, at_evil) = (at_honest.build().unwrap(), at_evil.build().unwrap());
     AuthorizationCode::check_together(&[at_honest.clone(), at_evil.clone()]).unwrap();
     honest.set_iss(Some(&honest.issuer()));
-    // The person chose the evil server, which sends the browser to the honest one instead.
+    // The user chose the malicious server, which redirects the browser to the honest one.
     let login = at_evil.start().await.unwrap();
     let onward = login.url().replace(&evil.issuer(), &honest.issuer());
     let callback = browse(&onward).await;
     let saved = login.save();
     let error = login.finish(&callback).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignIn);
-    // Nor can the login be finished at another server than it went to.
+    // The login cannot be finished with another server's client.
     assert!(at_honest.resume(saved.expose_secret()).is_err());
     assert_eq!((honest.token_requests(), evil.token_requests()), (0, 0));
 }
 
 #[tokio::test]
-async fn p202_a_login_without_a_state_cannot_be_had() {
+async fn p202_login_without_a_state_is_an_error() {
     let idp = idp().await;
     let no_pkce = || confidential(&idp).without_pkce();
     for auth in [public(&idp), confidential(&idp), no_pkce()] {
@@ -760,7 +759,7 @@ async fn p202_a_login_without_a_state_cannot_be_had() {
 }
 
 #[tokio::test]
-async fn p204_nobody_s_password_is_asked_for() {
+async fn p204_password_grant_has_no_setting_of_its_own() {
     let idp = idp().await;
     let session = signed_in(&public(&idp).build().unwrap()).await;
     refresh(&session).await.unwrap();
@@ -770,14 +769,14 @@ async fn p204_nobody_s_password_is_asked_for() {
     let odd = public(&idp).token_param("grant_type", "password");
     assert_eq!(refused(odd), "param");
     assert_eq!(refused(public(&idp).param("password", "p")), "param");
-    // What there is: a grant that has no name here, spelled out.
+    // `grant_type` accepts any grant, by its full name.
     let odd = || client(&idp).grant_type("password").param("password", "p");
     assert!(odd().build().is_ok());
     assert_eq!(super::rig::refused(odd().params_in_query()), "param");
 }
 
 #[tokio::test]
-async fn p203_tokens_in_an_answer_are_not_taken() {
+async fn p203_tokens_in_a_callback_are_an_error() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let asked = parameters(auth.start().await.unwrap().url());
@@ -800,9 +799,9 @@ async fn p203_tokens_in_an_answer_are_not_taken() {
 }
 
 #[tokio::test]
-async fn s1_13_s1_14_s2_7_scopes_of_both_requests() {
+async fn s1_13_s1_14_s2_7_authorization_and_token_request_have_their_own_scopes() {
     let idp = idp().await;
-    // More than the token is for: of these, the server is asked for some.
+    // The authorization request has more scopes than the token request.
     let auth = public(&idp)
         .scope("openid profile")
         .scope(" a:read  b:read ")
@@ -813,7 +812,7 @@ async fn s1_13_s1_14_s2_7_scopes_of_both_requests() {
     let sent = only(idp.token_log()).form();
     assert_eq!(value(&sent, "scope"), Some("a:read openid"));
     drop(session);
-    // By default, none with the code.
+    // By default, the token request has no scope.
     signed_in(&public(&idp).scope("a").build().unwrap()).await;
     let sent = idp.token_log().pop().unwrap().form();
     assert_eq!(value(&sent, "scope"), None);
@@ -822,7 +821,7 @@ async fn s1_13_s1_14_s2_7_scopes_of_both_requests() {
 }
 
 #[tokio::test]
-async fn s1_12_s2_7_without_scopes_none_are_sent() {
+async fn s1_12_s2_7_unset_scope_is_not_sent() {
     let idp = idp().await;
     let session = signed_in(&public(&idp).build().unwrap()).await;
     refresh(&session).await.unwrap();
@@ -833,7 +832,7 @@ async fn s1_12_s2_7_without_scopes_none_are_sent() {
 }
 
 #[tokio::test]
-async fn s1_16_s2_8_a_state_of_the_caller_s_comes_back() {
+async fn s1_16_s2_8_configured_state_is_returned_verbatim() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     for state in ["a b&c=d+e%", "%2B%20+", "ü€/?#", "{\"a\":[1]}"] {
@@ -851,7 +850,7 @@ async fn s1_16_s2_8_a_state_of_the_caller_s_comes_back() {
 }
 
 #[tokio::test]
-async fn s1_18_s2_8_a_payload_travels_with_the_state_and_is_protected_by_it() {
+async fn s1_18_s2_8_payload_is_part_of_the_state_and_protected_by_it() {
     let idp = idp().await;
     let auth = public(&idp).build().unwrap();
     let payload = "/orders?id=1&x=a b.c";
@@ -861,7 +860,7 @@ async fn s1_18_s2_8_a_payload_travels_with_the_state_and_is_protected_by_it() {
     let state = parameters(&callback);
     let (random, travelled) = value(&state, "state").unwrap().split_once('.').unwrap();
     assert_eq!((random.len(), travelled), (43, payload));
-    // Another page to go to is another answer.
+    // A changed payload is a changed state.
     let login = auth.resume(login.save().expose_secret()).unwrap();
     assert_eq!(login.payload(), Some(payload));
     let forged = callback.replace("orders", "evil");
@@ -876,7 +875,7 @@ async fn s1_18_s2_8_a_payload_travels_with_the_state_and_is_protected_by_it() {
 }
 
 #[tokio::test]
-async fn p55_c21_a_login_shows_no_secret() {
+async fn p55_c21_login_shows_no_secret() {
     let idp = idp().await;
     let auth = confidential(&idp)
         .param("p", "param-canary")
@@ -902,7 +901,7 @@ async fn p55_c21_a_login_shows_no_secret() {
     {
         assert!(!shown.contains(secret), "{secret}: {shown}");
     }
-    // Nor do errors.
+    // Nor in errors.
     let login = auth.resume(saved.expose_secret()).unwrap();
     let error = login.finish(&callback).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OAuth);
@@ -913,13 +912,13 @@ async fn p55_c21_a_login_shows_no_secret() {
 }
 
 #[tokio::test]
-async fn p202_s1_11_a_saved_login_is_finished_by_the_same_client_elsewhere() {
+async fn p202_s1_11_saved_login_is_finished_in_another_process() {
     let idp = idp().await;
     let login = public(&idp).build().unwrap().start().await.unwrap();
     let saved = login.save();
     let callback = browse(login.url()).await;
     drop(login);
-    // Another process, with the same settings.
+    // As in another process with the same settings.
     let auth = public(&idp).build().unwrap();
     let login = auth.resume(saved.expose_secret()).unwrap();
     login.finish(&callback).await.unwrap();

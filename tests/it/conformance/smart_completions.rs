@@ -29,7 +29,7 @@ async fn smart_rig() -> Rig {
 }
 
 #[tokio::test]
-async fn s0_1_s0_8_s0_9_the_grant_needs_nobody_and_is_a_form_in_the_body() {
+async fn s0_1_s0_8_s0_9_client_credentials_grant_is_a_form_in_the_body() {
     let idp = MockIdp::start().await.unwrap();
     let cache = TokenCache::new(smart_completions(&idp).build().unwrap());
     assert_eq!(cache.token().await.unwrap().expose_secret(), "token-1");
@@ -43,7 +43,7 @@ async fn s0_1_s0_8_s0_9_the_grant_needs_nobody_and_is_a_form_in_the_body() {
 }
 
 #[test]
-fn s0_2_id_and_secret_are_both_needed() {
+fn s0_2_missing_id_or_secret_is_a_configuration_error() {
     let with = |id: &str, secret: &str| {
         refused(provider::smart_completions("https://h/oauth2", id, secret))
     };
@@ -52,7 +52,7 @@ fn s0_2_id_and_secret_are_both_needed() {
 }
 
 #[tokio::test]
-async fn s0_3_the_token_url_is_joined_or_given_in_full() {
+async fn s0_3_token_url_is_joined_to_the_base_or_configured_in_full() {
     for slash in ["", "/"] {
         let idp = MockIdp::start().await.unwrap();
         let base = base(&idp) + slash;
@@ -64,9 +64,9 @@ async fn s0_3_the_token_url_is_joined_or_given_in_full() {
     assert_eq!(in_full.target, "/oauth2/v1/token");
 }
 
-/// In HTTP/2 there are no other names than lower-case ones.
+/// HTTP/2 has lower-case header names only.
 #[tokio::test]
-async fn s0_4_the_header_s_name_is_lower_case_in_http_2() {
+async fn s0_4_header_name_is_lower_case_in_http2() {
     let idp = MockIdp::start().await.unwrap();
     let http2 = Client::builder(TokioExecutor::new())
         .http2_only(true)
@@ -84,7 +84,7 @@ async fn s0_4_the_header_s_name_is_lower_case_in_http_2() {
 }
 
 #[tokio::test]
-async fn s0_5_the_scheme_is_basic_unless_spelled_otherwise() {
+async fn s0_5_basic_scheme_can_be_spelled_differently() {
     let idp = MockIdp::start().await.unwrap();
     fetch(smart_completions(&idp)).await.unwrap();
     let lower = ClientAuth::basic().scheme("basic");
@@ -114,7 +114,7 @@ async fn s0_6_credentials_are_form_encoded_unless_raw() {
 }
 
 #[tokio::test]
-async fn s0_7_the_real_content_type_is_always_sent() {
+async fn s0_7_content_type_is_always_sent() {
     const FORM: &str = "application/x-www-form-urlencoded";
     let idp = MockIdp::start().await.unwrap();
     fetch(smart_completions(&idp)).await.unwrap();
@@ -127,20 +127,20 @@ async fn s0_7_the_real_content_type_is_always_sent() {
     assert_eq!(log[1].header("content-type"), Some(FORM));
     assert_eq!(log[1].header("content_type"), Some(FORM));
 
-    // It cannot be replaced by accident.
+    // The real header cannot be replaced.
     let source = smart_completions(&idp).header("Content-Type", "text/plain");
     assert_eq!(refused(source), "header");
 }
 
 #[test]
-fn s0_10_base64_protects_nothing_so_http_is_refused() {
+fn s0_10_plain_http_is_a_configuration_error() {
     let source = provider::smart_completions("http://sc.example/oauth2", "id", "secret");
     assert_eq!(refused(source), "base");
 }
 
 #[tokio::test]
-async fn s0_11_s0_12_the_sample_answer() {
-    // In the page's order of members, and in another.
+async fn s0_11_s0_12_sample_response_is_accepted_without_a_refresh_token() {
+    // In the manual's order of members, and in another.
     for sample in [
         r#"{"token_type":"Bearer","expires_in":3600,"access_token":"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln","scope":"ingr.api"}"#,
         r#"{"scope":"ingr.api","access_token":"eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln","expires_in":3600,"token_type":"Bearer"}"#,
@@ -163,24 +163,24 @@ async fn s0_11_s0_12_the_sample_answer() {
 }
 
 #[tokio::test]
-async fn s0_13_bearer_one_space_token() {
+async fn s0_13_request_carries_bearer_and_the_token() {
     let rig = smart_rig().await;
     assert_eq!(rig.get("documents").await.status(), 200);
     assert_eq!(rig.seen(), ["Bearer token-1"]);
 }
 
 #[tokio::test]
-async fn s0_14_after_an_hour_the_grant_runs_again_ahead_of_time() {
+async fn s0_14_token_is_refreshed_ahead_of_expiry() {
     let rig = smart_rig().await;
     rig.get("a").await;
-    // In its last minutes the token ages: it serves, and the next is fetched meanwhile.
+    // In the refresh window the token still serves, while the refresh is in flight.
     rig.clock.advance(3500 * SECOND);
     assert_eq!(rig.get("b").await.status(), 200);
     rig.idp.token_requests_reach(2).await;
     rig.landed().await;
     rig.clock.advance(100 * SECOND);
     assert_eq!(rig.get("c").await.status(), 200);
-    // And when nobody came in its last minutes:
+    // Without a request in the refresh window:
     rig.clock.advance(3600 * SECOND);
     assert_eq!(rig.get("d").await.status(), 200);
 

@@ -1,6 +1,5 @@
-//! Hexagon Smart Completions 6.0 (`S1`) and 5.3.17 (`S2`), authorization code: what is not a
-//! requirement of the standard, too. The others are beside those, in `sign_in` and
-//! `refresh_token`.
+//! Hexagon Smart Completions 6.0 (`S1`) and 5.3.17 (`S2`), authorization code: the requirements that
+//! go beyond the RFCs. `sign_in` and `refresh_token` have the others.
 
 use bearer_auth::{
     AuthorizationCode, OAuthErrorCode, TokenCache,
@@ -14,14 +13,14 @@ use super::{
     sign_in::{REDIRECT, idp, public, refresh, signed_in},
 };
 
-/// The callback of a server that this is not, with what it adds.
+/// A callback as another server would send it, with its additional parameters.
 fn callback(login: &bearer_auth::PendingLogin, more: &str) -> String {
     let state = login.state().expose_secret();
     format!("{}?code=a.code&state={state}{more}", login.redirect_uri())
 }
 
 #[tokio::test]
-async fn s1_5_s1_7_s2_3_nothing_of_an_installation_is_fixed() {
+async fn s1_5_s1_7_s2_3_all_urls_and_the_client_id_are_configurable() {
     for (path, id, uri) in [
         ("/token", "one", "https://one.example/cb"),
         (
@@ -33,7 +32,7 @@ async fn s1_5_s1_7_s2_3_nothing_of_an_installation_is_fixed() {
     ] {
         let idp = MockIdp::start().await.unwrap();
         idp.always(token("t"));
-        // On a port of its own, too.
+        // Also on another port.
         let token_url = idp.issuer() + path;
         let page = format!("https://login.example:9443{path}/authorize");
         let auth = AuthorizationCode::builder(&page, token_url, id).redirect_uri(uri);
@@ -52,7 +51,7 @@ async fn s1_5_s1_7_s2_3_nothing_of_an_installation_is_fixed() {
 }
 
 #[test]
-fn s1_8_s2_3_without_a_client_id_there_is_no_client() {
+fn s1_8_s2_3_missing_client_id_is_a_configuration_error() {
     for secret in ["", "secret"] {
         let auth = AuthorizationCode::builder("https://sc.example/a", "https://sc.example/t", "")
             .client_secret(secret)
@@ -62,7 +61,7 @@ fn s1_8_s2_3_without_a_client_id_there_is_no_client() {
 }
 
 #[tokio::test]
-async fn s1_12_s2_7_scopes_are_the_server_s_to_judge() {
+async fn s1_12_s2_7_scopes_are_sent_and_invalid_scope_is_returned() {
     let idp = idp().await;
     let auth = public(&idp).scope("openid profile email api");
     let auth = auth.build().unwrap();
@@ -73,7 +72,7 @@ async fn s1_12_s2_7_scopes_are_the_server_s_to_judge() {
     let sent = "&scope=openid+profile+email+api&";
     assert!(login.url().contains(sent), "{}", login.url());
 
-    // Those of two APIs at once, say. Here and there, and once.
+    // For example, scopes of two APIs. The error may come from either endpoint, after one request.
     idp.refuse_sign_in(Some("invalid_scope"));
     let login = auth.start().await.unwrap();
     let callback = browse(login.url()).await;
@@ -93,14 +92,14 @@ async fn s1_12_s2_7_scopes_are_the_server_s_to_judge() {
 }
 
 #[tokio::test]
-async fn s1_15_openid_offline_access_with_a_space_or_an_underscore() {
+async fn s1_15_openid_offline_access_is_sent_as_configured() {
     for scope in ["openid offline_access", "openid_offline_access"] {
         let idp = idp().await;
         let auth = public(&idp).scope(scope).build().unwrap();
         let session = signed_in(&auth).await;
         let asked = only(idp.authorization_log()).query();
         assert_eq!(value(&asked, "scope"), Some(scope));
-        // Two tokens: the session goes on with the second.
+        // The response has a refresh token, which the session uses.
         refresh(&session).await.unwrap();
         let sent = idp.token_log().pop().unwrap().form();
         assert_eq!(value(&sent, "grant_type"), Some("refresh_token"));
@@ -108,9 +107,9 @@ async fn s1_15_openid_offline_access_with_a_space_or_an_underscore() {
     }
 }
 
-/// As with a tool for trying out requests, which has a page of its own for callbacks.
+/// As with an API testing tool, which has a callback page of its own.
 #[tokio::test]
-async fn s1_19_a_person_can_carry_the_callback_over() {
+async fn s1_19_callback_can_be_passed_in_manually() {
     for uri in [
         "https://oauth.pstmn.io/v1/callback",
         "https://oauth.pstmn.io/v1/browser-callback",
@@ -128,7 +127,7 @@ async fn s1_19_a_person_can_carry_the_callback_over() {
 }
 
 #[tokio::test]
-async fn s2_2_servers_differ_in_configuration_alone() {
+async fn s2_2_identity_providers_differ_only_in_configuration() {
     struct Profile {
         page: &'static str,
         token: &'static str,
@@ -136,14 +135,14 @@ async fn s2_2_servers_differ_in_configuration_alone() {
         scope: &'static str,
         token_scope: &'static str,
         param: Option<(&'static str, &'static str)>,
-        /// What the answer has beside code and state.
+        /// The callback's parameters in addition to code and state.
         more: &'static str,
         answer: serde_json::Value,
     }
     let plain = json!({"access_token": "t", "token_type": "Bearer", "expires_in": 3600,
         "refresh_token": "r", "scope": "openid api"});
     for profile in [
-        // The product's own server.
+        // The product's own authorization server.
         Profile {
             page: "/sc/v1/authorize",
             token: "/sc/v1/token",
@@ -177,7 +176,7 @@ async fn s2_2_servers_differ_in_configuration_alone() {
             answer: json!({"token_type": "Bearer", "expires_in": 3600, "access_token": "t",
                 "scope": "offline_access openid api", "refresh_token": "r", "id_token": "e.y.J"}),
         },
-        // Azure AD, now Entra ID: the API is said again with the code; numbers are strings.
+        // Azure AD, now Entra ID: the token request repeats the scope; numbers are strings.
         Profile {
             page: "/a-tenant/oauth2/v2.0/authorize",
             token: "/a-tenant/oauth2/v2.0/token",
@@ -202,7 +201,7 @@ async fn s2_2_servers_differ_in_configuration_alone() {
         if let Some((name, value)) = profile.param {
             auth = auth.param(name, value);
         }
-        // From here on it is the same for all.
+        // The rest is the same for all servers.
         let login = auth.build().unwrap().start().await.unwrap();
         assert!(login.url().starts_with(&page));
         let asked = parameters(login.url());
@@ -234,7 +233,7 @@ async fn s2_2_servers_differ_in_configuration_alone() {
 }
 
 #[tokio::test]
-async fn s2_9_an_access_token_is_as_long_as_it_is() {
+async fn s2_9_long_access_tokens_are_sent_intact() {
     for size in [8 * 1024, 12 * 1024, 16 * 1024] {
         let clock = ManualClock::new();
         let builder = MockIdp::builder().clock(clock.clone()).client("app", "");
@@ -245,7 +244,7 @@ async fn s2_9_an_access_token_is_as_long_as_it_is() {
         let rig = rig_of(clock, idp, cache);
         assert_eq!(rig.get("orders").await.status(), 200);
         assert_eq!(rig.seen()[0].len(), "Bearer ".len() + size);
-        // The refresh token is one, too.
+        // The refresh token has this size, too.
         rig.clock.advance(3600 * SECOND);
         assert_eq!(rig.get("orders").await.status(), 200);
         let sent = rig.idp.token_log().pop().unwrap().form();

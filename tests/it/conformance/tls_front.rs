@@ -1,5 +1,5 @@
-//! TLS in front of a [`MockIdp`], which asks clients for certificates and knows whose they are: what
-//! a server does of RFC 8705.
+//! A TLS proxy in front of a [`MockIdp`], which requests and checks client certificates: the server
+//! side of RFC 8705.
 
 use std::{
     collections::HashMap,
@@ -29,20 +29,20 @@ use tokio_rustls::{
 use super::rig::*;
 use crate::support::tls::{Identity, thumbprint};
 
-/// A request as it arrived, and the certificates that were presented on its connection.
+/// A request, and the client certificates of its connection.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) chain: Vec<String>,
     pub(crate) status: u16,
-    /// Whether the connection goes on with the session of an earlier one.
+    /// Whether the connection resumed an earlier TLS session.
     pub(crate) resumed: bool,
 }
 
 pub(crate) struct Front {
     idp: MockIdp,
     port: u16,
-    /// The server's certificate, which is its own root.
+    /// The server's self-signed certificate.
     pub(crate) root: String,
     known: Arc<Known>,
     _server: JoinSet<()>,
@@ -50,24 +50,24 @@ pub(crate) struct Front {
 
 #[derive(Default)]
 struct Known {
-    /// The thumbprints of the clients that prove themselves by their certificate.
+    /// The thumbprints of the clients that authenticate with a certificate.
     clients: Mutex<HashMap<String, Vec<String>>>,
-    /// Thumbprints by access or refresh token.
+    /// The thumbprint that each access or refresh token is bound to.
     bound: Mutex<HashMap<String, String>>,
     seen: Mutex<Vec<Seen>>,
 }
 
-/// What a [`Front`] asks of its clients.
+/// Which client certificates a [`Front`] accepts.
 pub(crate) struct Asking {
     pub(crate) trusted: Vec<Identity>,
-    /// Whether clients without a certificate are let in.
+    /// Whether connections without a certificate are accepted.
     pub(crate) optional: bool,
-    /// Only this.
+    /// Only this certificate.
     pub(crate) version: Option<&'static SupportedProtocolVersion>,
 }
 
 impl Asking {
-    /// For a certificate that these have, or whose root these share.
+    /// Requires one of these certificates, or one with the same root.
     pub(crate) fn for_one_of(trusted: &[&Identity]) -> Self {
         Self {
             trusted: trusted.iter().copied().cloned().collect(),
@@ -117,7 +117,7 @@ impl Front {
         }
     }
 
-    /// `client_id` proves itself by one of these.
+    /// Registers the certificates that authenticate `client_id`.
     pub(crate) fn register(&self, client_id: &str, identities: &[&Identity]) {
         let thumbprints = identities.iter().map(|known| known.thumbprint());
         let mut clients = self.known.clients.lock().unwrap();
@@ -137,21 +137,21 @@ impl Front {
         self.at(API)
     }
 
-    /// The requests to the API, or all others.
+    /// Returns the requests to the API, or all others.
     pub(crate) fn seen(&self, api: bool) -> Vec<Seen> {
         let seen = self.known.seen.lock().unwrap();
         let wanted = seen.iter().filter(|seen| seen.path.starts_with(API) == api);
         wanted.cloned().collect()
     }
 
-    /// The status of each request to the API, and the certificate that it came with.
+    /// Returns the status and the certificate of each request to the API.
     pub(crate) fn at_the_api(&self) -> Vec<(u16, String)> {
         let seen = self.seen(true).into_iter();
         seen.map(|seen| (seen.status, seen.chain[0].clone()))
             .collect()
     }
 
-    /// The certificate that each other request came with.
+    /// Returns the certificate of each other request.
     pub(crate) fn at_the_idp(&self) -> Vec<String> {
         let seen = self.seen(false).into_iter();
         seen.map(|seen| seen.chain[0].clone()).collect()
@@ -208,7 +208,7 @@ async fn answer(
     if parts.uri.path() == "/revoke" {
         return Response::default();
     }
-    // Whether this certificate is not the one that a token is bound to.
+    // Whether a token is bound to another certificate.
     let is_another = |token: &str| {
         let bound = known.bound.lock().unwrap().get(token).cloned();
         bound.is_some_and(|bound| Some(&bound) != presented)
@@ -243,7 +243,7 @@ async fn answer(
     if let (false, Some(presented), Ok(given)) =
         (is_api, presented, serde_json::from_slice::<Value>(&body))
     {
-        // Refresh tokens of clients that prove themselves are bound to these (RFC 8705 §4).
+        // Refresh tokens of confidential clients are bound to the client (RFC 8705 §4).
         let of_public = registered.is_none().then_some("refresh_token");
         for name in [Some("access_token"), of_public].into_iter().flatten() {
             if let Some(token) = given[name].as_str() {

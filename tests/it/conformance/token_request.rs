@@ -1,4 +1,4 @@
-//! What is sent to the token endpoint (RFC 6749 §2.3, §3.2, §3.3, §4.4, §4.5).
+//! Token requests (RFC 6749 §2.3, §3.2, §3.3, §4.4, §4.5).
 
 use std::sync::{
     Arc,
@@ -26,13 +26,13 @@ use tower::{Layer as _, ServiceExt as _};
 
 use super::rig::*;
 
-/// `url` with the mock's credentials.
+/// Client credentials of the mock, for the token endpoint at `url`.
 fn at(url: impl Into<String>) -> ClientCredentialsBuilder {
     ClientCredentials::builder(url, "client-id", "client-secret")
 }
 
 #[tokio::test]
-async fn p2_the_query_of_the_token_url_is_kept() {
+async fn p2_query_of_the_token_url_is_kept() {
     for query in ["p=b2c_1", "tenant=x%20y&a=%C3%A4+b", ""] {
         let idp = MockIdp::start().await.unwrap();
         fetch(at(format!("{}?{query}", idp.token_url())))
@@ -46,19 +46,19 @@ async fn p2_the_query_of_the_token_url_is_kept() {
 }
 
 #[tokio::test]
-async fn p3_token_requests_are_posts() {
+async fn p3_token_request_is_a_post() {
     for auth in [ClientAuth::basic(), ClientAuth::post()] {
         let request = sent(|source| source.client_auth(auth)).await;
         assert_eq!(request.method, "POST");
     }
     let extension = sent(|source| source.grant_type("urn:x:grant")).await;
     assert_eq!(extension.method, "POST");
-    // GET is for those who ask for it.
+    // GET is an explicit setting.
     assert_eq!(sent(|source| source.use_get()).await.method, "GET");
 }
 
 #[tokio::test]
-async fn p4_c9_no_parameter_is_sent_twice() {
+async fn p4_c9_repeated_parameter_is_a_configuration_error() {
     for name in [
         "grant_type",
         "scope",
@@ -95,7 +95,7 @@ async fn p4_c9_no_parameter_is_sent_twice() {
 }
 
 #[tokio::test]
-async fn p5_a_parameter_without_a_value_is_not_sent() {
+async fn p5_empty_parameter_is_not_sent() {
     let empty = |source: ClientCredentialsBuilder| source.scope("").audience("").param("x", "");
     assert_eq!(body(&sent(empty).await), "grant_type=client_credentials");
     let in_query = sent(|source| empty(source).params_in_query()).await;
@@ -108,13 +108,13 @@ async fn p5_a_parameter_without_a_value_is_not_sent() {
 }
 
 #[tokio::test]
-async fn p6_p70_plain_http_is_refused_before_anything_is_sent() {
+async fn p6_p70_plain_http_is_an_error_before_any_io() {
     for url in ["http://as.example/token", "http://10.0.0.1/token"] {
         assert_eq!(refused(at(url)), "token_url");
         let layer = BearerAuthLayer::for_api(url, StaticToken::new("t"));
         assert_eq!(layer.unwrap_err().field(), "api");
     }
-    // Without a base URL there is only the request to look at.
+    // Without a base URL, the layer checks the request's URL.
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let inner = tower::service_fn(move |_: Request<Full<Bytes>>| {
@@ -147,13 +147,13 @@ async fn p6_p70_plain_http_is_refused_before_anything_is_sent() {
     }
 }
 
-/// A token endpoint over TLS, with a certificate of its own making.
+/// A token endpoint over TLS, with a self-signed certificate.
 struct TlsIdp {
-    /// At 127.0.0.1, which the certificate names, and at `localhost`, which it doesn't.
+    /// URLs at 127.0.0.1, which is in the certificate, and at `localhost`, which is not.
     url: String,
     other_name: String,
     root: String,
-    /// Token requests that were read in clear text.
+    /// The number of token requests that the server decrypted.
     requests: Arc<AtomicUsize>,
     _server: tokio::task::JoinSet<()>,
 }
@@ -215,7 +215,7 @@ impl TlsIdp {
 }
 
 #[tokio::test]
-async fn s4_10_p7_certificates_are_verified_and_roots_can_be_added() {
+async fn s4_10_p7_server_certificate_is_verified_and_roots_can_be_added() {
     let idp = TlsIdp::start().await;
     let trusting = || {
         ReqwestClient::new()
@@ -236,7 +236,7 @@ async fn s4_10_p7_certificates_are_verified_and_roots_can_be_added() {
 }
 
 #[tokio::test]
-async fn p8_p10_p11_p12_p13_credentials_survive_the_server_s_decoding() {
+async fn p8_p10_p11_p12_p13_basic_credentials_are_decoded_correctly_by_the_server() {
     let (id, secret) = ("a:b c~ü", "p%5^g+&=:/€ -_.*");
     let builder = MockIdp::builder().client(id, secret);
     let idp = builder.start().await.unwrap();
@@ -262,7 +262,7 @@ async fn p8_p10_p11_p12_p13_credentials_survive_the_server_s_decoding() {
 }
 
 #[tokio::test]
-async fn p14_no_configuration_puts_the_secret_into_the_url() {
+async fn p14_secret_is_never_in_the_url() {
     for configure in [
         |source: ClientCredentialsBuilder| source,
         |source: ClientCredentialsBuilder| source.client_auth(ClientAuth::post()),
@@ -283,7 +283,7 @@ async fn p14_no_configuration_puts_the_secret_into_the_url() {
 }
 
 #[tokio::test]
-async fn p15_exactly_one_method_in_each_request() {
+async fn p15_request_has_exactly_one_authentication_method() {
     let basic = sent(|source| source).await;
     assert_eq!(basic.headers.get_all("authorization").iter().count(), 1);
     assert_eq!(body(&basic), "grant_type=client_credentials");
@@ -299,12 +299,12 @@ async fn p15_exactly_one_method_in_each_request() {
         .client_auth(ClientAuth::basic())
         .client_auth(ClientAuth::post());
     assert_eq!(refused(two), "client_auth");
-    let by_hand = at("https://as.example/token").header("authorization", "Basic x");
-    assert_eq!(refused(by_hand), "header");
+    let own_header = at("https://as.example/token").header("authorization", "Basic x");
+    assert_eq!(refused(own_header), "header");
 }
 
 #[tokio::test]
-async fn p16_c8_an_empty_secret() {
+async fn p16_c8_empty_secret_is_omitted_from_the_body() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(token("t"));
     for auth in [ClientAuth::basic(), ClientAuth::post()] {
@@ -322,7 +322,7 @@ async fn p17_every_token_request_is_authenticated() {
         for auth in [ClientAuth::basic, ClientAuth::basic_raw, ClientAuth::post] {
             let rig = rig_with(|source| source.grant_type(grant).client_auth(auth())).await;
             rig.idp.set_lifetime(60 * SECOND);
-            // A first one that is tried twice, one at the token's end, one by hand.
+            // The first request with its retry, a refresh after expiry, an explicit refresh.
             rig.idp.then(Answer::status(503));
             rig.idp.always(token("t"));
             let first = rig.spawn_token();
@@ -345,20 +345,20 @@ async fn p17_every_token_request_is_authenticated() {
 }
 
 #[test]
-fn p19_client_credentials_need_a_client_that_proves_itself() {
+fn p19_client_credentials_without_authentication_is_a_configuration_error() {
     let none = at("https://as.example/token").client_auth(ClientAuth::none());
     assert_eq!(refused(none), "client_auth");
 }
 
 #[tokio::test]
-async fn p20_p33_the_body_is_a_form_and_scopes_are_joined_by_one_space() {
+async fn p20_p33_body_is_a_form_with_scopes_joined_by_spaces() {
     let request = sent(|source| source.scope("a").scope("b")).await;
     assert_eq!(
         request.header("content-type"),
         Some("application/x-www-form-urlencoded")
     );
     assert_eq!(body(&request), "grant_type=client_credentials&scope=a+b");
-    // Case is significant, order is the caller's, punctuation stays what it is when decoded.
+    // Case, order and punctuation are kept.
     let odd = "B a https://x.example/.default offline.access a:b[c]!";
     let request = sent(|source| source.scope(odd)).await;
     assert!(request.form().contains(&("scope".into(), odd.into())));
@@ -370,7 +370,7 @@ async fn p20_p33_the_body_is_a_form_and_scopes_are_joined_by_one_space() {
 }
 
 #[tokio::test]
-async fn p56_extension_grants() {
+async fn p56_extension_grant_has_its_type_and_parameters() {
     let device = "urn:ietf:params:oauth:grant-type:device_code";
     let request = sent(|source| source.grant_type(device).param("device_code", "d c")).await;
     assert_eq!(
@@ -394,7 +394,7 @@ async fn p56_extension_grants() {
 }
 
 #[tokio::test]
-async fn c7_question_marks_in_credentials() {
+async fn c7_credentials_with_question_marks_are_encoded() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(token("t"));
     let source = ClientCredentials::builder(idp.token_url(), "CLIENT_ID??", "CLIENT_SECRET??");
@@ -406,7 +406,7 @@ async fn c7_question_marks_in_credentials() {
 }
 
 #[tokio::test]
-async fn c10_no_other_method_is_tried_by_itself() {
+async fn c10_failed_authentication_is_not_retried_with_another_method() {
     for status in [400, 401] {
         let rig = rig().await;
         let error = serde_json::json!({"error": "invalid_client"});
@@ -418,7 +418,7 @@ async fn c10_no_other_method_is_tried_by_itself() {
 }
 
 #[tokio::test]
-async fn c11_other_scopes_other_token() {
+async fn c11_caches_with_other_scopes_have_other_tokens() {
     let idp = MockIdp::start().await.unwrap();
     idp.repeat_token(true);
     let cache = |configure: fn(ClientCredentialsBuilder) -> ClientCredentialsBuilder| {

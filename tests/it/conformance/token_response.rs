@@ -1,6 +1,6 @@
-//! What becomes of the token endpoint's answer (RFC 6749 §5.1).
+//! Token responses (RFC 6749 §5.1).
 //!
-//! The tables of the parser are in `src/client/endpoint/response/tests.rs`.
+//! `src/client/endpoint/response/tests.rs` has the parser's tables.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn json_answer(value: Value) -> Answer {
 }
 
 #[tokio::test]
-async fn p35_a_narrower_scope_is_accepted_and_shown() {
+async fn p35_narrower_scope_is_accepted_and_shown() {
     let rig = rig_with(|source| source.scope("a b")).await;
     rig.idp.then(json_answer(
         json!({"access_token": "x", "token_type": "Bearer", "scope": "a", "expires_in": 3600}),
@@ -28,14 +28,14 @@ async fn p35_a_narrower_scope_is_accepted_and_shown() {
     }
     assert_eq!(rig.idp.token_requests(), 1);
 
-    // What is not said was granted as asked: there is nothing to show.
+    // A response without `scope` grants what was requested, and shows none.
     rig.idp.then(token("y"));
     let token = rig.cache.refresh().await.unwrap();
     assert_eq!(token.scope(), None);
 }
 
 #[tokio::test]
-async fn p36_c4_without_a_token_nothing_is_cached() {
+async fn p36_c4_response_without_a_token_is_an_error() {
     for access_token in [
         None,
         Some(json!("")),
@@ -60,7 +60,7 @@ async fn p36_c4_without_a_token_nothing_is_cached() {
 }
 
 #[tokio::test]
-async fn p37_p60_any_case_of_bearer_is_sent_as_bearer() {
+async fn p37_p60_token_type_is_case_insensitive_and_sent_as_bearer() {
     for token_type in ["bearer", "Bearer", "BEARER", "bEaReR"] {
         let rig = rig().await;
         rig.idp.always(json_answer(
@@ -72,7 +72,7 @@ async fn p37_p60_any_case_of_bearer_is_sent_as_bearer() {
 }
 
 #[tokio::test]
-async fn p38_c4_a_token_of_another_type_is_not_used() {
+async fn p38_c4_token_of_another_type_is_an_error() {
     for token_type in [
         json!("mac"),
         json!("pop"),
@@ -93,7 +93,7 @@ async fn p38_c4_a_token_of_another_type_is_not_used() {
 }
 
 #[tokio::test]
-async fn p39_c4_a_missing_type_is_bearer_unless_strict() {
+async fn p39_c4_missing_token_type_is_bearer_unless_strict() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(json_answer(json!({"access_token": "x"})));
     let lenient = TokenCache::new(client(&idp).build().unwrap());
@@ -103,7 +103,7 @@ async fn p39_c4_a_missing_type_is_bearer_unless_strict() {
 }
 
 #[tokio::test]
-async fn p40_a_lifetime_counts_from_when_the_request_was_sent() {
+async fn p40_lifetime_counts_from_the_start_of_the_request() {
     let rig = rig().await;
     let sent_at = rig.clock.system_time();
     rig.idp.set_lifetime(20 * SECOND);
@@ -120,13 +120,13 @@ async fn p40_a_lifetime_counts_from_when_the_request_was_sent() {
 }
 
 #[tokio::test]
-async fn p41_a_token_of_unknown_lifetime_serves_until_it_is_refused() {
+async fn p41_token_of_unknown_lifetime_serves_until_rejected() {
     for expires_in in [None, Some("null")] {
         let rig = rig().await;
         rig.idp.set_expires_in(expires_in);
         assert_eq!(rig.cache.token().await.unwrap().expires_at(), None);
         for _ in 0..10 {
-            // The mock's own idea of its lifetime is an hour in all.
+            // The mock accepts the token for one hour.
             rig.clock.advance(300 * SECOND);
             assert_eq!(rig.get("a").await.status(), 200);
         }
@@ -135,7 +135,7 @@ async fn p41_a_token_of_unknown_lifetime_serves_until_it_is_refused() {
         assert_eq!(rig.get("a").await.status(), 200);
         assert_eq!(rig.idp.token_requests(), 2);
     }
-    // Or for a lifetime that the caller knows.
+    // Or for the configured `default_lifetime`.
     let rig = rig().await;
     rig.idp.set_expires_in(None);
     let cache = TokenCache::builder(client(&rig.idp).build().unwrap())
@@ -147,7 +147,7 @@ async fn p41_a_token_of_unknown_lifetime_serves_until_it_is_refused() {
 }
 
 #[tokio::test]
-async fn p42_c1_odd_lifetimes_neither_panic_nor_last_for_ever() {
+async fn p42_c1_odd_expires_in_values_give_a_bounded_lifetime() {
     const MALFORMED: u64 = 5 * 60;
     for (expires_in, seconds) in [
         ("3600", 3600),
@@ -178,7 +178,7 @@ async fn p42_c1_odd_lifetimes_neither_panic_nor_last_for_ever() {
 }
 
 #[tokio::test]
-async fn p43_short_lifetimes_don_t_cost_a_fetch_each() {
+async fn p43_short_lived_token_serves_several_requests() {
     let rig = rig().await;
     rig.idp.set_lifetime(10 * SECOND);
     let source = client(&rig.idp).build().unwrap();
@@ -186,7 +186,7 @@ async fn p43_short_lifetimes_don_t_cost_a_fetch_each() {
         .clock(rig.clock.clone())
         .safety_margin(60 * SECOND)
         .build();
-    // Up to where it ages at the earliest, at three quarters of its life.
+    // Up to the earliest start of the refresh window, at three quarters of the lifetime.
     for _ in 0..100 {
         cache.token().await.unwrap();
         rig.clock.advance(7 * SECOND / 100);
@@ -195,7 +195,7 @@ async fn p43_short_lifetimes_don_t_cost_a_fetch_each() {
 }
 
 #[tokio::test]
-async fn p43_a_lifetime_of_zero_serves_those_who_waited() {
+async fn p43_token_with_zero_lifetime_serves_the_waiting_callers() {
     let rig = rig().await;
     rig.idp.set_expires_in(Some("0"));
     let hold = rig.idp.hold();
@@ -210,7 +210,7 @@ async fn p43_a_lifetime_of_zero_serves_those_who_waited() {
     assert_eq!(rig.idp.token_requests(), 1);
     assert!(!rig.cache.status().ready, "not kept");
 
-    // The next request starts within the second, and waits for it to be over.
+    // The next caller comes within the pause of a second, and waits for its end.
     let next = rig.spawn_get("a");
     rig.clock.settle().await;
     assert_eq!(rig.idp.token_requests(), 1);
@@ -220,7 +220,7 @@ async fn p43_a_lifetime_of_zero_serves_those_who_waited() {
 }
 
 #[tokio::test]
-async fn p44_the_same_member_twice_is_no_token() {
+async fn p44_repeated_member_is_an_error() {
     let rig = rig().await;
     rig.idp.always(Answer::bytes(
         200,
@@ -233,7 +233,7 @@ async fn p44_the_same_member_twice_is_no_token() {
 }
 
 #[tokio::test]
-async fn p45_c2_whatever_the_content_type_json_is_read() {
+async fn p45_c2_json_is_read_with_any_content_type() {
     const JSON: &str = r#"{"access_token":"x","token_type":"Bearer"}"#;
     for (content_type, body) in [
         ("application/json;charset=UTF-8", JSON.to_owned()),
@@ -249,13 +249,13 @@ async fn p45_c2_whatever_the_content_type_json_is_read() {
                 .is_ok()
         );
     }
-    // Without one.
+    // Without a content type.
     let raw = format!(
         "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{JSON}",
         JSON.len()
     );
     assert!(answered(Answer::raw(raw)).await.is_ok());
-    // And forms.
+    // Form-encoded responses.
     for content_type in ["application/x-www-form-urlencoded", "text/plain"] {
         let form = "access_token=x&token_type=bearer&expires_in=60&scope=a+b";
         let response = answered(Answer::bytes(200, content_type, form))
@@ -267,7 +267,7 @@ async fn p45_c2_whatever_the_content_type_json_is_read() {
 }
 
 #[tokio::test]
-async fn p45_the_answer_s_size_is_capped() {
+async fn p45_response_size_is_limited() {
     const MAX: usize = bearer_auth::endpoint::MAX_BODY;
     let padded = |size: usize| {
         let json = r#"{"access_token":"x","token_type":"Bearer","pad":"canary"}"#;
@@ -282,7 +282,7 @@ async fn p45_the_answer_s_size_is_capped() {
 }
 
 #[tokio::test]
-async fn p46_p61_a_token_is_what_a_header_can_carry() {
+async fn p46_p61_token_with_invalid_header_characters_is_an_error() {
     for wrong in [
         "a\r\nx: y",
         "a\nb",
@@ -309,16 +309,16 @@ async fn p46_p61_a_token_is_what_a_header_can_carry() {
 }
 
 #[tokio::test]
-async fn p46_long_tokens_are_sent_intact() {
+async fn p46_long_token_is_sent_intact() {
     let rig = rig().await;
     rig.idp.set_token_size(16 * 1024);
     assert_eq!(rig.get("a").await.status(), 200);
     assert_eq!(rig.seen()[0].len(), "Bearer ".len() + 16 * 1024);
 }
 
-/// The boundaries of ageing and margin are in `tests/it/cache`; this is a token's end.
+/// `tests/it/cache` tests the boundaries of refresh window and safety margin.
 #[tokio::test]
-async fn c6_a_token_ends_on_the_tick() {
+async fn c6_token_expires_at_the_exact_nanosecond() {
     let rig = rig().await;
     rig.idp.set_lifetime(100 * SECOND);
     rig.cache.token().await.unwrap();
@@ -333,7 +333,7 @@ async fn c6_a_token_ends_on_the_tick() {
 }
 
 #[tokio::test]
-async fn c20_surprises_beside_the_token_don_t_cost_the_token() {
+async fn c20_unexpected_members_do_not_invalidate_the_token() {
     let rig = rig().await;
     rig.idp.always(json_answer(json!({
         "access_token": "x",

@@ -33,9 +33,9 @@ async fn s3_1_every_request_carries_the_token() {
 }
 
 #[tokio::test]
-async fn s3_2_p21_a_new_token_is_asked_for_with_the_credentials() {
+async fn s3_2_p21_refresh_uses_the_client_credentials() {
     let rig = usage_rig().await;
-    // One that should not be there changes nothing.
+    // An unexpected refresh token is ignored.
     rig.idp.then(Answer::json(
         200,
         serde_json::json!({
@@ -57,11 +57,11 @@ async fn s3_2_p21_a_new_token_is_asked_for_with_the_credentials() {
 }
 
 #[tokio::test]
-async fn s3_3_expires_in_counts_not_an_hour() {
+async fn s3_3_lifetime_is_expires_in() {
     let rig = usage_rig().await;
     rig.idp.set_lifetime(60 * SECOND);
     rig.cache.token().await.unwrap();
-    rig.clock.advance(44 * SECOND); // ages between 45 and 49 s
+    rig.clock.advance(44 * SECOND); // the refresh window begins between 45 and 49 s
     assert_eq!(rig.get("").await.status(), 200);
     assert_eq!(rig.idp.token_requests(), 1);
     rig.clock.advance(16 * SECOND);
@@ -71,7 +71,7 @@ async fn s3_3_expires_in_counts_not_an_hour() {
 }
 
 #[tokio::test]
-async fn s3_4_basic_or_post() {
+async fn s3_4_client_authenticates_with_basic_or_post() {
     let idp = MockIdp::start().await.unwrap();
     fetch(usage_engine(&idp)).await.unwrap();
     fetch(usage_engine(&idp).client_auth(ClientAuth::post()))
@@ -86,7 +86,7 @@ async fn s3_4_basic_or_post() {
 }
 
 #[tokio::test]
-async fn s3_5_audience_and_grant_type() {
+async fn s3_5_audience_is_required_and_sent() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.token_url();
     let at = |audience: &str| {
@@ -101,7 +101,7 @@ async fn s3_5_audience_and_grant_type() {
 }
 
 #[tokio::test]
-async fn s3_6_the_audience_is_the_api_s_address_to_the_letter() {
+async fn s3_6_audience_is_sent_verbatim() {
     let idp = MockIdp::start().await.unwrap();
     let mut tokens = Vec::new();
     for audience in [
@@ -120,7 +120,7 @@ async fn s3_6_the_audience_is_the_api_s_address_to_the_letter() {
 }
 
 #[tokio::test]
-async fn s3_7_an_unknown_client_is_told_so_once() {
+async fn s3_7_unknown_client_is_a_permanent_error() {
     for (code, expected) in [
         ("invalid_client", OAuthErrorCode::InvalidClient),
         ("access_denied", OAuthErrorCode::AccessDenied),
@@ -139,7 +139,7 @@ async fn s3_7_an_unknown_client_is_told_so_once() {
 }
 
 #[tokio::test]
-async fn s3_8_a_token_that_is_refused_early_is_replaced_once() {
+async fn s3_8_token_rejected_before_expiry_is_replaced_once() {
     let rig = usage_rig().await;
     rig.get("a").await;
     rig.idp.revoke_all();
@@ -157,14 +157,14 @@ async fn s3_9_p55_c21_secrets_are_neither_printed_nor_in_a_url() {
     let builder = MockIdp::builder().client("client-id", SECRET);
     let idp = builder.start().await.unwrap();
     idp.always(token("t0k3n-canary"));
-    // As it comes from the environment or a file.
+    // An owned string, as from the environment or a file.
     let secret: String = SECRET.to_owned();
     let source = provider::usage_engine(idp.token_url(), "client-id", secret)
         .audience(idp.api_url())
         .param("pin", "p1n-canary")
         .header("x-key", "k3y-canary");
     let mut shown = format!("{source:?}");
-    // Not even what `build` is about to refuse.
+    // Including values that `build` rejects.
     let url = "https://user:canary@idp.example/token?key=canary";
     shown += &format!("{:?}", ClientCredentials::builder(url, "client-id", SECRET));
     let source = source.build().unwrap();
@@ -189,7 +189,7 @@ async fn s3_9_p55_c21_secrets_are_neither_printed_nor_in_a_url() {
         assert!(!request.target.contains("canary"));
     }
 
-    // The API never sees the client's secret.
+    // The API never gets the client secret.
     let rig = usage_rig().await;
     rig.get("a").await;
     let request = only(rig.idp.api_log());
@@ -199,7 +199,7 @@ async fn s3_9_p55_c21_secrets_are_neither_printed_nor_in_a_url() {
 }
 
 #[tokio::test]
-async fn s3_10_the_four_members_and_any_case_of_bearer() {
+async fn s3_10_response_with_any_case_of_bearer_is_accepted() {
     for token_type in ["Bearer", "bearer", "BEARER", "beAREr"] {
         let rig = usage_rig().await;
         rig.idp.always(Answer::json(

@@ -1,4 +1,4 @@
-//! `docs/conformance.md` is complete, and names tests that there are.
+//! `docs/conformance.md` is complete, and its tests exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// A row of the page: what is asked, and what shows it.
+/// A row of the page.
 struct Row {
     id: String,
     requirement: String,
@@ -14,7 +14,7 @@ struct Row {
 }
 
 impl Row {
-    /// `path::name` of its tests.
+    /// Returns path and name of the row's tests.
     fn tests(&self) -> Vec<(&str, &str)> {
         let quoted = self.shown_by.split('`').skip(1).step_by(2);
         quoted
@@ -23,13 +23,13 @@ impl Row {
             .collect()
     }
 
-    /// Why there is none, if it says so.
+    /// Returns the reason for having no test.
     fn reason(&self) -> Option<&str> {
         self.shown_by.strip_prefix('—')?.strip_prefix(", ")
     }
 }
 
-/// The ids that the page is about.
+/// The ids that the page must have.
 fn ids() -> Vec<String> {
     let numbered = |prefix: &'static str, numbers: std::ops::RangeInclusive<u16>| {
         numbers.map(move |number| format!("{prefix}{number}"))
@@ -76,8 +76,8 @@ fn rows() -> Vec<Row> {
     rows
 }
 
-/// The tests in a source file: functions with an attribute that ends in `test]`, and not ignored, and
-/// what is in the list `tests!` of `tests/e2e`.
+/// Returns the tests in a source file: functions with an attribute that ends in `test]` and that are
+/// not ignored, and the entries of `tests!` in `tests/e2e`.
 fn tests_in(source: &str) -> BTreeSet<&str> {
     let mut tests = BTreeSet::new();
     let (mut test, mut ignored, mut list) = (false, false, false);
@@ -105,7 +105,7 @@ fn tests_in(source: &str) -> BTreeSet<&str> {
     tests
 }
 
-/// `s4_13_c2_the_rest` → `S4-13`, `C2`.
+/// Returns the ids at the start of a test's name: `s4_13_c2_the_rest` → `S4-13`, `C2`.
 fn ids_of(name: &str) -> Vec<String> {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     let mut ids = Vec::new();
@@ -130,7 +130,7 @@ fn ids_of(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_id_is_there_once() {
+fn every_id_has_exactly_one_row() {
     let mut count = BTreeMap::new();
     for row in rows() {
         *count.entry(row.id).or_insert(0) += 1;
@@ -148,10 +148,13 @@ fn every_id_is_there_once() {
 fn every_row_has_a_test_or_a_reason() {
     for row in rows() {
         let id = &row.id;
-        assert!(!row.requirement.is_empty(), "{id} asks for nothing");
+        assert!(!row.requirement.is_empty(), "{id} has no requirement");
         match row.reason() {
             Some(reason) => {
-                assert!(reason.len() > 10, "{id}: {reason:?} is no reason");
+                assert!(
+                    reason.len() > 10,
+                    "{id}: the reason {reason:?} is too short"
+                );
                 assert!(row.tests().is_empty(), "{id} has a reason and tests");
             }
             None => assert!(!row.tests().is_empty(), "{id} has no test and no reason"),
@@ -173,9 +176,9 @@ fn every_test_exists_and_is_named_after_its_row() {
     }
 }
 
-/// A test that claims a row stands in it.
+/// Each test in `tests/it/conformance` is in the rows of its ids.
 #[test]
-fn every_conformance_test_is_listed() {
+fn every_conformance_test_is_in_the_rows_of_its_ids() {
     let rows = rows();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/conformance");
     let mut seen = 0;
@@ -186,7 +189,7 @@ fn every_conformance_test_is_listed() {
         for name in tests_in(&source) {
             seen += 1;
             let ids = ids_of(name);
-            assert!(!ids.is_empty(), "{path}: `{name}` is named after no row");
+            assert!(!ids.is_empty(), "{path}: the name `{name}` has no id");
             for id in ids {
                 let listed = rows
                     .iter()
@@ -199,7 +202,7 @@ fn every_conformance_test_is_listed() {
 }
 
 #[test]
-fn names_are_read_as_meant() {
+fn ids_and_test_names_are_parsed() {
     assert_eq!(ids_of("s4_13_errors_are_read"), ["S4-13"]);
     assert_eq!(ids_of("p37_p60_any_case"), ["P37", "P60"]);
     assert_eq!(ids_of("s4_10_p7_c2_x"), ["S4-10", "P7", "C2"]);

@@ -1,5 +1,7 @@
-//! What the documentation says is so.
+//! The documentation is complete and correct.
 
 mod conformance;
+mod features;
+mod links;
 #[cfg(feature = "jwt")]
 mod readme_providers;

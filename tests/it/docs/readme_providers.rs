@@ -1,10 +1,11 @@
-//! The README's table of providers: its lines are these, which compile and build.
+//! The code in the README's table of providers is the code below, which compiles and runs.
 
 use bearer_auth::{
-    AuthorizationCode, ClientAuth, ClientCredentials, ConfigError, JwtBearer, SigningKey, provider,
+    AuthorizationCode, ClientAuth, ClientCredentials, ConfigError, Issuer, JwtBearer, SigningKey,
+    provider,
 };
 
-/// As the table has them.
+/// The lines of the table, verbatim.
 #[rustfmt::skip]
 fn all(pem: &str) -> Result<(), ConfigError> {
     let (id, secret, callback, kid) = ("id", "secret", "https://app.example/cb", "kid");
@@ -22,6 +23,18 @@ fn all(pem: &str) -> Result<(), ConfigError> {
             .redirect_uri(callback).scope("openid offline_access")
             .build()?;
         drop(auth);
+    }
+    {
+        let source = ClientCredentials::discover("https://host/realms/orders", id, secret)
+            .build()?;
+        drop(source);
+        let source = ClientCredentials::discover("https://tenant.auth0.com/", id, secret)
+            .audience("https://api.example.com/").build()?;
+        drop(source);
+        let pool = "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEfGhI";
+        let issuer = Issuer::new(pool).metadata_url(format!("{pool}/.well-known/openid-configuration"));
+        let source = ClientCredentials::discover(issuer, id, secret).scope("orders/read").build()?;
+        drop(source);
     }
     {
         let (base, auth_url, access_token_url) = ("https://sc.example/x", "https://sc.example/a", "https://sc.example/t");
@@ -72,13 +85,13 @@ fn all(pem: &str) -> Result<(), ConfigError> {
 }
 
 #[test]
-fn they_build() {
+fn code_of_the_provider_table_builds() {
     let key = rcgen::KeyPair::generate().unwrap();
     all(&key.serialize_pem()).unwrap();
 }
 
 #[test]
-fn the_table_has_them() {
+fn provider_table_has_the_code_that_is_built_here() {
     let ours = include_str!("readme_providers.rs");
     let readme = include_str!("../../../README.md");
     let (_, section) = readme

@@ -1,4 +1,4 @@
-//! The API that the tokens are for.
+//! The protected API.
 
 use std::{
     future::{Ready, ready},
@@ -10,10 +10,10 @@ use std::{
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use tower::Service;
 
-/// What there is before the fault, if there is anything.
+/// The token that is cached before the fault, if the phase has one.
 pub(crate) const OLD: &str = "token-1";
 
-/// An API in the process, so that what is answered without waiting shows: at the first poll.
+/// An in-process API: a response that needs no waiting is ready at the first poll.
 #[derive(Clone, Default)]
 pub(crate) struct Api(Arc<Mutex<State>>);
 
@@ -28,10 +28,10 @@ pub(crate) enum Refuses {
     #[default]
     Nothing,
     Old,
-    /// And its connections break for all others.
+    /// Rejects the old token, and breaks the connection for any other.
     OldAndBreaks,
     All,
-    /// With 403.
+    /// Answers 403.
     Forbids,
 }
 
@@ -46,7 +46,7 @@ impl Api {
 }
 
 impl Service<Request<()>> for Api {
-    /// With the token.
+    /// The body names the token.
     type Response = Response<&'static str>;
     type Error = io::Error;
     type Future = Ready<io::Result<Response<&'static str>>>;

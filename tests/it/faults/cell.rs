@@ -1,4 +1,4 @@
-//! What a cell of the matrix says, and how it says it to people.
+//! The cells of the matrix, and how they are printed.
 
 use std::{fmt, time::Duration};
 
@@ -8,8 +8,8 @@ use bearer_auth::ErrorKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     First,
-    Ahead,
-    Over,
+    RefreshWindow,
+    Expired,
     After401,
     Resend,
 }
@@ -17,55 +17,55 @@ pub(crate) enum Phase {
 impl Phase {
     pub(crate) const ALL: [Self; 5] = [
         Self::First,
-        Self::Ahead,
-        Self::Over,
+        Self::RefreshWindow,
+        Self::Expired,
         Self::After401,
         Self::Resend,
     ];
 
     pub(crate) fn title(self) -> &'static str {
         match self {
-            Self::First => "The first token",
-            Self::Ahead => "Renewal ahead of the end",
-            Self::Over => "The token is over",
+            Self::First => "First token",
+            Self::RefreshWindow => "Refresh ahead of expiry",
+            Self::Expired => "Expired token",
             Self::After401 => "After a 401 to a request that cannot be sent again",
             Self::Resend => "After a 401 to a request that can be sent again",
         }
     }
 
-    /// The API refuses the token that the cache has.
+    /// Whether the API rejects the cached token.
     pub(crate) fn is_refused(self) -> bool {
         matches!(self, Self::After401 | Self::Resend)
     }
 }
 
-/// A token: the one that there was before the fault, or one that came later.
+/// A token from before the fault, or a newer one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
     Old,
     New,
 }
 
-/// What becomes of the request that meets the fault.
+/// The outcome of the request that meets the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sees {
-    /// The API answers 200 to it, with this token.
+    /// The API's 200, to a request with this token.
     Sent(Token),
-    /// There is no token for it.
+    /// No token, and this error.
     Error(ErrorKind),
     /// The API's 401.
     Refused,
     /// The API's 403.
     Forbidden,
-    /// The error of the HTTP client towards the API.
+    /// The error of the HTTP client that calls the API.
     Broken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Waits {
-    /// It is answered without anything being waited for.
+    /// The request finishes at its first poll.
     No,
-    /// For the token request, in which so much time passes beside that of the network.
+    /// The request waits for the token request, including these pauses.
     For(Duration),
 }
 
@@ -75,50 +75,50 @@ pub(crate) enum Has {
     Good(Token),
 }
 
-/// What happens next, if the fault goes on.
+/// What happens next, while the fault lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Next {
-    /// How long the server is left alone, to the nanosecond.
+    /// The time without token requests, exact to the nanosecond.
     pub(crate) pause: Duration,
-    /// How many token requests go out then.
+    /// The number of token requests after the pause.
     pub(crate) asks: usize,
 }
 
-/// What is promised for a fault in a phase.
+/// The expected outcome of a fault in a phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
     pub(crate) sees: Sees,
     pub(crate) waits: Waits,
     /// How often the API gets the request.
     pub(crate) sent: usize,
-    /// How many token requests go out.
+    /// The number of token requests.
     pub(crate) asks: usize,
-    /// `None`: nobody asks, before the new token ages.
+    /// `None`: no token request until the new token's refresh window.
     pub(crate) next: Option<Next>,
     pub(crate) has: Has,
 }
 
-/// A request gets the API's 200.
+/// The request gets the API's 200.
 pub(crate) const fn sent(token: Token) -> Cell {
     cell(Sees::Sent(token), 1)
 }
 
-/// A request gets no token.
+/// The request gets no token.
 pub(crate) const fn error(kind: ErrorKind) -> Cell {
     cell(Sees::Error(kind), 0)
 }
 
-/// A request gets the 401 that the API has answered.
+/// The request gets the API's 401.
 pub(crate) const fn refused() -> Cell {
     cell(Sees::Refused, 1)
 }
 
-/// A request gets the 403 that the API has answered.
+/// The request gets the API's 403.
 pub(crate) const fn forbidden() -> Cell {
     cell(Sees::Forbidden, 1)
 }
 
-/// A request meets an error of the HTTP client.
+/// The request gets the HTTP client's error.
 pub(crate) const fn broken() -> Cell {
     cell(Sees::Broken, 1)
 }
@@ -135,7 +135,7 @@ const fn cell(sees: Sees, sent: usize) -> Cell {
 }
 
 impl Cell {
-    /// For an answer of the token endpoint.
+    /// The request waits for the token endpoint.
     pub(crate) const fn waits(self) -> Self {
         self.waits_ms(0)
     }
@@ -156,7 +156,7 @@ impl Cell {
         self
     }
 
-    /// After `pause` seconds, `asks` more.
+    /// After `pause` seconds, `asks` more token requests follow.
     pub(crate) const fn then(mut self, pause: u64, asks: usize) -> Self {
         let pause = Duration::from_secs(pause);
         self.next = Some(Next { pause, asks });
@@ -209,7 +209,7 @@ impl fmt::Display for Has {
     }
 }
 
-/// The columns of a table, but for the first.
+/// The columns of the table, except the first.
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -223,7 +223,7 @@ impl fmt::Display for Cell {
         write!(f, "{sees} | {waits} | {sent} | {asks} | ")?;
         match next {
             None => f.write_str("—")?,
-            Some(Next { pause, asks }) if pause.is_zero() => write!(f, "at once: {asks}")?,
+            Some(Next { pause, asks }) if pause.is_zero() => write!(f, "immediately: {asks}")?,
             Some(Next { pause, asks }) => write!(f, "{}: {asks}", seconds(*pause))?,
         }
         write!(f, " | {has}")

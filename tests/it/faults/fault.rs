@@ -1,33 +1,33 @@
-//! What goes wrong.
+//! The faults.
 
-/// One thing that goes wrong, and stays wrong until it is mended; clocks are set once.
+/// A fault, which lasts until the test ends it. Clocks are set once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing: for comparison.
+    /// No fault, for comparison.
     None,
     Network(Network),
-    /// An answer of the token endpoint.
+    /// A response of the token endpoint.
     Answer(Answer),
-    /// The clocks do not go on as they should.
+    /// A clock jumps.
     Clock(Clock, When),
     Store(Store),
     Api(Api),
 }
 
-/// Between us and the token endpoint.
+/// A fault between the client and the token endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// Nobody listens.
+    /// No server listens on the port.
     Refused,
     /// The host's name cannot be resolved.
     NoSuchName,
-    /// The certificate is not one that we trust.
+    /// The client does not trust the certificate.
     Tls,
-    /// The connection is accepted, and nothing is read.
+    /// The server accepts the connection and reads nothing.
     Accepts,
-    /// The request is read, and nothing is said.
+    /// The server reads the request and never answers.
     Silence,
-    /// An answer that comes byte by byte.
+    /// The response arrives byte by byte.
     Drip,
     ResetBefore,
     ResetDuring,
@@ -35,26 +35,26 @@ pub(crate) enum Network {
     Closed,
     Truncated,
     Oversized,
-    /// No HTTP.
+    /// The response is not HTTP.
     Garbage,
-    /// HTTP, and no token response.
+    /// The response is HTTP, but no token response.
     Html,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// To another host.
+    /// A redirect to another host.
     Redirect(u16),
     Status {
         status: u16,
-        /// The OAuth error of its body.
+        /// The OAuth error code in its body.
         oauth: Option<&'static str>,
         /// In seconds.
         retry_after: Option<u64>,
     },
-    /// A new token that is over when it comes.
-    Over,
-    /// The token that was given before, with the rest of its life.
+    /// A new token that has already expired.
+    Expired,
+    /// The same token as before, with its remaining lifetime.
     Same,
 }
 
@@ -64,46 +64,46 @@ pub(crate) enum Clock {
     Back,
     /// The wall clock is set forward a day.
     Forward,
-    /// The machine sleeps for two hours: the monotonic clock stands, the wall clock goes on.
+    /// The machine sleeps for two hours: the monotonic clock stops, the wall clock continues.
     Suspend,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum When {
     Before,
-    /// The token request is under way.
+    /// While the token request is in flight.
     Meanwhile,
 }
 
-/// The store of a session. All others are without one.
+/// A fault of a session's store. All other faults are tested without a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
-    /// Nothing: for comparison.
+    /// No fault, for comparison.
     Sound,
-    /// What is written fails.
+    /// Writing fails.
     Full,
-    /// Its lock cannot be taken, for which a file has to be opened.
+    /// Locking fails, because it opens a file for writing.
     ReadOnly,
-    /// It can be locked, and not be read.
+    /// Locking works, reading fails.
     Unreadable,
-    /// Somebody else has the lock.
+    /// Another process has the lock.
     Busy,
-    /// What is in it is no session.
+    /// The stored data is not a session.
     Corrupt,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Api {
-    /// It refuses every token.
+    /// It rejects every token.
     RefusesAll,
-    /// It says that this token is good, and may not do that.
+    /// It answers 403: the token is valid, but has no permission.
     Forbids,
     /// The connection breaks when the request is sent again.
     Breaks,
 }
 
 impl Fault {
-    /// Nothing comes from the server, and its limit ends the token request.
+    /// Whether only the time limit ends the token request.
     pub(crate) fn hangs(self) -> bool {
         matches!(
             self,

@@ -1,5 +1,5 @@
-//! The matrix: written down by hand, from what the documentation promises (`src/lib.rs`, "The life
-//! of a token"; `store::TokenStore`). Nothing here is recorded from what the code does.
+//! The expected matrix. It is derived from the documentation (`src/lib.rs`, "Lifecycle of a token";
+//! `store::TokenStore`), not recorded from the code's behavior.
 
 mod answers;
 
@@ -14,12 +14,13 @@ use crate::faults::{
     fault::{Answer, Api, Clock, Fault, Network, Store, When},
 };
 
-/// Faults that are promised the same.
+/// Faults with the same expected outcome.
 pub(crate) struct Row {
-    /// For people.
+    /// The first column of the table.
     pub(crate) name: &'static str,
     pub(crate) faults: Vec<Fault>,
-    /// In the order of [`Phase::ALL`](crate::faults::cell::Phase::ALL). `None`: it cannot happen then.
+    /// In the order of [`Phase::ALL`](crate::faults::cell::Phase::ALL). `None`: the fault cannot happen
+    /// in that phase.
     pub(crate) cells: [Option<Cell>; 5],
 }
 
@@ -46,10 +47,10 @@ fn row(name: &'static str, faults: impl Into<Vec<Fault>>, cells: [Cell; 5]) -> R
 
 fn sound() -> Row {
     let faults = [Fault::None, Fault::Store(Store::Sound)];
-    row("nothing", faults, ALL_IS_WELL)
+    row("nothing", faults, NO_FAULT)
 }
 
-const ALL_IS_WELL: [Cell; 5] = [
+const NO_FAULT: [Cell; 5] = [
     sent(New).waits().asks(1).has(New),
     sent(Old).asks(1).has(New),
     sent(New).waits().asks(1).has(New),
@@ -57,7 +58,7 @@ const ALL_IS_WELL: [Cell; 5] = [
     sent(New).twice().waits().asks(1).has(New),
 ];
 
-/// As long as it is not known to have arrived, a request may be made again at once.
+/// A token request that certainly did not arrive is retried within the same flight.
 fn network() -> Vec<Row> {
     use Network::*;
     let of = |faults: &[Network]| {
@@ -80,7 +81,7 @@ fn network() -> Vec<Row> {
             ],
         ),
         row(
-            "accepted, then silence; read, then silence; an answer byte by byte, without end",
+            "accepted, then silence; read, then silence; an endless response, byte by byte",
             of(&[Accepts, Silence, Drip]),
             [
                 error(Kind::Timeout).waits_ms(30_000).asks(1).then(1, 1),
@@ -91,8 +92,8 @@ fn network() -> Vec<Row> {
             ],
         ),
         row(
-            "reset before, during or after the request was read; closed without an answer; an \
-             answer cut short; an answer that is not HTTP",
+            "reset before, during or after the request was read; closed without a response; a \
+             truncated response; a response that is not HTTP",
             of(&[
                 ResetBefore,
                 ResetDuring,
@@ -110,7 +111,7 @@ fn network() -> Vec<Row> {
             ],
         ),
         row(
-            "an answer longer than 1 MiB; a 200 that is no token response",
+            "a response longer than 1 MiB; a 200 that is no token response",
             of(&[Oversized, Html]),
             [
                 error(Kind::InvalidResponse).waits().asks(1).then(1, 1),
@@ -123,13 +124,13 @@ fn network() -> Vec<Row> {
     ]
 }
 
-/// Answers that are in order, and bring nothing better. The next try ahead of the end is after a
-/// quarter of the ten minutes that the old token lives on.
+/// Valid responses without a better token. In the refresh window, the next refresh comes after a
+/// quarter of the old token's remaining ten minutes.
 fn tokens() -> Vec<Row> {
     vec![
         row(
-            "a new token that is over when it comes",
-            [Fault::Answer(Answer::Over)],
+            "a new token that has already expired",
+            [Fault::Answer(Answer::Expired)],
             [
                 sent(New).waits().asks(1).then(1, 1),
                 sent(Old).asks(1).then(150, 1).has(Old),
@@ -139,7 +140,7 @@ fn tokens() -> Vec<Row> {
             ],
         ),
         Row {
-            name: "the same token again, with the rest of its life",
+            name: "the same token again, with its remaining lifetime",
             faults: vec![Fault::Answer(Answer::Same)],
             cells: [
                 None,
@@ -152,14 +153,14 @@ fn tokens() -> Vec<Row> {
     ]
 }
 
-/// Whichever clock has gone further counts. A token is as old as its request.
+/// The clock that moved further decides. A token's age counts from its request.
 fn clocks() -> Vec<Row> {
     let at = |when| move |clock| Fault::Clock(clock, when);
     vec![
         row(
             "wall clock back 1 h, before or during the token request",
             [When::Before, When::Meanwhile].map(|when| Fault::Clock(Clock::Back, when)),
-            ALL_IS_WELL,
+            NO_FAULT,
         ),
         row(
             "wall clock forward a day, or 2 h of sleep, before the token request",
@@ -186,14 +187,14 @@ fn clocks() -> Vec<Row> {
     ]
 }
 
-/// A session goes on from memory, but not while somebody else may be sending the refresh token.
+/// A session continues from memory, except while another process may be sending the refresh token.
 fn store() -> Vec<Row> {
-    let [_, ahead, over, after_401, resend] = ALL_IS_WELL;
+    let [_, ahead, over, after_401, resend] = NO_FAULT;
     vec![
         row(
             "session: its disk is full",
             [Fault::Store(Store::Full)],
-            ALL_IS_WELL,
+            NO_FAULT,
         ),
         row(
             "session: its store is read-only; its store cannot be read",
@@ -210,7 +211,7 @@ fn store() -> Vec<Row> {
             ],
         ),
         row(
-            "session: what its store has is damaged",
+            "session: its stored data is damaged",
             [Fault::Store(Store::Corrupt)],
             [
                 error(Kind::SignInRequired).waits().asks(0).then(300, 0),
@@ -221,7 +222,7 @@ fn store() -> Vec<Row> {
             ],
         ),
         row(
-            "session: another process holds its store's lock",
+            "session: its store is locked by another process",
             [Fault::Store(Store::Busy)],
             [
                 error(Kind::Source).waits().asks(0).then(1, 0),
@@ -234,7 +235,7 @@ fn store() -> Vec<Row> {
     ]
 }
 
-/// A request is sent again once, and only where the token may be what is wrong.
+/// A request is sent again at most once, and only if the token may be the cause.
 fn api() -> Vec<Row> {
     let of = |name, fault, after_401, resend| Row {
         name,
@@ -243,13 +244,13 @@ fn api() -> Vec<Row> {
     };
     vec![
         of(
-            "the API refuses the new token, too",
+            "the API rejects the new token, too",
             Api::RefusesAll,
             Some(refused().asks(1).then(1, 1).has(New)),
             refused().twice().waits().asks(1).then(1, 1).has(New),
         ),
         of(
-            "the API says 403, and not 401",
+            "the API answers 403, not 401",
             Api::Forbids,
             Some(forbidden().has(Old)),
             forbidden().has(Old),

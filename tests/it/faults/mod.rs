@@ -1,8 +1,8 @@
-//! What happens when something goes wrong, fault by fault and phase by phase: `docs/faults.md`.
+//! Every fault in every phase: `docs/faults.md`.
 //!
-//! The [matrix] is what is promised, and each of its cells is [run] on real sockets, with a clock
-//! that stands still. `cargo test --all-features --test it faults -- --nocapture` prints it, and with
-//! `UPDATE_DOCS=1` writes it into the page.
+//! The [matrix] is the expected behavior. Each of its cells [runs](run) on real sockets, with a manual
+//! clock. `cargo test --all-features --test it faults -- --nocapture` prints it; with
+//! `UPDATE_DOCS=1`, it also writes the page.
 
 mod api;
 mod cell;
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::faults::{cell::Phase, matrix::rows};
 
-/// Every fault that can happen in a phase; one line for each that is not as promised.
+/// Runs every fault of a phase, and reports each unexpected outcome in one line.
 async fn check(phase: Phase) {
     let mut cells = 0;
     let mut red = Vec::new();
@@ -29,7 +29,7 @@ async fn check(phase: Phase) {
         for fault in row.faults {
             cells += 1;
             let cell = run::run(phase, fault, &promised);
-            // Nothing here waits, but a resolver that cannot be reached.
+            // Only an unreachable DNS resolver takes real time.
             let found = tokio::time::timeout(Duration::from_secs(100), cell).await;
             let hangs = found.is_err();
             if let Err(found) = found.unwrap_or_else(|_| Err("a deadlock".to_owned())) {
@@ -48,26 +48,26 @@ async fn check(phase: Phase) {
 }
 
 #[tokio::test]
-async fn a_fault_while_there_is_no_token_yet_is_told_to_callers_and_passes() {
+async fn fault_without_a_token_is_an_error_until_it_ends() {
     check(Phase::First).await;
 }
 
 #[tokio::test]
-async fn a_fault_ahead_of_the_end_is_noticed_by_nobody() {
-    check(Phase::Ahead).await;
+async fn fault_in_the_refresh_window_leaves_the_cached_token_in_use() {
+    check(Phase::RefreshWindow).await;
 }
 
 #[tokio::test]
-async fn a_fault_when_the_token_is_over_is_told_to_callers_and_passes() {
-    check(Phase::Over).await;
+async fn fault_with_an_expired_token_is_an_error_until_it_ends() {
+    check(Phase::Expired).await;
 }
 
 #[tokio::test]
-async fn a_fault_after_a_401_costs_nobody_a_token() {
+async fn fault_after_a_401_keeps_the_cached_token() {
     check(Phase::After401).await;
 }
 
 #[tokio::test]
-async fn a_fault_before_a_request_is_sent_again_gives_the_caller_its_401() {
+async fn fault_before_a_resend_returns_the_401() {
     check(Phase::Resend).await;
 }

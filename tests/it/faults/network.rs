@@ -1,4 +1,4 @@
-//! The way to the token endpoint: real sockets, and where they lead.
+//! The network to the token endpoint: real sockets, and servers that fail.
 
 use std::{
     sync::{
@@ -30,13 +30,13 @@ use tokio_rustls::{
 
 use crate::faults::fault::Network;
 
-/// The default client, but for where its requests go: what a resolver or a network does to them.
-/// Counts token requests, also those that reach nobody.
+/// The default client with a detour, as a resolver or a network may cause it. Counts token requests,
+/// including those that reach no server.
 pub(crate) struct Line {
     http: ReqwestClient,
     sends: AtomicUsize,
     detour: Mutex<Option<Uri>>,
-    /// Once, when a request is under way.
+    /// Runs once, while a request is in flight.
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -50,7 +50,7 @@ impl Line {
         })
     }
 
-    /// How many requests were sent.
+    /// Returns the number of requests that were sent.
     pub(crate) fn sends(&self) -> usize {
         self.sends.load(Ordering::SeqCst)
     }
@@ -77,12 +77,12 @@ impl HttpClient for Line {
     }
 }
 
-/// A server that is not one, and counts the connections that it accepts.
+/// A broken server, which counts the connections that it accepts.
 pub(crate) struct Bad {
     pub(crate) url: String,
     accepted: Arc<AtomicUsize>,
     server: Option<AbortHandle>,
-    /// Nobody listens there, and nobody else is to.
+    /// Reserves a port on which no server listens.
     _taken: Option<TcpSocket>,
 }
 
@@ -95,11 +95,11 @@ impl Drop for Bad {
 }
 
 impl Bad {
-    /// `None`: the identity provider itself can do that.
+    /// Starts the server. `None`: `MockIdp` can produce this fault.
     pub(crate) async fn start(network: Network, clock: &ManualClock) -> Option<Self> {
         let serve: fn(TcpStream, ManualClock) -> _ = match network {
-            Network::Refused => return Some(Self::nobody()),
-            Network::NoSuchName => return Some(Self::nowhere()),
+            Network::Refused => return Some(Self::unused_port()),
+            Network::NoSuchName => return Some(Self::unknown_host()),
             Network::Tls => return Some(Self::tls().await),
             Network::Accepts => |stream, clock| tokio::spawn(keep(stream, clock)),
             Network::Drip => |stream, clock| tokio::spawn(drip(stream, clock)),
@@ -111,25 +111,25 @@ impl Bad {
         Some(Self::listen("http", move |stream| drop(serve(stream, clock.clone()))).await)
     }
 
-    /// How many have been accepted.
+    /// Returns the number of accepted connections.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
 
-    /// Somebody came, if anybody listens.
+    /// Whether a connection arrived, if a server listens.
     pub(crate) fn was_met(&self) -> bool {
         self.server.is_none() || self.accepted() > 0
     }
 
-    fn nobody() -> Self {
+    fn unused_port() -> Self {
         let taken = TcpSocket::new_v4().unwrap();
         taken.bind(([127, 0, 0, 1], 0).into()).unwrap();
         let address = taken.local_addr().unwrap();
         Self::at(format!("http://{address}/token"), Some(taken))
     }
 
-    /// Nobody has such a name, and resolvers know that without asking (RFC 6761 §6.4).
-    fn nowhere() -> Self {
+    /// Resolvers answer without a query that `.invalid` names do not exist (RFC 6761 §6.4).
+    fn unknown_host() -> Self {
         Self::at("https://idp.invalid/token".to_owned(), None)
     }
 
@@ -142,7 +142,7 @@ impl Bad {
         }
     }
 
-    /// With a certificate that nobody has signed.
+    /// A self-signed certificate.
     async fn tls() -> Self {
         let key = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let private = PrivatePkcs8KeyDer::from(key.signing_key.serialize_der());
@@ -180,16 +180,16 @@ impl Bad {
     }
 }
 
-/// Accepted, and nothing else. Not for ever: the task ends when the client does.
+/// Accepts and does nothing else. The task ends with the test's runtime.
 async fn keep(stream: TcpStream, _: ManualClock) {
     let mut byte = [0];
-    // Looks at what comes without reading it, and waits for no more than that.
+    // Peeks at the request without reading it.
     let _ = stream.peek(&mut byte).await;
     std::future::pending::<()>().await;
     drop(stream);
 }
 
-/// The whole request is read, and each second brings a byte of an answer that has far to go.
+/// Reads the whole request, and then sends one byte of a long response per second.
 async fn drip(mut stream: TcpStream, clock: ManualClock) {
     read(&mut stream, usize::MAX).await;
     let head =
@@ -201,14 +201,14 @@ async fn drip(mut stream: TcpStream, clock: ManualClock) {
     }
 }
 
-/// Reads so many bytes of the request, and then resets the connection.
+/// Reads `length` bytes of the request, and then resets the connection.
 async fn reset(mut stream: TcpStream, length: usize) {
     read(&mut stream, length).await;
     #[allow(deprecated, reason = "depends on the version of Tokio")]
     stream.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Reads `length` bytes of a request, or all of it.
+/// Reads `length` bytes of a request, or the whole request if it is shorter.
 async fn read(stream: &mut TcpStream, length: usize) {
     let mut request = Vec::new();
     let mut byte = [0];

@@ -1,4 +1,4 @@
-//! The matrix for people: `docs/faults.md`.
+//! Writes and checks `docs/faults.md`.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -9,9 +9,9 @@ use crate::faults::{
 
 const BEGINS: &str =
     "<!-- Written by `UPDATE_DOCS=1 cargo test --all-features --test it faults`. -->\n";
-const ENDS: &str = "<!-- Up to here. -->\n";
+const ENDS: &str = "<!-- End of the generated part. -->\n";
 
-/// One table for each phase, in which faults that are the same to everybody share a row.
+/// Renders one table for each phase. Faults with the same outcome share a row.
 fn tables() -> String {
     let mut text = String::new();
     for phase in Phase::ALL {
@@ -27,9 +27,9 @@ fn tables() -> String {
         }
         write!(
             text,
-            "\n# {}\n\n\
-             | what goes wrong | the request gets | it waits | sent | token requests | and then \
-             | the cache has |\n|---|---|---|---|---|---|---|\n",
+            "\n## {}\n\n\
+             | fault | the request gets | it waits | sent | token requests | then | cached \
+             |\n|---|---|---|---|---|---|---|\n",
             phase.title()
         )
         .unwrap();
@@ -42,26 +42,25 @@ fn tables() -> String {
 }
 
 #[test]
-fn the_page_has_these_tables() {
+fn page_has_the_tables_of_the_matrix() {
     let tables = tables();
     println!("{tables}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/faults.md");
     let page = fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGINS).expect("where the tables begin");
-    let (there, after) = rest.split_once(ENDS).expect("where the tables end");
+    let (before, rest) = page.split_once(BEGINS).expect("the start of the tables");
+    let (there, after) = rest.split_once(ENDS).expect("the end of the tables");
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, [before, BEGINS, &tables, ENDS, after].concat()).unwrap();
         return;
     }
     assert!(
         there == tables,
-        "docs/faults.md is not what tests/it/faults/matrix.rs promises: run it with UPDATE_DOCS=1"
+        "docs/faults.md differs from tests/it/faults/matrix.rs: run this test with UPDATE_DOCS=1"
     );
 }
 
-/// Faults that nobody would find in the table are not promised anything.
 #[test]
-fn every_row_is_there_in_some_phase_and_no_fault_is_there_twice() {
+fn every_row_has_a_phase_and_every_fault_is_unique() {
     let mut seen = Vec::new();
     for row in rows() {
         assert!(row.cells.iter().any(Option::is_some), "{}", row.name);

@@ -1,4 +1,4 @@
-//! A client, an identity provider and an API, and a fault among them, on a clock that stands still.
+//! A client, an authorization server and an API with one fault, on a manual clock.
 
 use std::{
     future::Future,
@@ -28,7 +28,7 @@ use crate::faults::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts of a token request.
+/// The longest pause between two attempts in a flight.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -40,18 +40,18 @@ pub(crate) struct Rig {
     phase: Phase,
     fault: Fault,
     idp: MockIdp,
-    /// Where a redirect leads to. Nobody is to come.
+    /// The target of redirects. It must get no request.
     elsewhere: MockIdp,
     bad: Option<Bad>,
     disk: Option<Disk>,
-    /// How far the wall clock was set forward, in seconds.
+    /// How far the wall clock was set forward, in seconds. Negative if it was set back.
     set: Arc<AtomicI64>,
 }
 
 pub(crate) type Caller = Pin<Box<dyn Future<Output = Sees> + Send>>;
 
 impl Rig {
-    /// Before anything goes wrong.
+    /// Builds everything, without the fault.
     pub(crate) async fn new(phase: Phase, fault: Fault) -> Self {
         let clock = ManualClock::new();
         let builder = MockIdp::builder().clock(clock.clone());
@@ -90,7 +90,7 @@ impl Rig {
         }
     }
 
-    /// Up to where the fault happens.
+    /// Brings the cache into the phase.
     pub(crate) async fn begin(&self) {
         if self.phase != Phase::First {
             let token = self.cache.token().await.unwrap();
@@ -98,9 +98,9 @@ impl Rig {
         }
         self.clock.advance(match self.phase {
             Phase::First => Duration::ZERO,
-            // It ages for sure: ten minutes are left.
-            Phase::Ahead => Duration::from_secs(3000),
-            Phase::Over => LIFETIME,
+            // Certainly in the refresh window: ten minutes are left.
+            Phase::RefreshWindow => Duration::from_secs(3000),
+            Phase::Expired => LIFETIME,
             Phase::After401 | Phase::Resend => 10 * SECOND,
         });
         self.api.refuse(match self.phase.is_refused() {
@@ -114,16 +114,16 @@ impl Rig {
             Fault::None => {}
             Fault::Network(network) => match &self.bad {
                 Some(bad) => self.line.lead_to(Some(&bad.url)),
-                None => self.idp.always(script_of_network(network)),
+                None => self.idp.always(network_script(network)),
             },
-            Fault::Answer(Answer::Over) => self.idp.set_expires_in(Some("0")),
+            Fault::Answer(Answer::Expired) => self.idp.set_expires_in(Some("0")),
             Fault::Answer(answer) => self.idp.always(self.script(answer)),
             Fault::Clock(clock, when) => {
                 let (here, set) = (self.clock.clone(), Arc::clone(&self.set));
-                let turn = move || set.store(turn(clock, &here), Ordering::SeqCst);
+                let set_clock = move || set.store(set_clock(clock, &here), Ordering::SeqCst);
                 match when {
-                    When::Before => turn(),
-                    When::Meanwhile => self.line.meanwhile(turn),
+                    When::Before => set_clock(),
+                    When::Meanwhile => self.line.meanwhile(set_clock),
                 }
             }
             Fault::Store(fault) => self.disk.as_ref().unwrap().fail(fault),
@@ -135,13 +135,13 @@ impl Rig {
         }
     }
 
-    /// All is well again, but that the API has no more to do with the old token.
-    pub(crate) fn mend(&self) {
+    /// Ends the fault. The API still rejects the old token.
+    pub(crate) fn recover(&self) {
         self.idp.recover();
         self.idp.set_lifetime(LIFETIME);
         self.line.lead_to(None);
         if let Some(disk) = &self.disk {
-            disk.mend();
+            disk.recover();
         }
         self.api.refuse(match self.phase {
             Phase::First => Refuses::Nothing,
@@ -168,7 +168,7 @@ impl Rig {
                     Some(wait) => script.header("retry-after", &wait.to_string()),
                 }
             }
-            Answer::Same | Answer::Over => {
+            Answer::Same | Answer::Expired => {
                 let left = self.cache.status().expires_in.unwrap_or_default();
                 let same = serde_json::json!({
                     "access_token": OLD,
@@ -180,7 +180,7 @@ impl Rig {
         }
     }
 
-    /// A request to the API, which can be sent again only in one of the phases.
+    /// A request to the API, which can be sent again except in [`Phase::After401`].
     pub(crate) fn request(&self) -> Caller {
         let layer = BearerAuthLayer::builder(self.cache.clone())
             .any_api()
@@ -215,13 +215,13 @@ impl Rig {
         }
     }
 
-    /// Lets time pass, where it is waited for, until `done`: pauses between attempts, and all of it
-    /// where nothing else ends a token request.
+    /// Lets time pass until `done`: for pauses between attempts, and for the time limit if only that
+    /// ends a token request.
     pub(crate) async fn pass_until(&self, done: impl Fn() -> bool) {
         while !done() {
             match self.clock.next_wakeup() {
                 Some(next) if self.fault.hangs() => {
-                    // Before it is sent, no time is to pass.
+                    // No time may pass before the request has arrived.
                     self.clock.settle().await;
                     if self.has_arrived() {
                         self.clock.advance(next.min(SECOND));
@@ -235,13 +235,13 @@ impl Rig {
         }
     }
 
-    /// Every token request, at somebody who keeps silent.
+    /// Whether every token request has arrived at a server.
     fn has_arrived(&self) -> bool {
         let bad = self.bad.as_ref().map_or(0, Bad::accepted);
         self.idp.token_requests() + bad >= self.line.sends()
     }
 
-    /// How much time has passed since the epoch; setting a clock lets none pass.
+    /// Returns the time since the epoch, without jumps of the wall clock.
     pub(crate) fn elapsed(&self) -> Duration {
         let wall = self.clock.system_time();
         let wall = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -250,28 +250,27 @@ impl Rig {
         if set < 0 { wall + by } else { wall - by }
     }
 
-    /// What the cache has. It is not asked when it has nothing: it would ask the server.
+    /// Returns what is cached. Does not call an empty cache, which would send a token request.
     pub(crate) fn has(&self) -> Has {
         if !self.cache.status().ready {
             return Has::Nothing;
         }
-        let held = self.cache.try_token();
-        held.map_or(Has::Nothing, |held| {
-            Has::Good(which(self.phase, held.expose_secret()))
+        let token = self.cache.try_token();
+        token.map_or(Has::Nothing, |token| {
+            Has::Good(which(self.phase, token.expose_secret()))
         })
     }
 
-    /// Each token request arrives once, at whom it is meant to meet. Where a redirect leads to is not
-    /// asked.
+    /// Checks that each token request arrived exactly once, and none at the target of a redirect.
     pub(crate) fn each_arrived_once(&self) -> Result<(), String> {
         let elsewhere = self.elsewhere.token_requests();
         let bad = self.bad.as_ref().map_or(0, Bad::accepted);
         let (arrived, sent) = (self.idp.token_requests() + bad, self.line.sends());
-        let reaches_nobody = matches!(
+        let unreachable = matches!(
             self.fault,
             Fault::Network(Network::Refused | Network::NoSuchName)
         );
-        let as_sent = match reaches_nobody {
+        let as_sent = match unreachable {
             true => arrived < sent,
             false => arrived == sent,
         };
@@ -284,8 +283,8 @@ impl Rig {
         }
     }
 
-    /// A session is in its store: another process goes on with it.
-    pub(crate) async fn another_process_goes_on(&self) {
+    /// Checks that the store has the session: another process can continue it.
+    pub(crate) async fn another_process_continues_the_session(&self) {
         if let Some(disk) = &self.disk {
             let next = TokenCache::new(session(&self.idp, &self.line, disk));
             next.token().await.unwrap();
@@ -301,9 +300,9 @@ fn session(idp: &MockIdp, line: &Arc<Line>, disk: &Disk) -> Session {
     client.build().unwrap().session()
 }
 
-/// Setting the wall clock forward, and sleeping, are the same to who reads both clocks. How far the
-/// wall clock goes, in seconds.
-fn turn(how: Clock, clock: &ManualClock) -> i64 {
+/// Sets the clocks, and returns how far the wall clock moved, in seconds. To a reader of both clocks,
+/// sleep looks the same as a wall clock that is set forward.
+fn set_clock(how: Clock, clock: &ManualClock) -> i64 {
     let forward = |hours: u32| {
         clock.suspend(hours * LIFETIME);
         i64::from(hours) * 3600
@@ -318,7 +317,7 @@ fn turn(how: Clock, clock: &ManualClock) -> i64 {
     }
 }
 
-fn script_of_network(network: Network) -> Script {
+fn network_script(network: Network) -> Script {
     match network {
         Network::Silence => Script::silence(),
         Network::ResetBefore => Script::reset_before_reading(),
@@ -327,12 +326,12 @@ fn script_of_network(network: Network) -> Script {
         Network::Oversized => Script::json(200, long_token_response()),
         Network::Garbage => Script::garbage(),
         Network::Html => Script::bytes(200, "text/html", "<html>Welcome</html>"),
-        // A server of their own.
+        // These have a server of their own.
         _ => unreachable!("{network:?}"),
     }
 }
 
-/// One that would be in order, were it not so long.
+/// A valid response, except for its length.
 fn long_token_response() -> serde_json::Value {
     serde_json::json!({
         "access_token": "of-an-answer-without-end",
@@ -342,7 +341,7 @@ fn long_token_response() -> serde_json::Value {
     })
 }
 
-/// In the first phase, all are new.
+/// Tells old tokens from new ones. In the first phase, all are new.
 fn which(phase: Phase, token: &str) -> Token {
     match (phase, token) {
         (Phase::First, _) => Token::New,

@@ -1,4 +1,4 @@
-//! One cell of the matrix, as it really is.
+//! Runs one cell of the matrix.
 
 use std::{
     task::{Context, Poll, Waker},
@@ -13,7 +13,7 @@ use crate::faults::{
 
 const NANO: Duration = Duration::from_nanos(1);
 
-/// What happens, in the terms of `promised`: that says how long the pause is that is looked at.
+/// Compares a fault's outcome with `promised`, and checks the pause that `promised` states.
 pub(crate) async fn run(phase: Phase, fault: Fault, promised: &Cell) -> Result<(), String> {
     let rig = Rig::new(phase, fault).await;
     rig.begin().await;
@@ -49,15 +49,15 @@ pub(crate) async fn run(phase: Phase, fault: Fault, promised: &Cell) -> Result<(
     }
 
     match promised.next {
-        Some(next) => after_the_pause(&rig, next).await?,
-        None => nobody_asks(&rig).await?,
+        Some(next) => retries_after_the_pause(&rig, next).await?,
+        None => no_token_request_follows(&rig).await?,
     }
-    all_is_well_again(&rig, promised).await?;
+    recovers(&rig, promised).await?;
     rig.each_arrived_once()
 }
 
-/// The server is left alone for the pause, to the nanosecond, and then asked as promised.
-async fn after_the_pause(rig: &Rig, next: Next) -> Result<(), String> {
+/// Checks that no token request is sent during the pause, and the promised number after it.
+async fn retries_after_the_pause(rig: &Rig, next: Next) -> Result<(), String> {
     let status = rig.cache.status();
     if status.last_error.is_some() && status.retry_after != Some(next.pause) {
         return Err(format!("the next attempt is in {:?}", status.retry_after));
@@ -67,10 +67,10 @@ async fn after_the_pause(rig: &Rig, next: Next) -> Result<(), String> {
     if let Some(almost) = next.pause.checked_sub(NANO) {
         rig.clock.advance(almost);
         let caller = tokio::spawn(rig.request());
-        // It is answered without the server, or waits until that may be asked again.
+        // This request is answered without the server, or waits for the end of the pause.
         rig.clock.settle().await;
         if rig.line.sends() != asked {
-            return Err("asked again before the pause was over".to_owned());
+            return Err("a token request before the end of the pause".to_owned());
         }
         early = Some(caller);
         rig.clock.advance(NANO);
@@ -85,8 +85,8 @@ async fn after_the_pause(rig: &Rig, next: Next) -> Result<(), String> {
     }
 }
 
-/// What the cache has now will do.
-async fn nobody_asks(rig: &Rig) -> Result<(), String> {
+/// Checks that the cached token serves further requests.
+async fn no_token_request_follows(rig: &Rig) -> Result<(), String> {
     let asked = rig.line.sends();
     for _ in 0..3 {
         let caller = tokio::spawn(rig.request());
@@ -95,31 +95,31 @@ async fn nobody_asks(rig: &Rig) -> Result<(), String> {
     }
     match rig.line.sends() - asked {
         0 => Ok(()),
-        asks => Err(format!("{asks} token requests more, for nothing")),
+        asks => Err(format!("{asks} unnecessary token requests")),
     }
 }
 
-/// Nothing is lost: with the fault gone, and its pause over, there is a new token.
-async fn all_is_well_again(rig: &Rig, promised: &Cell) -> Result<(), String> {
-    rig.mend();
+/// Checks that there is a new token after the fault and its pause.
+async fn recovers(rig: &Rig, promised: &Cell) -> Result<(), String> {
+    rig.recover();
     let pause = promised.next.map_or(Duration::ZERO, |next| next.pause);
-    let told = rig.cache.status().retry_after.unwrap_or_default();
-    // A second refusal of tokens is two seconds after the first.
-    let pause = pause.max(told).max(Duration::from_secs(2));
+    let retry_after = rig.cache.status().retry_after.unwrap_or_default();
+    // After a second rejection the pause is two seconds.
+    let pause = pause.max(retry_after).max(Duration::from_secs(2));
     rig.clock.advance(pause);
     let caller = tokio::spawn(rig.request());
     rig.pass_until(|| caller.is_finished()).await;
     rig.pass_until(|| !rig.cache.status().fetching).await;
     match rig.has() {
         Has::Good(Token::New) => {}
-        other => return Err(format!("when all is well again, the cache has {other}")),
+        other => return Err(format!("after the fault, the cache has {other}")),
     }
     let caller = tokio::spawn(rig.request());
     rig.pass_until(|| caller.is_finished()).await;
     let sees = caller.await.unwrap();
     if sees != Sees::Sent(Token::New) {
-        return Err(format!("when all is well again, a request gets {sees}"));
+        return Err(format!("after the fault, a request gets {sees}"));
     }
-    rig.another_process_goes_on().await;
+    rig.another_process_continues_the_session().await;
     Ok(())
 }

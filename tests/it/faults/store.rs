@@ -1,4 +1,4 @@
-//! A session's file, and what can be wrong with it.
+//! A session file whose disk can fail.
 
 use std::{
     fs, io,
@@ -13,7 +13,7 @@ use bearer_auth::{
 
 use crate::faults::fault::Store;
 
-/// A [`FileStore`], whose disk fails as it is told.
+/// A [`FileStore`] with injected faults.
 #[derive(Clone)]
 pub(crate) struct Disk {
     file: FileStore,
@@ -25,7 +25,7 @@ pub(crate) struct Disk {
 const SOUND: &str = r#"{"version":1,"refresh_token":"a-refresh-token"}"#;
 
 impl Disk {
-    /// With a session that has no access token yet.
+    /// Creates a store with a session that has no access token yet.
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("session");
@@ -45,8 +45,8 @@ impl Disk {
         *self.fault.lock().unwrap() = fault;
     }
 
-    /// Somebody has made room, or signed in again.
-    pub(crate) fn mend(&self) {
+    /// Ends the fault: the disk has space again, or the user has signed in again.
+    pub(crate) fn recover(&self) {
         let fault = std::mem::replace(&mut *self.fault.lock().unwrap(), Store::Sound);
         if fault == Store::Corrupt && fs::read(&self.path).unwrap() == b"not a session" {
             fs::write(&self.path, SOUND).unwrap();

@@ -26,7 +26,7 @@ fn client(idp: &MockIdp) -> AuthorizationCodeBuilder {
     AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app")
 }
 
-/// Starts a login, and says where the browser is sent.
+/// Starts a login, and returns the URL for the browser.
 async fn start(auth: AuthorizationCode) -> (JoinHandle<Result<Session, Error>>, String) {
     let (opened, url) = oneshot::channel();
     let login = tokio::spawn(async move {
@@ -62,7 +62,7 @@ async fn is_open(redirect_uri: &Url) -> bool {
 }
 
 #[tokio::test]
-async fn p82_p83_p87_somebody_signs_in_and_the_api_knows_them() {
+async fn p82_p83_p87_loopback_login_gets_a_token_for_the_api() {
     let idp = idp().await;
     let (login, url) = start(client(&idp).scope("openid").build().unwrap()).await;
     let redirect = redirect_uri(&url);
@@ -82,15 +82,15 @@ async fn p82_p83_p87_somebody_signs_in_and_the_api_knows_them() {
     let response = api.oneshot(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
 
-    // The port that was bound, in both requests.
+    // Both requests contain the bound port.
     let sent = idp.token_log()[0].form();
     let sent = sent.iter().find(|(name, _)| name == "redirect_uri");
     assert_eq!(sent.unwrap().1, redirect.as_str());
 }
 
-/// The library opens no page, and gets none: the caller's browser does.
+/// The crate does not request the authorization URL itself.
 #[tokio::test]
-async fn p81_the_page_is_the_browser_s_to_get() {
+async fn p81_crate_does_not_request_the_authorization_url() {
     let idp = idp().await;
     let (login, url) = start(client(&idp).build().unwrap()).await;
     assert!(url.starts_with(&format!("{}?", idp.authorization_url())));
@@ -106,9 +106,9 @@ async fn p81_the_page_is_the_browser_s_to_get() {
     assert_eq!((idp.authorization_requests(), idp.token_requests()), (0, 0));
 }
 
-/// The server's own silence counts, too.
+/// The time limit includes discovery.
 #[tokio::test(start_paused = true)]
-async fn p84_the_time_of_a_login_begins_with_it() {
+async fn p84_login_timeout_includes_discovery() {
     let never =
         |_: Request<Full<Bytes>>| pending::<Result<http::Response<Full<Bytes>>, Infallible>>();
     let auth = AuthorizationCode::discover("https://idp.example", "app")
@@ -122,13 +122,13 @@ async fn p84_the_time_of_a_login_begins_with_it() {
     assert!(!error.is_retryable(), "{error}");
 }
 
-// The tests that find a port closed have an address of loopback to themselves: on 127.0.0.1,
-// somebody else might have been given the port by then. And they have a process to themselves: a
-// child process that another test starts has the port open, too, until it runs its program.
+// Tests that expect a closed port use a loopback address of their own: on 127.0.0.1, another process
+// might have got the port. They also run in a process of their own: a child process that another test
+// starts inherits the open port until it executes its program.
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn p84_s1_3_the_port_is_open_for_the_login_and_no_longer() {
+async fn p84_s1_3_port_is_open_only_during_the_login() {
     alone!();
     let idp = idp().await;
     let port = {
@@ -149,7 +149,7 @@ async fn p84_s1_3_the_port_is_open_for_the_login_and_no_longer() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn p84_nobody_comes_back_and_the_port_is_closed() {
+async fn p84_login_that_times_out_closes_the_port() {
     alone!();
     let idp = idp().await;
     let auth = client(&idp)
@@ -168,7 +168,7 @@ async fn p84_nobody_comes_back_and_the_port_is_closed() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn p84_a_login_that_is_dropped_closes_the_port() {
+async fn p84_dropped_login_closes_the_port() {
     alone!();
     let idp = idp().await;
     let (login, url) = start(
@@ -185,7 +185,7 @@ async fn p84_a_login_that_is_dropped_closes_the_port() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn p83_nobody_comes_in_by_another_address() {
+async fn p83_port_is_not_reachable_at_another_address() {
     let idp = idp().await;
     let auth = client(&idp).redirect_uri("http://127.84.0.4/cb");
     let (login, url) = start(auth.build().unwrap()).await;
@@ -197,18 +197,18 @@ async fn p83_nobody_comes_in_by_another_address() {
 }
 
 #[tokio::test]
-async fn p85_p24_stray_requests_are_told_404_and_end_nothing() {
+async fn p85_p24_stray_requests_get_404_and_the_login_continues() {
     let idp = idp().await;
     let (login, url) = start(client(&idp).build().unwrap()).await;
     let callback = idp.sign_in(&url).unwrap();
     let redirect = redirect_uri(&url);
-    // Says nothing, and keeps nobody else from being heard.
+    // A silent connection does not block the others.
     let _silent = TcpStream::connect(address(&redirect)).await.unwrap();
     for stray in [
         redirect.join("/favicon.ico").unwrap().to_string(),
         redirect.to_string(),
         format!("{redirect}?code=x"),
-        format!("{redirect}?code=x&state=somebody-s"),
+        format!("{redirect}?code=x&state=another-login-s"),
         callback.replace("/callback?", "/call?"),
     ] {
         assert_eq!(get(&stray).await.status(), StatusCode::NOT_FOUND, "{stray}");
@@ -222,7 +222,7 @@ async fn p85_p24_stray_requests_are_told_404_and_end_nothing() {
 }
 
 #[tokio::test]
-async fn p28_a_refusal_is_shown_and_told() {
+async fn p28_authorization_error_is_shown_and_returned() {
     let idp = idp().await;
     idp.refuse_sign_in(Some("access_denied"));
     let (login, url) = start(client(&idp).build().unwrap()).await;
@@ -236,7 +236,7 @@ async fn p28_a_refusal_is_shown_and_told() {
 }
 
 #[tokio::test]
-async fn an_exchange_that_fails_is_shown_too() {
+async fn failed_code_exchange_is_shown_in_the_browser() {
     let idp = idp().await;
     let (login, url) = start(client(&idp).build().unwrap()).await;
     let callback = idp.sign_in(&url).unwrap();
@@ -263,7 +263,7 @@ async fn an_exchange_that_fails_is_shown_too() {
 }
 
 #[tokio::test]
-async fn p82_p83_other_addresses_of_loopback() {
+async fn p82_p83_other_loopback_addresses_can_be_configured() {
     let idp = idp().await;
     for (uri, host) in [
         ("http://[::1]/a/b", "[::1]"),
@@ -282,7 +282,7 @@ async fn p82_p83_other_addresses_of_loopback() {
 }
 
 #[tokio::test]
-async fn a_redirect_uri_elsewhere_is_no_loopback() {
+async fn redirect_uri_outside_loopback_is_an_error() {
     let idp = idp().await;
     for uri in [
         "https://app.example/cb",
@@ -298,7 +298,7 @@ async fn a_redirect_uri_elsewhere_is_no_loopback() {
 }
 
 #[tokio::test]
-async fn p89_two_logins_at_once_do_not_take_each_other_s_answers() {
+async fn p89_concurrent_loopback_logins_reject_each_other_s_callbacks() {
     let idp = Arc::new(idp().await);
     let (first, url_1) = start(client(&idp).build().unwrap()).await;
     let (second, url_2) = start(client(&idp).build().unwrap()).await;

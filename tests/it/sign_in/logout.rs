@@ -1,5 +1,4 @@
-//! Signing out (RFC 7009): MockIdp signs people in, and a client beside it answers for the
-//! revocation endpoint.
+//! Signing out (RFC 7009). `MockIdp` signs users in; [`Server`] is the revocation endpoint.
 
 use std::{
     collections::VecDeque,
@@ -22,15 +21,15 @@ type Form = Vec<(String, String)>;
 const REVOKE: &str = "/revoke";
 const HANGS: (u16, &str) = (0, "no answer at all");
 
-/// Sends token requests to the identity provider, and answers the others: 200, or what stands in
-/// its script.
+/// Sends token requests to the mock, and answers revocation requests itself: with the scripted
+/// responses, then with 200.
 #[derive(Clone, Default)]
 struct Server {
     http: Arc<ReqwestClient>,
     script: Arc<Mutex<VecDeque<(u16, &'static str)>>>,
-    told: Arc<Mutex<Vec<Form>>>,
-    /// The `Authorization` headers beside them.
-    proofs: Arc<Mutex<Vec<Option<String>>>>,
+    revocations: Arc<Mutex<Vec<Form>>>,
+    /// The `Authorization` headers of the revocation requests.
+    authorizations: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 impl HttpClient for Server {
@@ -39,11 +38,12 @@ impl HttpClient for Server {
             return self.http.send(request);
         }
         assert_eq!(request.method(), http::Method::POST);
-        let proof = request.headers().get(http::header::AUTHORIZATION);
-        let proof = proof.map(|proof| proof.to_str().unwrap().to_owned());
-        self.proofs.lock().unwrap().push(proof);
+        let header = request.headers().get(http::header::AUTHORIZATION);
+        let header = header.map(|header| header.to_str().unwrap().to_owned());
+        self.authorizations.lock().unwrap().push(header);
         let form = url::form_urlencoded::parse(request.body());
-        self.told.lock().unwrap().push(form.into_owned().collect());
+        let form = form.into_owned().collect();
+        self.revocations.lock().unwrap().push(form);
         let scripted = self.script.lock().unwrap().pop_front();
         if scripted == Some(HANGS) {
             return Box::pin(std::future::pending());
@@ -55,15 +55,15 @@ impl HttpClient for Server {
 }
 
 impl Server {
-    /// What was revoked: hint and token.
-    fn told(&self) -> Vec<(String, String)> {
-        let told = self.told.lock().unwrap();
+    /// Returns hint and token of each revocation request.
+    fn revoked(&self) -> Vec<(String, String)> {
+        let revocations = self.revocations.lock().unwrap();
         let pair = |form: &Form| {
             let value = |name: &str| form.iter().find(|(n, _)| n == name).unwrap().1.clone();
             assert_eq!(value("client_id"), "app");
             (value("token_type_hint"), value("token"))
         };
-        told.iter().map(pair).collect()
+        revocations.iter().map(pair).collect()
     }
 
     fn say(&self, answers: &[(u16, &'static str)]) {
@@ -105,7 +105,7 @@ async fn is_empty(store: &MemoryStore) -> bool {
 }
 
 #[tokio::test]
-async fn p191_p192_p195_both_tokens_are_revoked_and_nothing_is_left() {
+async fn p191_p192_p195_logout_revokes_both_tokens_and_empties_store_and_cache() {
     let SignedIn {
         idp,
         server,
@@ -117,7 +117,7 @@ async fn p191_p192_p195_both_tokens_are_revoked_and_nothing_is_left() {
     let requests = idp.token_requests();
 
     session.logout().await.unwrap();
-    let [refresh, revoked] = &server.told()[..] else {
+    let [refresh, revoked] = &server.revoked()[..] else {
         panic!("two tokens");
     };
     assert_eq!(refresh.0, "refresh_token");
@@ -130,13 +130,13 @@ async fn p191_p192_p195_both_tokens_are_revoked_and_nothing_is_left() {
     assert!(cache.status().needs_sign_in());
     assert_eq!(idp.token_requests(), requests);
 
-    // Once more is as good.
+    // A second logout succeeds and sends nothing.
     session.logout().await.unwrap();
-    assert_eq!(server.told().len(), 2);
+    assert_eq!(server.revoked().len(), 2);
 }
 
 #[tokio::test]
-async fn p191_a_client_proves_itself_as_at_the_token_endpoint() {
+async fn p191_client_authenticates_at_the_revocation_endpoint() {
     for (auth, header, parameters) in [
         (ClientAuth::basic(), Some("Basic YXBwOnNlY3JldA=="), 2),
         (ClientAuth::post(), None, 4),
@@ -161,19 +161,19 @@ async fn p191_a_client_proves_itself_as_at_the_token_endpoint() {
             .logout()
             .await
             .unwrap();
-        let proofs = server.proofs.lock().unwrap().clone();
+        let sent = server.authorizations.lock().unwrap().clone();
         assert_eq!(
-            proofs,
-            [header, header].map(|proof| proof.map(str::to_owned))
+            sent,
+            [header, header].map(|header| header.map(str::to_owned))
         );
-        for form in server.told.lock().unwrap().iter() {
+        for form in server.revocations.lock().unwrap().iter() {
             assert_eq!(form.len(), parameters, "{form:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn p195_the_next_request_does_not_carry_the_old_token() {
+async fn p195_request_after_logout_fails_without_the_old_token() {
     let SignedIn { idp, session, .. } = signed_in().await;
     let auth = BearerAuthLayer::for_api(idp.api_url(), session.clone()).unwrap();
     let api = auth.layer(Client::builder().no_proxy().build().unwrap());
@@ -193,7 +193,7 @@ async fn p195_the_next_request_does_not_carry_the_old_token() {
 }
 
 #[tokio::test]
-async fn p193_a_server_that_is_not_ready_is_told_again() {
+async fn p193_logout_after_a_503_can_be_repeated() {
     let SignedIn {
         server,
         store,
@@ -204,19 +204,19 @@ async fn p193_a_server_that_is_not_ready_is_told_again() {
     let error = session.logout().await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(error.status().unwrap(), 503);
-    // Here it is over all the same.
+    // The session has ended locally nevertheless.
     assert!(is_empty(&store).await);
     let error = TokenCache::new(session.clone()).token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
 
     session.logout().await.unwrap();
-    let told = server.told();
-    assert_eq!(told.len(), 4);
-    assert_eq!(told[..2], told[2..]);
+    let revoked = server.revoked();
+    assert_eq!(revoked.len(), 4);
+    assert_eq!(revoked[..2], revoked[2..]);
 }
 
 #[tokio::test]
-async fn p194_a_kind_of_token_that_is_not_revoked_is_typed_and_forgotten() {
+async fn p194_unsupported_token_type_is_a_typed_error_and_ends_the_session() {
     let SignedIn {
         server,
         store,
@@ -231,7 +231,7 @@ async fn p194_a_kind_of_token_that_is_not_revoked_is_typed_and_forgotten() {
 }
 
 #[tokio::test]
-async fn p195_an_exchange_under_way_does_not_bring_the_session_back() {
+async fn p195_refresh_in_flight_does_not_restore_the_session() {
     let SignedIn {
         idp,
         server,
@@ -250,13 +250,13 @@ async fn p195_an_exchange_under_way_does_not_bring_the_session_back() {
     hold.release();
     logout.await.unwrap().unwrap();
     let _ = refresh.await.unwrap();
-    // What the exchange brought is what was revoked.
+    // The logout revokes the new refresh token.
     let sent = &idp.token_log()[1].form();
     let old = sent
         .iter()
         .find(|(name, _)| name == "refresh_token")
         .unwrap();
-    assert_ne!(server.told()[0].1, old.1);
+    assert_ne!(server.revoked()[0].1, old.1);
     assert!(is_empty(&store).await);
     assert!(cache.try_token().is_none());
     let error = cache.token().await.unwrap_err();
@@ -264,7 +264,7 @@ async fn p195_an_exchange_under_way_does_not_bring_the_session_back() {
 }
 
 #[tokio::test]
-async fn p190_a_revocation_url_without_tls_is_refused() {
+async fn p190_revocation_url_without_tls_is_a_configuration_error() {
     let built = AuthorizationCode::builder("https://idp.example/a", "https://idp.example/t", "app")
         .revocation_url("http://idp.example/revoke")
         .build();
@@ -272,9 +272,9 @@ async fn p190_a_revocation_url_without_tls_is_refused() {
     assert!(error.contains("revocation_url"), "{error}");
 }
 
-/// Not about signing out, but with the same store: a browser that goes away.
+/// Not about signing out, but with the same store: the browser closes its connection.
 #[tokio::test]
-async fn p27_a_login_whose_caller_goes_is_finished() {
+async fn p27_cancelled_login_still_stores_the_session() {
     let idp = MockIdp::builder().client("app", "").start().await.unwrap();
     let store = MemoryStore::new();
     let auth = AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), "app")
@@ -290,7 +290,7 @@ async fn p27_a_login_whose_caller_goes_is_finished() {
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     hold.release();
-    // Server and exchange run on this thread, too: each turn is one of theirs.
+    // The server and the token request run on this thread, too: yield until they are done.
     for _ in 0..1_000_000 {
         if !is_empty(&store).await {
             break;
@@ -301,9 +301,9 @@ async fn p27_a_login_whose_caller_goes_is_finished() {
     assert_eq!(idp.token_requests(), 1);
 }
 
-/// Others wait for the store's lock, maybe in other processes.
+/// Other processes may wait for the store's lock.
 #[tokio::test]
-async fn p195_a_server_that_hangs_keeps_neither_the_lock_nor_the_caller() {
+async fn p195_silent_revocation_endpoint_blocks_neither_store_nor_caller() {
     let SignedIn {
         server,
         store,
@@ -313,7 +313,7 @@ async fn p195_a_server_that_hangs_keeps_neither_the_lock_nor_the_caller() {
     server.say(&[HANGS, HANGS]);
     tokio::time::pause();
     let logout = tokio::spawn(async move { session.logout().await });
-    while server.told().is_empty() {
+    while server.revoked().is_empty() {
         tokio::task::yield_now().await;
     }
     assert!(is_empty(&store).await);

@@ -1,5 +1,5 @@
-//! `FileStore` within one process: its files, its lock, its errors. Among processes it is tested
-//! in `file_processes.rs`, sealed in `file_sealed.rs`.
+//! `FileStore` in one process: its files, its lock, its errors. `file_processes.rs` tests it with
+//! several processes, `file_sealed.rs` with sealing.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn what_is_saved_is_there_for_the_next_one() {
+async fn saved_session_is_loaded_by_the_next_store() {
     let directory = directory();
     let path = directory.path().join("session");
     assert_eq!(load(&FileStore::new(&path)).await.unwrap(), None);
@@ -39,7 +39,7 @@ async fn what_is_saved_is_there_for_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_whole_session_comes_back() {
+async fn all_fields_of_a_session_are_stored() {
     const JSON: &str = r#"{"version":1,"refresh_token":"r","access_token":"a","scheme":"DPoP","expires_at":4102444800,"since":1700000000,"scope":"x y"}"#;
     let directory = directory();
     let path = directory.path().join("session");
@@ -53,7 +53,7 @@ async fn a_whole_session_comes_back() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn all_files_are_the_owner_s_alone() {
+async fn files_and_directories_are_private_to_the_owner() {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     let widen = |path: &Path| {
@@ -71,7 +71,7 @@ async fn all_files_are_the_owner_s_alone() {
     widen(&path);
     widen(&lock);
     assert_eq!(load(&store).await.unwrap().as_deref(), Some("first"));
-    // What somebody left is not written into, with whatever permissions it has.
+    // An existing temporary file, whose mode may be wrong, is not reused.
     let temporary = below.join("session.tmp");
     let mut locked = store.lock().await.unwrap();
     fs::write(&temporary, "left").unwrap();
@@ -82,7 +82,7 @@ async fn all_files_are_the_owner_s_alone() {
 }
 
 #[tokio::test]
-async fn a_temporary_file_of_somebody_who_died_does_no_harm_and_goes() {
+async fn leftover_temporary_file_is_ignored_and_removed() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path);
@@ -95,7 +95,7 @@ async fn a_temporary_file_of_somebody_who_died_does_no_harm_and_goes() {
 }
 
 #[tokio::test]
-async fn a_file_cut_at_any_byte_is_an_error_and_can_be_saved_over() {
+async fn truncated_file_is_an_error_and_can_be_overwritten() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path);
@@ -112,7 +112,7 @@ async fn a_file_cut_at_any_byte_is_an_error_and_can_be_saved_over() {
 }
 
 #[tokio::test]
-async fn damaged_content_is_an_error_that_names_the_file_and_shows_nothing_of_it() {
+async fn damaged_file_is_an_error_with_its_path_and_without_its_content() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path);
@@ -141,14 +141,14 @@ async fn damaged_content_is_an_error_that_names_the_file_and_shows_nothing_of_it
         assert!(error.contains(problem), "{problem}: {error}");
         assert!(error.contains(path.to_str().unwrap()), "{error}");
         assert!(!error.contains("canary"), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), content, "it stays as it is");
+        assert_eq!(fs::read(&path).unwrap(), content, "the file is unchanged");
         save(&store, "new").await.unwrap();
         assert_eq!(load(&store).await.unwrap().as_deref(), Some("new"));
     }
 }
 
 #[tokio::test]
-async fn a_session_that_could_not_be_read_again_is_not_written() {
+async fn session_that_is_too_large_to_load_is_not_saved() {
     let directory = directory();
     let store = FileStore::new(directory.path().join("session"));
     save(&store, "old").await.unwrap();
@@ -160,7 +160,7 @@ async fn a_session_that_could_not_be_read_again_is_not_written() {
 }
 
 #[tokio::test]
-async fn a_path_that_cannot_be_is_an_error_of_the_lock() {
+async fn impossible_path_is_an_error_of_lock() {
     let directory = directory();
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
@@ -169,7 +169,7 @@ async fn a_path_that_cannot_be_is_an_error_of_the_lock() {
         let error = text(error.as_ref());
         assert!(error.contains(path.to_str().unwrap()), "{error}");
     }
-    // A directory in the place of the session.
+    // A directory at the session's path.
     let store = FileStore::new(directory.path().join("taken"));
     fs::create_dir(directory.path().join("taken")).unwrap();
     load(&store).await.unwrap_err();
@@ -177,7 +177,7 @@ async fn a_path_that_cannot_be_is_an_error_of_the_lock() {
     assert_eq!(names(directory.path()), ["file", "taken", "taken.lock"]);
 }
 
-/// Under two names it would have two locks; and who can make links might aim at other files.
+/// A file with two names would have two locks, and a link could redirect writes to another file.
 #[cfg(unix)]
 #[tokio::test]
 async fn links_and_pipes_are_refused() {
@@ -205,7 +205,7 @@ async fn links_and_pipes_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_tasks_lose_no_update() {
+async fn concurrent_tasks_lose_no_update() {
     const TASKS: usize = 16;
     const TIMES: usize = 10;
     let directory = directory();
@@ -229,9 +229,9 @@ async fn many_tasks_lose_no_update() {
     assert_eq!(count, (TASKS * TIMES).to_string());
 }
 
-/// The clock is tokio's, and stands while a blocking thread works.
+/// tokio's clock, which does not advance while a blocking thread works.
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_does_not_come_free_is_an_error_that_says_whose_it_is() {
+async fn lock_timeout_is_an_error_that_names_the_lock_holder() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path);
@@ -242,7 +242,10 @@ async fn a_lock_that_does_not_come_free_is_an_error_that_says_whose_it_is() {
         let error = text(error.as_ref());
         assert!(error.contains("session.lock"), "{error}");
         assert!(error.contains("not free for 20s"), "{error}");
-        assert!(error.contains("this process itself holds it"), "{error}");
+        assert!(
+            error.contains("this process itself has the lock"),
+            "{error}"
+        );
         let other = other.lock_timeout(Duration::from_millis(7));
         let error = other.lock().await.unwrap_err();
         assert!(text(error.as_ref()).contains("not free for 7ms"));
@@ -253,7 +256,7 @@ async fn a_lock_that_does_not_come_free_is_an_error_that_says_whose_it_is() {
 }
 
 #[test]
-fn a_wait_that_is_dropped_leaves_nothing_behind() {
+fn dropped_wait_for_the_lock_leaves_no_waiter() {
     let directory = directory();
     let path = directory.path().join("session");
     let runtime = || {
@@ -272,10 +275,10 @@ fn a_wait_that_is_dropped_leaves_nothing_behind() {
             }
         }
     });
-    // Waits for its blocking threads, so this would hang if one of them waited for the lock.
+    // The drop waits for the runtime's blocking threads. It would hang if one waited for the lock.
     drop(waiting);
     drop(locked);
-    // The first try gets it.
+    // The first attempt gets the lock.
     for store in [store, FileStore::new(&path)] {
         let store = store.lock_timeout(Duration::from_millis(1));
         drop(holding.block_on(store.lock()).unwrap());
@@ -283,25 +286,25 @@ fn a_wait_that_is_dropped_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_save_whose_caller_goes_is_finished_under_the_lock_and_in_its_turn() {
+async fn cancelled_save_finishes_in_order_and_keeps_the_lock() {
     let directory = directory();
     let store = FileStore::new(directory.path().join("session"));
     save(&store, "old").await.unwrap();
-    // Large, so that it takes a while.
+    // Large, so that writing it takes a while.
     let large = "x".repeat(900_000);
     for next in [None, Some("next")] {
         let mut locked = store.lock().await.unwrap();
         let session_of_large = session(&large);
         tokio::select! {
             biased;
-            saved = locked.save(Some(&session_of_large)) => panic!("at once: {saved:?}"),
+            saved = locked.save(Some(&session_of_large)) => panic!("saved immediately: {saved:?}"),
             () = ready(()) => {}
         }
         if let Some(next) = next {
             locked.save(Some(&session(next))).await.unwrap();
         }
         drop(locked);
-        // Another store: this is about the operating system's lock.
+        // A separate store, to test the operating system's lock.
         let other = FileStore::new(directory.path().join("session"));
         let mut locked = other.lock().await.unwrap();
         let loaded = locked.load().await.unwrap().unwrap();
@@ -310,12 +313,12 @@ async fn a_save_whose_caller_goes_is_finished_under_the_lock_and_in_its_turn() {
 }
 
 #[test]
-fn without_a_runtime_there_is_an_error() {
+fn lock_without_a_runtime_is_an_error() {
     let directory = directory();
     let store = FileStore::new(directory.path().join("session"));
     let lock = pin!(store.lock());
     let Poll::Ready(locked) = lock.poll(&mut Context::from_waker(Waker::noop())) else {
-        panic!("it waits");
+        panic!("the lock is pending");
     };
     locked.unwrap_err();
 }

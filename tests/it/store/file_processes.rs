@@ -1,11 +1,11 @@
-//! `FileStore` among processes: this test binary starts itself, as `child`.
+//! `FileStore` with several processes: the test binary starts itself as `child`.
 
 use std::{fs, path::Path, time::Duration};
 
 use bearer_auth::store::{FileStore, TokenStore as _};
 
 use crate::support::{
-    process::{Process, role, say, told, wait},
+    process::{Process, argument, role, say, wait},
     sessions::{directory, increment, load, names, save},
 };
 
@@ -13,11 +13,11 @@ const TIMES: usize = 20;
 /// So large that writing it takes many pages.
 const LARGE: usize = 300_000;
 
-/// Not a test: what the other processes do.
+/// Not a test: the entry point of the child processes.
 #[tokio::test]
 async fn child() {
     let Some(role) = role() else { return };
-    let store = FileStore::new(told("PATH"));
+    let store = FileStore::new(argument("PATH"));
     match role.as_str() {
         "increment" => {
             say("ready");
@@ -31,7 +31,7 @@ async fn child() {
             say("locked");
             wait();
         }
-        "write for ever" => loop {
+        "write in a loop" => loop {
             for letter in ["a", "b"] {
                 save(&store, &letter.repeat(LARGE)).await.unwrap();
                 say("saved");
@@ -61,7 +61,7 @@ fn start_after(command: &str, role: &str, path: &Path) -> Process {
 }
 
 #[tokio::test]
-async fn many_processes_lose_no_update() {
+async fn concurrent_processes_lose_no_update() {
     const PROCESSES: usize = 8;
     let directory = directory();
     let path = directory.path().join("session");
@@ -70,7 +70,7 @@ async fn many_processes_lose_no_update() {
     for process in &mut processes {
         assert!(process.says("ready"));
     }
-    // All at once, and this process with them.
+    // All processes write at the same time, including this one.
     for process in &mut processes {
         process.go();
     }
@@ -86,9 +86,9 @@ async fn many_processes_lose_no_update() {
     assert_eq!(names(directory.path()), ["session", "session.lock"]);
 }
 
-/// The clock is tokio's, and stands while a blocking thread works: a millisecond is one try.
+/// tokio's clock, which does not advance while a blocking thread works: a millisecond is one attempt.
 #[tokio::test(start_paused = true)]
-async fn the_lock_dies_with_its_holder() {
+async fn killed_lock_holder_releases_the_lock() {
     let directory = directory();
     let path = directory.path().join("session");
     let mut holder = start("hold", &path);
@@ -96,7 +96,7 @@ async fn the_lock_dies_with_its_holder() {
 
     let store = FileStore::new(&path);
     let error = store.lock().await.unwrap_err().to_string();
-    let id = format!("process {} holds it", holder.id());
+    let id = format!("process {} has the lock", holder.id());
     assert!(error.contains(&id), "{error}");
 
     holder.kill();
@@ -105,7 +105,7 @@ async fn the_lock_dies_with_its_holder() {
 }
 
 #[tokio::test]
-async fn a_holder_that_ends_lets_others_on() {
+async fn ending_lock_holder_releases_the_lock() {
     let directory = directory();
     let path = directory.path().join("session");
     let mut holder = start("hold", &path);
@@ -118,13 +118,13 @@ async fn a_holder_that_ends_lets_others_on() {
 }
 
 #[tokio::test]
-async fn a_process_that_is_killed_while_it_writes_leaves_a_whole_session() {
+async fn process_killed_while_saving_leaves_a_complete_session() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path);
     save(&store, &"a".repeat(LARGE)).await.unwrap();
     for saves in 1..=12 {
-        let mut writer = start("write for ever", &path);
+        let mut writer = start("write in a loop", &path);
         for _ in 0..saves {
             assert!(writer.says("saved"));
         }
@@ -136,10 +136,10 @@ async fn a_process_that_is_killed_while_it_writes_leaves_a_whole_session() {
     }
 }
 
-/// The system kills whoever writes beyond its limit, in the midst of the file.
+/// The operating system kills the process in the middle of a write, when the file reaches the limit.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_death_in_the_midst_of_a_file_leaves_the_old_session() {
+async fn process_killed_in_the_middle_of_a_write_leaves_the_old_session() {
     use std::os::unix::fs::PermissionsExt as _;
     let directory = directory();
     let path = directory.path().join("session");
@@ -159,10 +159,10 @@ async fn a_death_in_the_midst_of_a_file_leaves_the_old_session() {
     assert_eq!(load(&store).await.unwrap().as_deref(), Some("new"));
 }
 
-/// As on a disk that is full: the write fails, in the midst of the file.
+/// The write fails in the middle of the file, as on a full disk.
 #[cfg(unix)]
 #[tokio::test]
-async fn a_write_that_fails_leaves_the_old_session() {
+async fn failed_write_leaves_the_old_session() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path);

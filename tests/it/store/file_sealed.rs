@@ -1,4 +1,4 @@
-//! `FileStore` with a key.
+//! `FileStore` with sealing.
 
 use std::{fs, path::Path};
 
@@ -18,7 +18,7 @@ fn sealed(path: &Path, byte: u8) -> FileStore {
 }
 
 #[tokio::test]
-async fn what_is_sealed_comes_back_and_shows_nothing() {
+async fn sealed_session_is_loaded_and_its_file_shows_nothing() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = sealed(&path, 1);
@@ -33,12 +33,12 @@ async fn what_is_sealed_comes_back_and_shows_nothing() {
         assert!(!first.windows(secret.len()).any(|part| part == secret));
     }
     save(&store, CANARY).await.unwrap();
-    assert_ne!(fs::read(&path).unwrap(), first, "a nonce of its own");
+    assert_ne!(fs::read(&path).unwrap(), first, "each file has a new nonce");
 }
 
-/// What the first version has written, all later ones read.
+/// All versions of the crate read files of format version 1.
 #[tokio::test]
-async fn a_file_of_version_1_is_read() {
+async fn sealed_file_of_version_1_is_loaded() {
     const VERSION_1: &str = "62612d7365616c0a01d3c7b0dd0e3b5710dafad3eb38b391773c1b81bf010e8fcc3743eb4256214fc0de822b65de8207af555c8297cdcdd9cacde786b2de53dec9817f80295ca27fb6d2e245c76bb3d17b93b45e3fd65f9770488a029a64f261a2181858b3";
     let directory = directory();
     let path = directory.path().join("session");
@@ -50,12 +50,12 @@ async fn a_file_of_version_1_is_read() {
 }
 
 #[tokio::test]
-async fn an_old_key_opens_and_the_new_one_seals() {
+async fn previous_key_opens_and_current_key_seals() {
     let directory = directory();
     let path = directory.path().join("session");
     save(&sealed(&path, 1), "old").await.unwrap();
     let rotating = || sealed(&path, 2).with_previous_key(key(1));
-    // Whichever way round they are named.
+    // The order of the setters does not matter.
     let other = FileStore::new(&path).with_previous_key(key(1));
     let other = other.with_previous_key(key(3)).sealed_with(key(2));
     for store in [rotating(), other] {
@@ -73,7 +73,7 @@ async fn an_old_key_opens_and_the_new_one_seals() {
 }
 
 #[tokio::test]
-async fn a_key_that_only_opens_is_an_error() {
+async fn previous_key_without_current_key_is_an_error() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = FileStore::new(&path).with_previous_key(key(1));
@@ -83,14 +83,14 @@ async fn a_key_that_only_opens_is_an_error() {
 }
 
 #[tokio::test]
-async fn the_wrong_key_and_the_wrong_form_are_told() {
+async fn wrong_key_and_missing_sealing_are_distinct_errors() {
     let directory = directory();
     let path = directory.path().join("session");
     let (plain, one, other) = (FileStore::new(&path), sealed(&path, 1), sealed(&path, 2));
     for (written, read, problem) in [
         (&one, &other, "sealed with another key"),
-        (&one, &plain, "sealed, and there is no key"),
-        (&plain, &one, "not sealed, and it should be"),
+        (&one, &plain, "sealed, and no key is configured"),
+        (&plain, &one, "not sealed, although a key is configured"),
     ] {
         save(written, CANARY).await.unwrap();
         let content = fs::read(&path).unwrap();
@@ -98,7 +98,7 @@ async fn the_wrong_key_and_the_wrong_form_are_told() {
         assert!(error.contains(problem), "{error}");
         assert!(error.contains(path.to_str().unwrap()), "{error}");
         assert!(!error.contains(CANARY), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), content, "it stays as it is");
+        assert_eq!(fs::read(&path).unwrap(), content, "the file is unchanged");
 
         save(read, "new").await.unwrap();
         assert_eq!(load(read).await.unwrap().as_deref(), Some("new"));
@@ -107,7 +107,7 @@ async fn the_wrong_key_and_the_wrong_form_are_told() {
 }
 
 #[tokio::test]
-async fn every_byte_counts() {
+async fn change_of_any_byte_of_a_sealed_file_is_an_error() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = sealed(&path, 1);
@@ -130,7 +130,7 @@ async fn every_byte_counts() {
 }
 
 #[tokio::test]
-async fn a_later_version_is_told() {
+async fn unknown_version_of_a_sealed_file_is_an_error() {
     let directory = directory();
     let path = directory.path().join("session");
     let store = sealed(&path, 1);
@@ -149,7 +149,7 @@ fn debug_shows_no_key() {
     let store = store.with_previous_key(key());
     let shown = format!("{store:?} {store:#?} {:?}", key());
     assert!(shown.contains("REDACTED"), "{shown}");
-    // Neither as text nor as numbers.
+    // Neither as text nor as bytes.
     assert!(!shown.contains("canary"), "{shown}");
     assert!(!shown.contains("99, 97"), "{shown}");
 }

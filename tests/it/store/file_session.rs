@@ -1,4 +1,4 @@
-//! What a session does when its `FileStore` is busy or damaged.
+//! A session with a busy or damaged `FileStore`.
 
 use std::{
     convert::Infallible,
@@ -23,18 +23,19 @@ use crate::support::{
     sessions::{CANARY, directory, load},
 };
 
-/// An access token that lives as long as this century, and one that is over.
-const LIVES: &str =
+/// A session with an access token that is valid until 2100.
+const VALID: &str =
     r#"{"version":1,"refresh_token":"r","access_token":"a","expires_at":4102444800}"#;
-const OVER: &str = r#"{"version":1,"refresh_token":"r","access_token":"a","expires_at":1}"#;
+/// A session with an expired access token.
+const EXPIRED: &str = r#"{"version":1,"refresh_token":"r","access_token":"a","expires_at":1}"#;
 
 type Failures = Arc<Mutex<Vec<(StoreOperation, String)>>>;
 
-/// Of a session in this store, whose token endpoint never answers; and what the store fails in.
-/// The cache's time is a clock's that stands, the store's and the endpoint's is tokio's.
+/// Builds the cache of a session in `store`, whose token endpoint never answers, and records the
+/// store's errors. The cache uses a manual clock, the store and the HTTP client use tokio's.
 fn cache(store: FileStore) -> (TokenCache, ManualClock, Failures) {
     let failures = Failures::default();
-    let heard = Arc::clone(&failures);
+    let recorded = Arc::clone(&failures);
     let never = |_: Request<Full<Bytes>>| pending::<Result<Response<Full<Bytes>>, Infallible>>();
     let client = AuthorizationCode::builder("https://idp.example/a", "https://idp.example/t", "id")
         .redirect_uri("https://app.example/callback")
@@ -42,7 +43,7 @@ fn cache(store: FileStore) -> (TokenCache, ManualClock, Failures) {
         .store(store)
         .on_store_error(move |error| {
             let failure = (error.operation, text(error.cause.as_ref()));
-            heard.lock().unwrap().push(failure);
+            recorded.lock().unwrap().push(failure);
         })
         .build()
         .unwrap();
@@ -51,12 +52,12 @@ fn cache(store: FileStore) -> (TokenCache, ManualClock, Failures) {
     (cache.build(), clock, failures)
 }
 
-/// Somebody else has the lock, and will be done: the session is not over.
+/// Another process has the lock for a while; the session continues.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_busy_is_asked_again_and_nobody_has_to_sign_in() {
+async fn busy_store_is_a_retryable_error() {
     let directory = directory();
     let path = directory.path().join("session");
-    fs::write(&path, LIVES).unwrap();
+    fs::write(&path, VALID).unwrap();
     let (cache, clock, failures) = cache(FileStore::new(&path));
     let locked = FileStore::new(&path).lock().await.unwrap();
     let error = cache.token().await.unwrap_err();
@@ -74,7 +75,7 @@ async fn a_store_that_is_busy_is_asked_again_and_nobody_has_to_sign_in() {
 }
 
 #[tokio::test]
-async fn a_damaged_file_means_to_sign_in_and_is_told() {
+async fn damaged_file_requires_sign_in_and_is_reported() {
     let directory = directory();
     let path = directory.path().join("session");
     fs::write(&path, CANARY).unwrap();
@@ -89,20 +90,20 @@ async fn a_damaged_file_means_to_sign_in_and_is_told() {
     assert!(!failures[0].1.contains(CANARY), "{failures:?}");
 }
 
-/// With a client that sets no limit of its own.
+/// The HTTP client has no time limit of its own.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_hangs_does_not_keep_the_lock_for_ever() {
+async fn silent_token_endpoint_does_not_block_the_store() {
     let directory = directory();
     let path = directory.path().join("session");
-    fs::write(&path, OVER).unwrap();
+    fs::write(&path, EXPIRED).unwrap();
     let (cache, _, _) = cache(FileStore::new(&path));
-    let asks = tokio::spawn(async move { cache.token().await });
-    let patient = |patience| FileStore::new(&path).lock_timeout(Duration::from_millis(patience));
-    // Until it has the lock, for which it may have to ask again: the clock stands while we do.
-    while patient(1).lock().await.is_ok() {
+    let request = tokio::spawn(async move { cache.token().await });
+    let with_timeout = |millis| FileStore::new(&path).lock_timeout(Duration::from_millis(millis));
+    // Until the session has the lock, which may take several attempts.
+    while with_timeout(1).lock().await.is_ok() {
         tokio::time::advance(Duration::from_millis(100)).await;
     }
-    assert_eq!(load(&patient(61_000)).await.unwrap().unwrap(), "r");
-    let error = asks.await.unwrap().unwrap_err();
+    assert_eq!(load(&with_timeout(61_000)).await.unwrap().unwrap(), "r");
+    let error = request.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
 }

@@ -1,4 +1,5 @@
-//! Refusals of the token endpoint, with `Retry-After` and without, in OAuth's words and without.
+//! Error responses of the token endpoint: with and without `Retry-After`, with and without an OAuth
+//! error code.
 
 use bearer_auth::ErrorKind as Kind;
 
@@ -15,11 +16,11 @@ pub(super) fn rows() -> Vec<Row> {
     rows
 }
 
-const MENDS: [u16; 3] = [400, 401, 403];
-const PASSES: [u16; 4] = [429, 500, 502, 503];
-const LATER: [u16; 3] = [500, 502, 503];
+const PERMANENT: [u16; 3] = [400, 401, 403];
+const TRANSIENT: [u16; 4] = [429, 500, 502, 503];
+const SERVER_ERRORS: [u16; 3] = [500, 502, 503];
 
-/// Every one of `statuses`, with every one of `waits`.
+/// Each of `statuses` with each of `waits`.
 fn answers(statuses: &[u16], oauth: Option<&'static str>, waits: &[Option<u64>]) -> Vec<Fault> {
     let of = |status: u16| {
         waits.iter().map(move |&retry_after| {
@@ -34,22 +35,22 @@ fn answers(statuses: &[u16], oauth: Option<&'static str>, waits: &[Option<u64>])
 }
 
 const WITHOUT: [Option<u64>; 1] = [None];
-/// A wait that is within a token request.
+/// Short enough to be waited for within a flight.
 const SHORT: [Option<u64>; 1] = [Some(2)];
 const TWO_MINUTES: [Option<u64>; 1] = [Some(120)];
-/// More than is obeyed.
+/// Longer than the client obeys.
 const AN_HOUR: [Option<u64>; 1] = [Some(3600)];
-/// Less than the pause after an error that somebody has to mend.
-const NONE_TO_SPEAK_OF: [Option<u64>; 3] = [None, Some(2), Some(120)];
+/// No longer than the pause after a permanent error.
+const UP_TO_FIVE_MINUTES: [Option<u64>; 3] = [None, Some(2), Some(120)];
 
 fn status() -> Vec<Row> {
     let redirects = [301, 302, 303, 307, 308].map(|status| Fault::Answer(Answer::Redirect(status)));
-    let mut mends = answers(&MENDS, None, &NONE_TO_SPEAK_OF);
-    mends.extend(redirects);
+    let mut permanent = answers(&PERMANENT, None, &UP_TO_FIVE_MINUTES);
+    permanent.extend(redirects);
     vec![
         row(
             "a redirect to another host; 400, 401, 403, with `Retry-After` up to 5 min or without",
-            mends,
+            permanent,
             [
                 error(Kind::Status).waits().asks(1).then(300, 1),
                 sent(Old).asks(1).then(300, 1).has(Old),
@@ -60,7 +61,7 @@ fn status() -> Vec<Row> {
         ),
         row(
             "429, 500, 502, 503",
-            answers(&PASSES, None, &WITHOUT),
+            answers(&TRANSIENT, None, &WITHOUT),
             [
                 error(Kind::Status).waits_ms(600).asks(3).then(1, 3),
                 sent(Old).asks(1).then(1, 1).has(Old),
@@ -73,12 +74,12 @@ fn status() -> Vec<Row> {
 }
 
 fn status_with_retry_after() -> Vec<Row> {
-    let mut all = MENDS.to_vec();
-    all.extend(PASSES);
+    let mut all = PERMANENT.to_vec();
+    all.extend(TRANSIENT);
     vec![
         row(
             "429, 500, 502, 503, `Retry-After: 2`",
-            answers(&PASSES, None, &SHORT),
+            answers(&TRANSIENT, None, &SHORT),
             [
                 error(Kind::Status).waits_ms(4_000).asks(3).then(2, 3),
                 sent(Old).asks(1).then(2, 1).has(Old),
@@ -89,7 +90,7 @@ fn status_with_retry_after() -> Vec<Row> {
         ),
         row(
             "429, 500, 502, 503, `Retry-After: 120`",
-            answers(&PASSES, None, &TWO_MINUTES),
+            answers(&TRANSIENT, None, &TWO_MINUTES),
             [
                 error(Kind::Status).waits().asks(1).then(120, 1),
                 sent(Old).asks(1).then(120, 1).has(Old),
@@ -112,25 +113,25 @@ fn status_with_retry_after() -> Vec<Row> {
     ]
 }
 
-/// What the answer calls itself counts for more than its status, unless there were too many.
+/// An OAuth error code decides before the status, except with 429.
 fn oauth() -> Vec<Row> {
     const REFUSED: Option<&str> = Some("invalid_client");
-    const LATER_AGAIN: Option<&str> = Some("temporarily_unavailable");
-    let mut mends = answers(&MENDS, REFUSED, &NONE_TO_SPEAK_OF);
-    mends.extend(answers(&LATER, REFUSED, &NONE_TO_SPEAK_OF));
-    let of_those_that_pass = |waits: &[Option<u64>]| {
-        let mut passes = answers(&[429], REFUSED, waits);
-        passes.extend(answers(&MENDS, LATER_AGAIN, waits));
-        passes.extend(answers(&PASSES, LATER_AGAIN, waits));
-        passes
+    const TEMPORARY: Option<&str> = Some("temporarily_unavailable");
+    let mut permanent = answers(&PERMANENT, REFUSED, &UP_TO_FIVE_MINUTES);
+    permanent.extend(answers(&SERVER_ERRORS, REFUSED, &UP_TO_FIVE_MINUTES));
+    let transient_with = |waits: &[Option<u64>]| {
+        let mut transient = answers(&[429], REFUSED, waits);
+        transient.extend(answers(&PERMANENT, TEMPORARY, waits));
+        transient.extend(answers(&TRANSIENT, TEMPORARY, waits));
+        transient
     };
-    let mut of_all = of_those_that_pass(&AN_HOUR);
-    of_all.extend(answers(&MENDS, REFUSED, &AN_HOUR));
-    of_all.extend(answers(&LATER, REFUSED, &AN_HOUR));
+    let mut all = transient_with(&AN_HOUR);
+    all.extend(answers(&PERMANENT, REFUSED, &AN_HOUR));
+    all.extend(answers(&SERVER_ERRORS, REFUSED, &AN_HOUR));
     vec![
         row(
             "`invalid_client` with any status but 429, with `Retry-After` up to 5 min or without",
-            mends,
+            permanent,
             [
                 error(Kind::OAuth).waits().asks(1).then(300, 1),
                 sent(Old).asks(1).then(300, 1).has(Old),
@@ -141,7 +142,7 @@ fn oauth() -> Vec<Row> {
         ),
         row(
             "`temporarily_unavailable` with any status, any OAuth error with 429",
-            of_those_that_pass(&WITHOUT),
+            transient_with(&WITHOUT),
             [
                 error(Kind::OAuth).waits_ms(600).asks(3).then(1, 3),
                 sent(Old).asks(1).then(1, 1).has(Old),
@@ -152,7 +153,7 @@ fn oauth() -> Vec<Row> {
         ),
         row(
             "`temporarily_unavailable` with any status, any OAuth error with 429, `Retry-After: 2`",
-            of_those_that_pass(&SHORT),
+            transient_with(&SHORT),
             [
                 error(Kind::OAuth).waits_ms(4_000).asks(3).then(2, 3),
                 sent(Old).asks(1).then(2, 1).has(Old),
@@ -163,7 +164,7 @@ fn oauth() -> Vec<Row> {
         ),
         row(
             "`temporarily_unavailable` with any status, any OAuth error with 429, `Retry-After: 120`",
-            of_those_that_pass(&TWO_MINUTES),
+            transient_with(&TWO_MINUTES),
             [
                 error(Kind::OAuth).waits().asks(1).then(120, 1),
                 sent(Old).asks(1).then(120, 1).has(Old),
@@ -174,7 +175,7 @@ fn oauth() -> Vec<Row> {
         ),
         row(
             "any OAuth error, with any status, `Retry-After: 3600`",
-            of_all,
+            all,
             [
                 error(Kind::OAuth).waits().asks(1).then(600, 1),
                 sent(Old).asks(1).then(600, 1).has(Old),

@@ -1,4 +1,4 @@
-//! What is the same token, and what is another: of each setting.
+//! Which settings belong to a token's key: sources with the same key share a token.
 
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
@@ -25,18 +25,18 @@ const ISSUER: &str = "https://idp.example";
 const A: &str = "https://a.example/";
 const B: &str = "https://b.example/";
 
-/// A setter, or something else that there is to choose, and a choice.
+/// The name of a setting, and a function that sets it.
 type Choice<T> = (&'static str, fn(T) -> T);
 
-/// One kind of source.
+/// A kind of source.
 struct Kind<T: 'static> {
     base: fn() -> T,
     key: fn(T) -> TokenKey,
-    /// Each makes another token.
+    /// Each of these settings changes the key.
     other: &'static [Choice<T>],
-    /// Each makes the same as the first.
+    /// In each group, all settings have the key of the first.
     same: &'static [&'static [Choice<T>]],
-    /// Where its setters are.
+    /// The source file with its setters.
     file: &'static str,
 }
 
@@ -45,7 +45,7 @@ impl<T> Kind<T> {
         (self.key)(choice.1((self.base)())).to_string()
     }
 
-    /// All of them, after a look at each and at whether all are there.
+    /// Returns all keys that must differ. Checks the groups, and that no setter is missing.
     fn check(&self) -> Vec<(String, String)> {
         let mut keys = vec![("base".to_owned(), (self.key)((self.base)()).to_string())];
         for choice in self.other {
@@ -67,7 +67,7 @@ impl<T> Kind<T> {
     }
 }
 
-/// All that a builder has: functions that take it, and are public.
+/// Returns the setters of a builder: public functions that take `mut self`.
 fn setters(file: &str) -> Vec<String> {
     let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
     let functions = source.split(" pub fn ").skip(1);
@@ -94,7 +94,7 @@ fn assert_all_differ(keys: &[(String, String)]) {
     }
 }
 
-/// Of a B2C tenant, whose policies have one issuer.
+/// A policy of a B2C tenant. All policies have the same issuer.
 fn policy(name: &str) -> Issuer {
     Issuer::new(ISSUER).metadata_url(format!("https://idp.example/{name}/metadata"))
 }
@@ -131,7 +131,7 @@ const CLIENT_CREDENTIALS: Kind<ClientCredentialsBuilder> = Kind {
         ("id", |_| {
             client_at(TOKEN_URL, "client-id2", "client-secret")
         }),
-        // The same letters, but of an issuer.
+        // The same text as an issuer.
         ("issuer", |_| client_of(TOKEN_URL)),
         ("issuer", |_| client_of(ISSUER)),
         ("issuer", |_| client_of("https://idp2.example")),
@@ -159,7 +159,7 @@ const CLIENT_CREDENTIALS: Kind<ClientCredentialsBuilder> = Kind {
         ("header", |b| b.header("b", "b")),
         ("header and param", |b| b.header("a", "b").param("a", "b")),
         ("grant_type", |b| b.grant_type("account_credentials")),
-        // It is shared with the token.
+        // The scheme is stored with the token.
         ("scheme", |b| b.scheme("bearer")),
         ("scheme", |b| b.scheme("Own")),
     ],
@@ -365,7 +365,7 @@ const JWT_BEARER: Kind<JwtBearerBuilder> = Kind {
         ("scheme", |b| b.scheme("Own")),
     ],
     same: &[
-        // With a key of its own each, too.
+        // Each source has another signing key, too.
         &[
             ("base", |b| b),
             ("lifetime", |b| b.lifetime(Duration::from_secs(600))),
@@ -402,9 +402,9 @@ const JWT_BEARER: Kind<JwtBearerBuilder> = Kind {
     file: "src/grant/jwt_bearer.rs",
 };
 
-/// And nothing else: a secret, an order, or how it is asked for.
+/// A secret, the order of settings and the form of the token request do not change the key.
 #[test]
-fn whatever_makes_another_token_makes_another_key() {
+fn settings_that_change_the_token_change_the_key() {
     let mut keys = CLIENT_CREDENTIALS.check();
     keys.extend(AUTHORIZATION_CODE.check());
     #[cfg(feature = "jwt")]
@@ -424,17 +424,17 @@ fn whatever_makes_another_token_makes_another_key() {
         ("named nothing", TokenKey::named("")),
         ("named as another", TokenKey::named(key().to_string())),
         ("bob", auth.token_key("bob")),
-        ("nobody", auth.token_key("")),
-        // What the client has in its own name.
+        ("empty user", auth.token_key("")),
+        // A subject of the client's own key.
         ("alice of the client", key().subject("alice")),
     ];
     keys.extend(named.map(|(name, key)| (name.to_owned(), key.to_string())));
     assert_all_differ(&keys);
 }
 
-/// In the next release, too, or all fetch anew.
+/// A changed key would make every process request a new token after an update.
 #[test]
-fn a_key_stays_what_it_is() {
+fn token_key_is_stable_across_releases() {
     assert_eq!(
         TokenKey::named("name").subject("alice").to_string(),
         "f10ce30bbfb2a5a0af6d5662e225a7e73473c6f64637c3e2b6e9fe1b420973cb"
@@ -442,7 +442,7 @@ fn a_key_stays_what_it_is() {
 }
 
 #[test]
-fn nothing_shows_a_secret() {
+fn debug_output_of_redis_types_shows_no_secret() {
     let url = "redis://user-canary:password-canary@redis.example/";
     let store = SharedRedis::sealed(redis::Client::open(url).unwrap(), sealing_key());
     let source = client()
