@@ -26,7 +26,12 @@ use crate::error::{BoxError, Error, ErrorBuilder, ErrorKind, Retry};
 
 /// A policy for requests that the API has rejected because of their token.
 ///
-/// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`].
+/// Sealed: choose among [`InMemory`], [`Off`] and [`Buffered`]. Nothing else is one:
+///
+/// ```compile_fail,E0277
+/// # use bearer_auth::{BearerAuthLayer, StaticToken};
+/// let auth = BearerAuthLayer::builder(StaticToken::new("token")).resend(42);
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a resend policy",
     note = "`resend::InMemory`, `resend::Off` and `resend::Buffered::new(limit, rebuild)` are"
@@ -216,7 +221,7 @@ where
 {
     type Copy = Request<B>;
     type Later = ();
-    type Read = Buffering<B, F>;
+    type Read = buffering::Buffering<B, F>;
 
     fn keep(&self, request: &Request<B>) -> Kept<Request<B>, ()> {
         match InMemory.keep(request) {
@@ -230,7 +235,7 @@ where
 
     fn read(&self, request: Request<B>, (): ()) -> Self::Read {
         let (parts, body) = request.into_parts();
-        Buffering {
+        buffering::Buffering {
             body: Limited::new(body, self.limit).collect(),
             rest: Some((parts, self.rebuild.clone())),
         }
@@ -241,51 +246,55 @@ where
     }
 }
 
-pin_project! {
-    /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
-    #[allow(unnameable_types, reason = "part of a sealed trait")]
-    pub struct Buffering<B, F>
+mod buffering {
+    use super::*;
+
+    pin_project! {
+        /// A body that [`Buffered`] reads. Not boxed, so that it is `Send` if the body is.
+        #[allow(unnameable_types, reason = "part of a sealed trait")]
+        pub struct Buffering<B, F>
+        where
+            B: Body,
+            B::Error: Into<BoxError>,
+        {
+            #[pin]
+            pub(super) body: Collect<Limited<B>>,
+            // The request without its body, until the body is read.
+            pub(super) rest: Option<(Parts, F)>,
+        }
+    }
+
+    impl<B, F> Future for Buffering<B, F>
+    where
+        B: Body,
+        B::Error: Into<BoxError>,
+        F: Fn(Bytes) -> B,
+    {
+        type Output = Result<ReadBody<Request<B>, Request<B>>, Error>;
+
+        fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            let this = self.project();
+            let bytes = collected(task::ready!(this.body.poll(cx)))?;
+            let Some((parts, rebuild)) = this.rest.take() else {
+                return Poll::Ready(Err(unreadable().done()));
+            };
+            let request = Request::from_parts(parts, rebuild(bytes.clone()));
+            let again = copy(&request, rebuild(bytes));
+            Poll::Ready(Ok(ReadBody {
+                request,
+                again: Some(again),
+            }))
+        }
+    }
+
+    impl<B, F> fmt::Debug for Buffering<B, F>
     where
         B: Body,
         B::Error: Into<BoxError>,
     {
-        #[pin]
-        body: Collect<Limited<B>>,
-        // The request without its body, until the body is read.
-        rest: Option<(Parts, F)>,
-    }
-}
-
-impl<B, F> Future for Buffering<B, F>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-    F: Fn(Bytes) -> B,
-{
-    type Output = Result<ReadBody<Request<B>, Request<B>>, Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let bytes = collected(task::ready!(this.body.poll(cx)))?;
-        let Some((parts, rebuild)) = this.rest.take() else {
-            return Poll::Ready(Err(unreadable().done()));
-        };
-        let request = Request::from_parts(parts, rebuild(bytes.clone()));
-        let again = copy(&request, rebuild(bytes));
-        Poll::Ready(Ok(ReadBody {
-            request,
-            again: Some(again),
-        }))
-    }
-}
-
-impl<B, F> fmt::Debug for Buffering<B, F>
-where
-    B: Body,
-    B::Error: Into<BoxError>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Buffering")
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Buffering")
+        }
     }
 }
 
