@@ -1,13 +1,13 @@
-//! What our own tests stand on, for yours: [`MockIdp`], an identity provider and an API on
-//! loopback, and [`ManualClock`], a clock that a test moves by hand.
+//! Test utilities: [`MockIdp`], an authorization server and a protected API on loopback, and
+//! [`ManualClock`], a clock that a test advances explicitly. This crate's own tests use them too.
 //!
 //! ```toml
 //! [dev-dependencies]
 //! bearer-auth = { version = "0.1", features = ["testing"] }
 //! ```
 //!
-//! Give one clock to both sides: to the cache, which counts a token's life by it, and to the
-//! identity provider, whose API refuses tokens by it. (tokio's paused time moves neither.)
+//! Give the same clock to the cache and to the `MockIdp`: both decide by it whether a token has
+//! expired. (tokio's paused time affects neither.)
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,21 +36,21 @@
 //! assert_eq!(get().await?, 200);
 //! assert_eq!(idp.token_requests(), 1);
 //!
-//! // The token ends: the next request waits for a new one.
+//! // The token expires: the next request waits for a new one.
 //! clock.advance(Duration::from_secs(3600));
 //! assert_eq!(get().await?, 200);
 //! assert_eq!(idp.token_requests(), 2);
 //!
-//! // The token is revoked: one 401, which the caller does not see.
+//! // The token is revoked: the layer retries after one 401, which the caller does not see.
 //! idp.revoke_all();
 //! assert_eq!(get().await?, 200);
 //! assert_eq!((idp.api_unauthorized(), idp.token_requests()), (1, 3));
 //!
-//! // The identity provider is down while the token ages: requests go on with it.
+//! // The authorization server is down in the refresh window: requests use the cached token.
 //! idp.always(Answer::unavailable(30));
 //! clock.advance(Duration::from_secs(3000));
 //! assert_eq!(get().await?, 200);
-//! // Renewal runs in the background. To wait for it, join it:
+//! // The refresh runs in the background. `refresh` joins it and waits:
 //! assert!(cache.refresh().await.is_err());
 //! assert_eq!(get().await?, 200);
 //!

@@ -1,4 +1,4 @@
-//! tonic's client and server: a health service behind a layer that wants a token.
+//! tonic's client and server: a health service, and a client with the layer.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,12 +16,12 @@ use tower::ServiceBuilder;
 use tower_layer::Layer as _;
 
 #[cfg(feature = "tonic")]
-use crate::support::http::nobody;
+use crate::support::http::closed_port;
 use crate::support::http::{layer_for, numbered, soon};
 
 type Log = Arc<Mutex<Vec<HeaderMap>>>;
 
-/// The server's URL and the metadata of the requests that arrived.
+/// Starts a server. Returns its URL, and the metadata of the requests that arrive.
 async fn server() -> (String, Log) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -54,18 +54,18 @@ fn authorizations(log: &Log) -> Vec<String> {
     log.iter().map(value).collect()
 }
 
-/// A layer for the server, whose requests name no host.
+/// A layer for the server, for requests without a host.
 fn relative_to(url: &str, tokens: impl Into<TokenCache>) -> BearerAuthLayer {
     let builder = BearerAuthLayer::builder(tokens).api(url).relative_to(url);
     builder.build().unwrap()
 }
 
 #[tokio::test]
-async fn the_layer_around_a_channel() {
+async fn channel_requests_get_the_token() {
     let (url, log) = server().await;
     let auth = BearerAuthLayer::for_api(&url, numbered()).unwrap();
 
-    // tonic's generated clients send paths, unless an origin is configured.
+    // tonic's generated clients send only paths, unless an origin is configured.
     let relative = relative_to(&url, auth.cache().clone());
     let mut client = HealthClient::new(relative.layer(channel(&url)));
     for _ in 0..2 {
@@ -92,7 +92,7 @@ async fn the_layer_around_a_channel() {
 }
 
 #[tokio::test]
-async fn in_a_stack_and_many_at_once() {
+async fn concurrent_calls_in_a_stack_share_one_token_request() {
     let (url, log) = server().await;
     let idp = MockIdp::start().await.unwrap();
     let auth = relative_to(&url, layer_for(&idp).cache().clone());
@@ -115,7 +115,7 @@ async fn in_a_stack_and_many_at_once() {
 }
 
 #[tokio::test]
-async fn metadata_of_the_callers_own_is_respected() {
+async fn own_authorization_metadata_is_left_alone() {
     let (url, log) = server().await;
     let auth = relative_to(&url, StaticToken::new("t"));
     let mut client = HealthClient::new(auth.layer(channel(&url)));
@@ -127,7 +127,7 @@ async fn metadata_of_the_callers_own_is_respected() {
 }
 
 #[tokio::test]
-async fn a_path_alone_is_refused_and_says_what_to_do() {
+async fn uri_without_a_host_fails_and_the_error_names_relative_to() {
     let (url, log) = server().await;
     let auth = BearerAuthLayer::for_api(&url, StaticToken::new("t")).unwrap();
     let mut client = HealthClient::new(auth.layer(channel(&url)));
@@ -144,7 +144,7 @@ async fn a_path_alone_is_refused_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn without_a_token_nothing_is_sent() {
+async fn request_without_a_token_is_not_sent() {
     let (url, log) = server().await;
     let failing = source_fn(|_| async { Err(Error::from_source("no token today")) });
     let auth = relative_to(&url, failing);
@@ -153,15 +153,14 @@ async fn without_a_token_nothing_is_sent() {
         .check(HealthCheckRequest::default())
         .await
         .unwrap_err();
-    println!("a token error as a status: {:?}", status.code());
     assert_ne!(status.code(), Code::Ok);
     assert!(log.lock().unwrap().is_empty());
 }
 
 #[cfg(feature = "tonic")]
 #[tokio::test]
-async fn a_server_that_is_not_there_is_unavailable() {
-    let (url, _held) = nobody();
+async fn unreachable_server_has_status_unavailable() {
+    let (url, _held) = closed_port();
     let auth = relative_to(&url, StaticToken::new("t"));
     let mut client = HealthClient::new(auth.layer(channel(&url)));
     let status = soon(client.check(HealthCheckRequest::default()))

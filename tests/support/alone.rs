@@ -1,5 +1,5 @@
-//! Tests that need a process of their own, since what they set or look at is the whole process's: this
-//! binary starts itself again, with that one test.
+//! Runs a test in a process of its own, because it sets or reads state of the whole process. The test
+//! binary starts itself again with that one test.
 
 use std::{
     env,
@@ -10,7 +10,7 @@ use super::process;
 
 const ALONE: &str = "BEARER_AUTH_TEST_ALONE";
 
-/// At the beginning of a test: goes on in a process of its own, and ends the test here.
+/// At the beginning of a test: runs the test in a process of its own, and returns from it here.
 macro_rules! alone {
     () => {{
         fn here() {}
@@ -21,7 +21,7 @@ macro_rules! alone {
 }
 pub(crate) use alone;
 
-/// Runs the test that `function` is in, unless this process is the one for it.
+/// Runs the test that contains `function` in a child process. Returns `false` in that child.
 pub(crate) fn has_run(function: &str) -> bool {
     let (_, path) = function.split_once("::").unwrap();
     let path = path.strip_suffix("::here").unwrap();
@@ -35,15 +35,15 @@ pub(crate) fn has_run(function: &str) -> bool {
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
-    let [out, err] = &said;
-    // That there is no such test would be no failure.
+    let output = [ran.stdout, ran.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let [out, err] = &output;
+    // The count: the child also succeeds if it finds no such test.
     let passed = ran.status.success() && out.contains("1 passed");
     assert!(passed, "{test}, in a process of its own:\n{out}\n{err}");
     true
 }
 
-/// Whether nothing else runs in this process: it has one test, or is the child of one.
+/// Whether no other test runs in this process: it runs [`alone`], or is the child of a test.
 pub(crate) fn is_alone() -> bool {
     env::var_os(ALONE).is_some() || process::role().is_some()
 }

@@ -1,8 +1,8 @@
-//! What errors show.
+//! The text of errors.
 
 use std::{error::Error as StdError, fmt::Write as _};
 
-/// All that an error can show, with its causes.
+/// `Display` and `Debug` of an error and its causes.
 pub(crate) fn text(error: &(dyn StdError + 'static)) -> String {
     let mut text = String::new();
     let mut next = Some(error);

@@ -1,4 +1,4 @@
-//! What the tests with HTTP clients share.
+//! Helpers for tests with HTTP clients.
 
 use std::{
     convert::Infallible,
@@ -27,22 +27,23 @@ use tower_service::Service;
 
 use super::tokens::Idp;
 
-/// A deadlock is a failure, not a test that hangs.
+/// Waits for a future. A deadlock panics after 30 s, instead of a hanging test.
 pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), future)
         .await
         .expect("a deadlock")
 }
 
-/// Lets the other tasks of a `current_thread` runtime run until they wait for something.
+/// Lets the other tasks of a `current_thread` runtime run until they wait.
 pub(crate) async fn settle() {
     for _ in 0..64 {
         tokio::task::yield_now().await;
     }
 }
 
-/// `http://127.0.0.1:…`, where nobody listens; the port is held so that nobody else gets it.
-pub(crate) fn nobody() -> (String, tokio::net::TcpSocket) {
+/// Returns `http://127.0.0.1:…` of a port that refuses connections, and the bound socket, which
+/// reserves the port.
+pub(crate) fn closed_port() -> (String, tokio::net::TcpSocket) {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     (format!("http://{}", socket.local_addr().unwrap()), socket)
@@ -52,7 +53,7 @@ pub(crate) fn credentials(idp: &MockIdp) -> ClientCredentialsBuilder {
     ClientCredentials::builder(idp.token_url(), "client-id", "client-secret")
 }
 
-/// A layer for the API of `idp`, with tokens from there.
+/// A layer for the API of `idp`, with its tokens.
 pub(crate) fn layer_for(idp: &MockIdp) -> BearerAuthLayer {
     builder_for(idp).build().unwrap()
 }
@@ -62,8 +63,8 @@ pub(crate) fn builder_for(idp: &MockIdp) -> BearerAuthLayerBuilder {
     BearerAuthLayer::builder(credentials(idp).build().unwrap()).api(idp.api_url())
 }
 
-/// reqwest's client for this machine alone: whatever proxies the environment names and whether
-/// there are certificates on it, the tests do not depend on it.
+/// A reqwest client for loopback only, independent of the environment's proxies and of installed
+/// certificates.
 #[cfg(feature = "reqwest")]
 pub(crate) fn reqwest() -> reqwest::Client {
     let client = reqwest::Client::builder().no_proxy().tls_certs_only([]);
@@ -114,7 +115,7 @@ pub(crate) fn numbered() -> Idp {
 
 type Fetched = Ready<Result<TokenResponse, bearer_auth::Error>>;
 
-/// A source of what a closure makes.
+/// A source that returns the closure's token.
 pub(crate) fn fetching(
     make: impl Fn() -> bearer_auth::TokenResponseBuilder + Send + Sync + 'static,
 ) -> SourceFn<impl Fn(TokenRequest) -> Fetched + Send + Sync + 'static> {
@@ -129,7 +130,7 @@ pub(crate) struct Seen {
     pub(crate) version: Version,
     pub(crate) headers: HeaderMap,
     pub(crate) extensions: http::Extensions,
-    /// Which instance of the service got it.
+    /// The number of the service instance that was called.
     pub(crate) instance: usize,
 }
 
@@ -139,8 +140,8 @@ impl Seen {
     }
 }
 
-/// An API in the process: a service that has to be polled ready before each call, counts its
-/// clones, and answers 401 to all tokens but those that it was told are good.
+/// An API as a service in this process. It must be polled ready before each call, counts its clones,
+/// and answers 401 to all tokens except the accepted ones.
 #[derive(Debug)]
 pub(crate) struct Api {
     shared: Arc<Shared>,
@@ -240,5 +241,5 @@ impl<B> Service<Request<B>> for Api {
     }
 }
 
-/// The empty body that most tests send.
+/// The empty body of most requests.
 pub(crate) type NoBody = http_body_util::Empty<Bytes>;

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers that the test binaries share.
 
 pub(crate) mod alone;
 #[cfg(feature = "full")]

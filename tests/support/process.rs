@@ -1,4 +1,4 @@
-//! Other processes: a test binary starts itself, as its "test" `child`.
+//! Child processes: a test binary starts itself and runs the "test" `child` of a module.
 
 use std::{
     env,
@@ -8,22 +8,21 @@ use std::{
 
 const ROLE: &str = "ROLE";
 
-/// In a child: what it is to do. `None` in the parent.
+/// In a child: its role. `None` in the parent.
 pub(crate) fn role() -> Option<String> {
-    env::var(name(ROLE)).ok()
+    env::var(variable(ROLE)).ok()
 }
 
-/// In a child: what else it was told.
-pub(crate) fn told(what: &str) -> String {
-    env::var(name(what)).unwrap()
+/// In a child: the value of a named argument.
+pub(crate) fn argument(key: &str) -> String {
+    env::var(variable(key)).unwrap()
 }
 
-fn name(what: &str) -> String {
-    format!("FILE_STORE_TEST_{what}")
+fn variable(key: &str) -> String {
+    format!("FILE_STORE_TEST_{key}")
 }
 
-/// In a child: says something to the parent, on a line of its own, whatever the test harness has
-/// printed before it.
+/// In a child: prints a word for the parent, on a line of its own after the test harness's output.
 pub(crate) fn say(word: &str) {
     let mut out = std::io::stdout().lock();
     write!(out, "\n{word}\n").unwrap();
@@ -35,7 +34,7 @@ pub(crate) fn wait() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
-/// Killed when dropped.
+/// A child process, killed when dropped.
 pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -43,38 +42,38 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The `child` of a module.
-    pub(crate) fn start(module: &str, role: &str, told: &[(&str, &str)]) -> Self {
+    /// Starts the `child` of a module.
+    pub(crate) fn start(module: &str, role: &str, arguments: &[(&str, &str)]) -> Self {
         Self::spawn(
             Command::new(env::current_exe().unwrap()),
             module,
             role,
-            told,
+            arguments,
         )
     }
 
-    /// With a shell's commands before it.
+    /// Starts the `child` of a module after shell commands.
     #[cfg(unix)]
     pub(crate) fn start_after(
         module: &str,
         commands: &str,
         role: &str,
-        told: &[(&str, &str)],
+        arguments: &[(&str, &str)],
     ) -> Self {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{commands}; exec \"$0\" \"$@\"")]);
         shell.arg(env::current_exe().unwrap());
-        Self::spawn(shell, module, role, told)
+        Self::spawn(shell, module, role, arguments)
     }
 
-    fn spawn(mut command: Command, module: &str, role: &str, told: &[(&str, &str)]) -> Self {
+    fn spawn(mut command: Command, module: &str, role: &str, arguments: &[(&str, &str)]) -> Self {
         let (_, module) = module.split_once("::").unwrap();
-        let told = told.iter().map(|(what, value)| (name(what), *value));
+        let arguments = arguments.iter().map(|(key, value)| (variable(key), *value));
         let mut child = command
             .arg(format!("{module}::child"))
             .args(["--exact", "--nocapture", "--test-threads=1"])
-            .env(name(ROLE), role)
-            .envs(told)
+            .env(variable(ROLE), role)
+            .envs(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -90,12 +89,12 @@ impl Process {
         self.child.id()
     }
 
-    /// Reads until it says so; `false` if it ends before.
+    /// Reads up to the line `word`; `false` if the child ends before.
     pub(crate) fn says(&mut self, word: &str) -> bool {
         self.find(|line| (line == word).then_some(())).is_some()
     }
 
-    /// What is behind `word` on the next line that begins with it.
+    /// The rest of the next line that begins with `word`.
     pub(crate) fn answer(&mut self, word: &str) -> Option<String> {
         self.find(|line| line.strip_prefix(word).map(str::to_owned))
     }
@@ -105,12 +104,12 @@ impl Process {
         lines.find_map(|line| found(&line))
     }
 
-    /// A line that it can read.
+    /// Writes a line to the child's stdin.
     pub(crate) fn tell(&mut self, word: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{word}").unwrap();
     }
 
-    /// Closes the pipe that it waits for.
+    /// Closes the child's stdin, which ends its [`wait`].
     pub(crate) fn go(&mut self) {
         drop(self.stdin.take());
     }
@@ -120,10 +119,10 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits until the child exits; `true` on success.
     pub(crate) fn succeeds(mut self) -> bool {
         self.go();
-        // So that it is not stopped by a full pipe.
+        // Otherwise a full pipe blocks the child.
         self.out.read_to_end(&mut Vec::new()).unwrap();
         self.child.wait().unwrap().success()
     }

@@ -1,4 +1,4 @@
-//! Sessions in stores that processes share.
+//! Helpers for session stores.
 
 use std::{fs, path::Path};
 
@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::errors::text;
 
-/// A secret that must show nowhere.
+/// A secret that no output may show.
 pub(crate) const CANARY: &str = "canary-of-the-refresh-token";
 
-/// Gone when dropped.
+/// A temporary directory, deleted when dropped.
 pub(crate) fn directory() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -28,7 +28,7 @@ pub(crate) fn refresh_token(session: &StoredSession) -> &str {
     session.refresh_token().unwrap().expose_secret()
 }
 
-/// The refresh token that the store has, or all that the error shows.
+/// Loads the refresh token from the store. `Err`: the text of the error.
 pub(crate) async fn load(store: &impl TokenStore) -> Result<Option<String>, String> {
     let load = async || store.lock().await?.load().await;
     let loaded: Result<_, BoxError> = load().await;
@@ -42,7 +42,7 @@ pub(crate) async fn save(store: &impl TokenStore, refresh_token: &str) -> Result
     save().await.map_err(|error| text(error.as_ref()))
 }
 
-/// Counts in the refresh token.
+/// Increments the number in the refresh token.
 pub(crate) async fn increment(store: &impl TokenStore) {
     let mut locked = store.lock().await.unwrap();
     let count = match locked.load().await.unwrap() {
@@ -53,7 +53,7 @@ pub(crate) async fn increment(store: &impl TokenStore) {
     locked.save(Some(&next)).await.unwrap();
 }
 
-/// What is in a directory, in order.
+/// The file names in a directory, sorted.
 pub(crate) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
     let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();

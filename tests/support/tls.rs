@@ -1,4 +1,4 @@
-//! Certificates for clients (RFC 8705), and HTTP clients that have them.
+//! Client certificates (RFC 8705), and HTTP clients with them.
 
 use base64::{
     Engine as _,
@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 
-/// A certificate with its private key, and those between it and its root.
+/// A certificate with its private key and its chain.
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) pem: String,
-    /// What is presented: the client's own, and those behind it.
+    /// The presented chain: the client's certificate, then intermediate ones.
     pub(crate) chain: Vec<CertificateDer<'static>>,
-    /// What a server trusts to trust it.
+    /// The root that a server must trust.
     pub(crate) root: CertificateDer<'static>,
     /// The public key.
     point: Vec<u8>,
@@ -46,29 +46,29 @@ impl Identity {
         }
     }
 
-    /// The thumbprints of what is presented.
+    /// The thumbprints of the presented chain.
     pub(crate) fn thumbprints(&self) -> Vec<String> {
         self.chain.iter().map(thumbprint).collect()
     }
 
-    /// That of the client's own certificate.
+    /// The thumbprint of the client's certificate.
     pub(crate) fn thumbprint(&self) -> String {
         thumbprint(&self.chain[0])
     }
 
-    /// The public key, and the certificate with it (RFC 8705 §2.2.2).
+    /// The public key with the certificate (RFC 8705 §2.2.2).
     pub(crate) fn jwk(&self) -> Value {
         let [x, y] = [&self.point[1..33], &self.point[33..]].map(|n| URL_SAFE_NO_PAD.encode(n));
         let certificate = STANDARD.encode(&self.chain[0]);
         json!({"kty": "EC", "crv": "P-256", "x": x, "y": y, "x5c": [certificate]})
     }
 
-    /// What sends token requests with it. `root`: the server's.
+    /// A client for token requests with this certificate. `root`: the server's root.
     pub(crate) fn http(&self, root: &str) -> ReqwestClient {
         http(root).identity_pem(self.pem.as_str()).unwrap()
     }
 
-    /// What sends requests to the API with it.
+    /// A client for API requests with this certificate.
     pub(crate) fn api(&self, root: &str) -> reqwest::Client {
         let identity = reqwest::Identity::from_pem(self.pem.as_bytes()).unwrap();
         let root = reqwest::Certificate::from_pem(root.as_bytes()).unwrap();
@@ -81,13 +81,13 @@ impl Identity {
     }
 }
 
-/// What sends token requests without a certificate.
+/// A client for token requests without a certificate.
 pub(crate) fn http(root: &str) -> ReqwestClient {
     let http = ReqwestClient::new();
     http.root_certificate_pem(root.as_bytes()).unwrap()
 }
 
-/// A root, and what signs in its name.
+/// A root, and an intermediate that signs certificates.
 pub(crate) struct Authority {
     pub(crate) root: CertificateDer<'static>,
     intermediate: CertifiedIssuer<'static, KeyPair>,

@@ -1,4 +1,4 @@
-//! A scripted source of tokens, and ways to let virtual time pass.
+//! A scripted token source, and helpers that advance the manual clock.
 
 use std::{
     future::Future,
@@ -22,8 +22,8 @@ pub(crate) const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A source that does as it is told, and counts. Unless told otherwise it hands out `token-1`,
-/// `token-2` …, each for an hour, at once.
+/// A scripted token source that counts its calls. By default it returns `token-1`, `token-2` … at
+/// once, each with a lifetime of an hour.
 #[derive(Clone)]
 pub(crate) struct Idp(Arc<Inner>);
 
@@ -42,7 +42,7 @@ struct Script {
     fetches: Vec<Fetch>,
 }
 
-/// A call of the source.
+/// A call of [`TokenSource::fetch`].
 #[derive(Clone)]
 pub(crate) struct Fetch {
     pub(crate) at: SystemTime,
@@ -54,13 +54,14 @@ pub(crate) struct Fetch {
 #[derive(Clone, Copy)]
 pub(crate) enum Answer {
     NewToken,
-    /// The token that was handed out last.
+    /// The last token again.
     SameToken,
+    /// A retryable error.
     Fail,
-    /// An error that somebody has to mend.
-    FailForGood,
+    /// A permanent error.
+    FailPermanently,
     Panic,
-    /// None, ever.
+    /// `fetch` never completes.
     Silence,
 }
 
@@ -80,7 +81,7 @@ impl Idp {
         }))
     }
 
-    /// A clock, a source, and a cache of both.
+    /// A clock, a source, and a cache that uses them.
     pub(crate) fn with_cache() -> (ManualClock, Self, TokenCache) {
         let clock = ManualClock::new();
         let idp = Self::new(&clock);
@@ -96,12 +97,12 @@ impl Idp {
         TokenCache::builder(self.clone()).clock(self.0.clock.clone())
     }
 
-    /// What is answered from now on.
+    /// Sets the answer from now on.
     pub(crate) fn answer(&self, answer: Answer) {
         self.lock().answer = answer;
     }
 
-    /// How long coming tokens live; `None`: the source does not say.
+    /// Sets the lifetime of later tokens; `None`: without an expiry.
     pub(crate) fn lifetime(&self, lifetime: impl Into<Option<Duration>>) {
         self.lock().lifetime = lifetime.into();
     }
@@ -110,27 +111,27 @@ impl Idp {
         self.lock().prefix = prefix;
     }
 
-    /// From now on an answer waits for [`release`](Self::release).
+    /// From now on each answer waits for a [`release`](Self::release).
     pub(crate) fn hold(&self) {
         self.lock().held = true;
     }
 
-    /// One answer goes out.
+    /// Releases one answer.
     pub(crate) fn release(&self) {
         self.0.gate.add_permits(1);
     }
 
-    /// Fetches from now on are answered at once; those that wait go on waiting.
-    pub(crate) fn hold_no_more(&self) {
+    /// Answers later calls at once. Calls that wait continue to wait.
+    pub(crate) fn stop_holding(&self) {
         self.lock().held = false;
     }
 
-    /// How often the source was asked.
+    /// The number of token requests.
     pub(crate) fn fetches(&self) -> usize {
         self.lock().fetches.len()
     }
 
-    /// How many tokens it has handed out.
+    /// The number of tokens issued.
     pub(crate) fn issued(&self) -> usize {
         self.lock().issued
     }
@@ -139,7 +140,7 @@ impl Idp {
         self.lock().fetches.clone()
     }
 
-    /// The pauses between the starts of fetches.
+    /// The times between the starts of consecutive token requests.
     pub(crate) fn pauses(&self) -> Vec<Duration> {
         let log = self.log();
         log.windows(2)
@@ -185,14 +186,14 @@ impl TokenSource for Idp {
                 }
             }
             Answer::Fail => Err(Error::from_source("the server is down")),
-            Answer::FailForGood => Err(Error::from_source_permanent("the client is unknown")),
+            Answer::FailPermanently => Err(Error::from_source_permanent("the client is unknown")),
             Answer::Panic => panic!("scripted: the source panics"),
             Answer::Silence => std::future::pending().await,
         }
     }
 }
 
-/// Lets `duration` pass, with a stop at every timer on the way.
+/// Advances the clock by `duration`, and stops at every timer in between.
 pub(crate) async fn pass(clock: &ManualClock, duration: Duration) {
     let mut left = duration;
     loop {
@@ -207,18 +208,18 @@ pub(crate) async fn pass(clock: &ManualClock, duration: Duration) {
     clock.settle().await;
 }
 
-/// A caller in a task of its own.
+/// Spawns a caller of `token`.
 pub(crate) fn call(cache: &TokenCache) -> JoinHandle<Result<AccessToken, Error>> {
     let cache = cache.clone();
     tokio::spawn(async move { cache.token().await })
 }
 
-/// Callers in tasks of their own.
+/// Spawns `n` callers of `token`.
 pub(crate) fn calls(cache: &TokenCache, n: usize) -> Vec<JoinHandle<Result<AccessToken, Error>>> {
     (0..n).map(|_| call(cache)).collect()
 }
 
-/// The token of a caller that must not have to wait.
+/// Returns the result of `token`, which must be ready at the first poll.
 pub(crate) fn at_once(cache: &TokenCache) -> Result<String, Error> {
     match poll_once(pin!(cache.token())) {
         Poll::Ready(result) => result.map(|token| token.expose_secret().to_owned()),
@@ -226,12 +227,12 @@ pub(crate) fn at_once(cache: &TokenCache) -> Result<String, Error> {
     }
 }
 
-/// Whether a caller would have to wait. (What it asks for goes on without it.)
+/// Whether a caller has to wait. (The flight continues without the caller.)
 pub(crate) fn must_wait(cache: &TokenCache) -> bool {
     poll_once(pin!(cache.token())).is_pending()
 }
 
-/// The token of a caller that waits, if need be.
+/// Waits for the token, and returns its value.
 pub(crate) async fn secret(cache: &TokenCache) -> String {
     let token = cache.token().await.unwrap();
     token.expose_secret().to_owned()

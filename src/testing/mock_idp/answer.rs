@@ -1,4 +1,4 @@
-//! What a scripted request gets.
+//! [`Answer`]: a scripted answer to a request.
 
 use std::{fmt, time::Duration};
 
@@ -9,9 +9,9 @@ use http::{
 };
 use serde_json::{Value, json};
 
-/// What a request to a [`MockIdp`](super::MockIdp) gets instead of, or beside, the usual.
+/// A scripted answer of a [`MockIdp`](super::MockIdp).
 ///
-/// Give it to [`MockIdp::then`](super::MockIdp::then), [`MockIdp::always`](super::MockIdp::always)
+/// Use it with [`MockIdp::then`](super::MockIdp::then), [`MockIdp::always`](super::MockIdp::always)
 /// or [`MockIdp::api_answers`](super::MockIdp::api_answers).
 ///
 /// ```
@@ -26,21 +26,21 @@ use serde_json::{Value, json};
 #[must_use]
 pub struct Answer {
     pub(super) kind: Kind,
-    /// On top of those that the answer has anyway.
+    /// In addition to the answer's own headers.
     pub(super) headers: HeaderMap,
     pub(super) delay: Duration,
 }
 
 #[derive(Clone)]
 pub(super) enum Kind {
-    /// What an unscripted request gets.
+    /// The answer to an unscripted request.
     Normal,
     Http(Reply),
     Silence,
     Disconnect(Disconnect),
 }
 
-/// An answer in HTTP.
+/// An HTTP response.
 #[derive(Clone)]
 pub(super) struct Reply {
     pub(super) status: StatusCode,
@@ -48,27 +48,27 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
-/// How a connection ends.
+/// How to end a connection.
 #[derive(Clone)]
 pub(super) enum Disconnect {
     Close,
     Reset,
-    /// After exactly these bytes.
+    /// Send these bytes, then close.
     Raw(Bytes),
 }
 
-/// # In HTTP
+/// # HTTP responses
 impl Answer {
-    /// What an unscripted request gets: a token, if the request deserves one, or the API's answer.
+    /// The answer to an unscripted request: a token or an error, or the API's normal answer.
     pub fn ok() -> Self {
         Self::new(Kind::Normal)
     }
 
-    /// A status and nothing else.
+    /// A status with an empty body.
     ///
     /// # Panics
     ///
-    /// When `status` is not from 200 to 999.
+    /// Panics if `status` is not from 200 to 999.
     #[track_caller]
     pub fn status(status: u16) -> Self {
         Self::new(Kind::Http(Reply::new(final_status(status))))
@@ -78,7 +78,7 @@ impl Answer {
     ///
     /// # Panics
     ///
-    /// When `status` is not from 200 to 999.
+    /// Panics if `status` is not from 200 to 999.
     #[track_caller]
     pub fn json(status: u16, value: Value) -> Self {
         Self::new(Kind::Http(Reply::json(final_status(status), &value)))
@@ -88,7 +88,7 @@ impl Answer {
     ///
     /// # Panics
     ///
-    /// When `status` is not from 200 to 999, or `content_type` cannot stand in a header.
+    /// Panics if `status` is not from 200 to 999, or if `content_type` is not a valid header value.
     #[track_caller]
     pub fn bytes(status: u16, content_type: &str, body: impl Into<Bytes>) -> Self {
         let reply = Reply::new(final_status(status))
@@ -110,11 +110,11 @@ impl Answer {
         Self::new(Kind::Http(reply))
     }
 
-    /// 307, which asks for the same POST, secret and all, at `location`.
+    /// 307, which asks the client to repeat the POST, with its secret, at `location`.
     ///
     /// # Panics
     ///
-    /// When `location` cannot stand in a header.
+    /// Panics if `location` is not a valid header value.
     #[track_caller]
     pub fn redirect(location: &str) -> Self {
         let reply =
@@ -122,8 +122,8 @@ impl Answer {
         Self::new(Kind::Http(reply))
     }
 
-    /// 200 and the beginning of a JSON document, then the connection is closed (in HTTP/2, the
-    /// stream is reset) far from the end that `Content-Length` announced.
+    /// 200 and the beginning of a JSON document. Then the server closes the connection (in HTTP/2,
+    /// resets the stream) before it has sent `Content-Length` bytes.
     pub fn truncated() -> Self {
         let reply = Reply::new(StatusCode::OK)
             .with(CONTENT_TYPE, JSON)
@@ -133,7 +133,7 @@ impl Answer {
     }
 }
 
-/// # Not in HTTP
+/// # Other than HTTP responses
 impl Answer {
     /// Reads the request, then closes the connection.
     pub fn drop_connection() -> Self {
@@ -142,8 +142,8 @@ impl Answer {
 
     /// Resets the connection as soon as a request arrives, without reading it.
     ///
-    /// On a connection that has carried a request before, during a
-    /// [hold](super::MockIdp::hold) and at the API, the request has been read: it is in the log.
+    /// In three cases the request is read first, and is in the log: on a reused connection, during
+    /// a [`Hold`](super::Hold), and at the API.
     pub fn reset_before_reading() -> Self {
         Self::new(Kind::Disconnect(Disconnect::Reset))
     }
@@ -153,28 +153,29 @@ impl Answer {
         Self::new(Kind::Silence)
     }
 
-    /// Something that is not HTTP, then closes the connection.
+    /// Sends bytes that are not HTTP, then closes the connection.
     pub fn garbage() -> Self {
-        // A TLS alert: what a server of another protocol says.
+        // A TLS alert, as if the server spoke another protocol.
         Self::raw(&b"\x15\x03\x01\x00\x02\x02\x46 this is not HTTP\r\n\r\n"[..])
     }
 
-    /// Exactly these bytes, then closes the connection.
+    /// Sends exactly these bytes, then closes the connection.
     pub fn raw(bytes: impl Into<Bytes>) -> Self {
         Self::new(Kind::Disconnect(Disconnect::Raw(bytes.into())))
     }
 }
 
-/// # Changes to any of them
+/// # Modifiers
 impl Answer {
-    /// Adds a header. It replaces one that the answer has of itself; several of one name are
-    /// several lines. Answers that are not in HTTP have no use for it.
+    /// Adds a header. It replaces the answer's own header of that name; several added headers of
+    /// one name are all sent. Has no effect on answers that are not HTTP responses.
     ///
-    /// A `Content-Length` beyond the body's cuts the answer short, as [`Answer::truncated`] is.
+    /// A `Content-Length` above the body's length truncates the answer, as [`Answer::truncated`]
+    /// does.
     ///
     /// # Panics
     ///
-    /// When `name` or `value` cannot stand in a header.
+    /// Panics if `name` or `value` is not valid in a header.
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
@@ -184,11 +185,11 @@ impl Answer {
         self
     }
 
-    /// Sends it, whatever it is, no sooner than `delay` after the request's arrival, on the
-    /// [clock](super::MockIdpBuilder::clock) of the identity provider.
+    /// Delays the answer until `delay` after the request's arrival, on the server's
+    /// [clock](super::MockIdpBuilder::clock).
     ///
-    /// The request is judged before: a token in the answer has aged by then, and a 401 may be
-    /// about a token that has been replaced.
+    /// The request is checked on arrival: when the answer is sent, its token has used up part of
+    /// its lifetime, and a 401 may be about a token that has been replaced.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
@@ -205,7 +206,7 @@ impl Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A body may hold a token.
+        // Without the body, which may contain a token.
         let mut f = f.debug_struct("Answer");
         match &self.kind {
             Kind::Normal => f.field("kind", &"ok"),
@@ -261,7 +262,7 @@ fn header_value(value: &str) -> HeaderValue {
     }
 }
 
-/// A mistake in the test itself, reported where it is made.
+/// Panics at the caller's line: the mistake is in the test.
 #[track_caller]
 #[expect(clippy::panic, reason = "the caller is a test")]
 fn invalid(what: &str, value: &str) -> ! {

@@ -8,10 +8,9 @@ use serde_json::json;
 
 use super::{Dialect, Recorded, answer::Reply, state::Shared};
 
-/// Where it is.
 pub(super) const PREFIX: &str = "/api/";
 
-/// What an unscripted request to the API gets.
+/// The answer to an unscripted API request.
 pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
     if !request.path().starts_with(PREFIX) {
         return Reply::new(StatusCode::NOT_FOUND);

@@ -1,7 +1,7 @@
 //! The authorization endpoint (RFC 6749 §4.1.1): [`answer`].
 //!
-//! What is wrong with the client or its redirect URI is shown to the person, and sent nowhere (RFC
-//! 6749 §4.1.2.1); anything else is the client's to know.
+//! Errors about the client or its redirect URI are shown to the user and not redirected (RFC 6749
+//! §4.1.2.1). All others are redirected to the client.
 
 use std::collections::HashMap;
 
@@ -19,22 +19,21 @@ use super::{
     state::{Config, Shared},
 };
 
-/// Where it is.
 pub(super) const PATH: &str = "/oauth2/v1/authorize";
 
-/// Who signs in where there is no page to ask.
+/// The user who signs in without a page.
 const USER: &str = "alice";
 
-/// What a request to it gets.
+/// The answer to an authorization request.
 pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
     let own = Parameters::of(request.query().into_iter().chain(request.form()));
     let Some(uri) = own.get("request_uri").map(str::to_owned) else {
         return answer_to(shared, request, &own);
     };
-    // RFC 9126 §4: what was pushed counts, and nothing else but what the page brings.
+    // RFC 9126 §4: only the pushed parameters count, and those of the page's form.
     let pushed = shared.lock().pushed(&uri).and_then(|pushed| pushed.clone());
     let Some(pushed) = pushed else {
-        let problem = "request_uri is that of no request, or of one that was answered";
+        let problem = "request_uri is unknown or was used before";
         return page::text(StatusCode::BAD_REQUEST, problem);
     };
     let pushed = form_urlencoded::parse(pushed.as_bytes());
@@ -43,7 +42,10 @@ pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
         name == "client_id" && Some(value.as_str()) == own.get("client_id")
     };
     if !pushed.iter().any(is_client) {
-        return page::text(StatusCode::BAD_REQUEST, "request_uri is another client's");
+        return page::text(
+            StatusCode::BAD_REQUEST,
+            "request_uri belongs to another client",
+        );
     }
     let of_page = ["user", "decision"];
     let own = own.values.into_iter();
@@ -63,7 +65,7 @@ pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
 
 fn answer_to(shared: &Shared, request: &Recorded, parameters: &Parameters) -> Reply {
     let config = &shared.config;
-    // RFC 6749 §3.1: GET has to be understood, POST may be.
+    // RFC 6749 §3.1: GET is required, POST is optional.
     if request.method != Method::GET && request.method != Method::POST {
         return Reply::new(StatusCode::METHOD_NOT_ALLOWED)
             .with(ALLOW, HeaderValue::from_static("GET, POST"));
@@ -73,7 +75,7 @@ fn answer_to(shared: &Shared, request: &Recorded, parameters: &Parameters) -> Re
         Err(problem) => return page::text(StatusCode::BAD_REQUEST, problem),
     };
     let scripted = shared.lock().sign_in_error.clone();
-    let result = asked.judge(parameters).and_then(|consent| match scripted {
+    let result = asked.check(parameters).and_then(|consent| match scripted {
         Some(error) => Err((error, None)),
         None => Ok(consent),
     });
@@ -106,22 +108,22 @@ fn answer_to(shared: &Shared, request: &Recorded, parameters: &Parameters) -> Re
     asked.send_back(shared, request, &[("code", Some(&code))])
 }
 
-/// Those that have a value, and whether one of them came twice.
+/// The parameters that have a value, and the names that were repeated.
 struct Parameters {
     values: HashMap<String, String>,
-    twice: Vec<String>,
+    repeated: Vec<String>,
 }
 
 impl Parameters {
     fn of(all: impl Iterator<Item = (String, String)>) -> Self {
         let mut parameters = Self {
             values: HashMap::new(),
-            twice: Vec::new(),
+            repeated: Vec::new(),
         };
-        // RFC 6749 §3.1: without a value, as if it were not there.
+        // RFC 6749 §3.1: a parameter without a value counts as omitted.
         for (name, value) in all.filter(|(_, value)| !value.is_empty()) {
             if parameters.values.insert(name.clone(), value).is_some() {
-                parameters.twice.push(name);
+                parameters.repeated.push(name);
             }
         }
         parameters
@@ -132,7 +134,7 @@ impl Parameters {
     }
 }
 
-/// A client, and where its answer goes.
+/// A known client, and its redirect URI.
 struct Asked<'a> {
     client: &'a str,
     is_public: bool,
@@ -145,30 +147,30 @@ type Refusal = (String, Option<&'static str>);
 
 impl<'a> Asked<'a> {
     fn of(config: &'a Config, parameters: &'a Parameters) -> Result<Self, &'static str> {
-        let twice = |name: &str| parameters.twice.iter().any(|twice| twice == name);
-        if twice("client_id") || twice("redirect_uri") {
-            return Err("client_id or redirect_uri is there twice");
+        let is_repeated = |name: &str| parameters.repeated.iter().any(|known| known == name);
+        if is_repeated("client_id") || is_repeated("redirect_uri") {
+            return Err("client_id or redirect_uri is repeated");
         }
         let id = parameters.get("client_id");
         let client = config
             .clients
             .iter()
             .find(|(known, _)| Some(known.as_str()) == id);
-        let (client, secret) = client.ok_or("client_id is that of no client")?;
+        let (client, secret) = client.ok_or("client_id is unknown")?;
         let registered = &config.redirect_uris;
         let redirect_uri = match parameters.get("redirect_uri") {
-            // Compared as it is (RFC 9700 §4.1.3).
+            // Compared verbatim (RFC 9700 §4.1.3).
             Some(uri) if registered.is_empty() || registered.iter().any(|known| known == uri) => {
                 uri
             }
-            Some(_) => return Err("redirect_uri is not one that is registered"),
+            Some(_) => return Err("redirect_uri is not registered"),
             None => match registered.as_slice() {
                 [only] => only,
                 _ => return Err("redirect_uri is missing"),
             },
         };
         if HeaderValue::from_str(redirect_uri).is_err() || redirect_uri.contains('#') {
-            return Err("redirect_uri is no place to go back to");
+            return Err("redirect_uri has a fragment or is not a valid header value");
         }
         Ok(Self {
             client,
@@ -178,14 +180,14 @@ impl<'a> Asked<'a> {
         })
     }
 
-    fn judge(&self, parameters: &Parameters) -> Result<Consent, Refusal> {
+    fn check(&self, parameters: &Parameters) -> Result<Consent, Refusal> {
         let invalid = |problem| Err(("invalid_request".to_owned(), Some(problem)));
         if parameters
-            .twice
+            .repeated
             .iter()
             .any(|name| name != "resource" && name != "audience")
         {
-            return invalid("a parameter is there twice");
+            return invalid("a parameter is repeated");
         }
         match parameters.get("response_type") {
             Some("code") => {}
@@ -205,7 +207,7 @@ impl<'a> Asked<'a> {
         };
         let secrets = ["client_secret", "code_verifier"];
         if secrets.iter().any(|name| parameters.get(name).is_some()) {
-            return invalid("a secret where everybody sees it");
+            return invalid("client_secret and code_verifier do not belong in a browser's URL");
         }
         Ok(Consent {
             client: self.client.to_owned(),
@@ -216,7 +218,7 @@ impl<'a> Asked<'a> {
         })
     }
 
-    /// Back to the client.
+    /// Redirects the browser to the client.
     fn send_back(
         &self,
         shared: &Shared,
@@ -231,7 +233,7 @@ impl<'a> Asked<'a> {
                 query.append_pair(name, value);
             }
         }
-        // RFC 6749 §3.1.2: the query that it has is kept.
+        // RFC 6749 §3.1.2: keeps the query of the redirect URI.
         let separator = if self.redirect_uri.contains('?') {
             '&'
         } else {
@@ -241,10 +243,10 @@ impl<'a> Asked<'a> {
         let Ok(location) = HeaderValue::from_str(&location) else {
             return page::text(
                 StatusCode::BAD_REQUEST,
-                "redirect_uri is no place to go back to",
+                "redirect_uri is not a valid header value",
             );
         };
-        // RFC 9700 §4.12: after a POST, a browser is not to send the form there.
+        // RFC 9700 §4.12: after a POST, the browser must not send the form to the client.
         let status = match request.method {
             Method::POST => StatusCode::SEE_OTHER,
             _ => StatusCode::FOUND,

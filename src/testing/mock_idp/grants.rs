@@ -1,4 +1,4 @@
-//! What people have agreed to: codes, refresh tokens, and which tokens came of which.
+//! Grants by users: codes, refresh tokens, and the tokens issued for each grant.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,22 +10,22 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Moment;
 
-/// Whether a [`MockIdp`](super::MockIdp) gives out refresh tokens when people sign in, and for how
-/// long one is good.
+/// Whether a [`MockIdp`](super::MockIdp) issues refresh tokens when a user signs in, and whether
+/// it rotates them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RefreshTokens {
-    /// Each is good for one exchange, which brings the next (RFC 9700 §4.14). A second use is taken
-    /// for theft and ends the whole grant: the tokens that came of it are refused, too.
+    /// Each refresh token is valid once, and its use returns the next (RFC 9700 §4.14). A second
+    /// use counts as theft and revokes the whole grant, with its access tokens.
     #[default]
     Rotated,
-    /// One for the whole grant; exchanges bring none.
+    /// One refresh token for the whole grant; its use returns no other.
     Kept,
-    /// None at all.
+    /// No refresh tokens.
     Absent,
 }
 
-/// One person's consent to one client.
+/// The index of a grant: one user's consent to one client.
 pub(super) type GrantId = usize;
 
 #[derive(Default)]
@@ -35,7 +35,7 @@ pub(super) struct Grants {
     pub(super) revoked: HashSet<GrantId>,
     pub(super) codes: HashMap<String, Code>,
     pub(super) refresh: HashMap<String, Refresh>,
-    /// Queries of authorization requests (RFC 9126), until they are answered.
+    /// Queries of pushed authorization requests (RFC 9126); `None` once used.
     pub(super) pushed: Vec<Option<String>>,
 }
 
@@ -46,12 +46,12 @@ pub(super) struct Grant {
     pub(super) scope: Option<String>,
 }
 
-/// What an authorization request has asked for, and a person has agreed to.
+/// An authorization request that the user has agreed to.
 pub(super) struct Consent {
     pub(super) client: String,
     pub(super) user: String,
     pub(super) scope: Option<String>,
-    /// As it was sent; `None` if it was not.
+    /// Verbatim; `None` if the request had none.
     pub(super) redirect_uri: Option<String>,
     pub(super) challenge: Option<Challenge>,
 }
@@ -66,7 +66,7 @@ pub(super) struct Code {
     pub(super) grant: GrantId,
     pub(super) redirect_uri: Option<String>,
     pub(super) challenge: Option<Challenge>,
-    pub(super) ends: Moment,
+    pub(super) expires: Moment,
     pub(super) used: bool,
 }
 
@@ -84,21 +84,21 @@ pub(super) struct Entitled {
 }
 
 impl Challenge {
-    /// What the parameters say; `Err` if no verifier can ever fit.
+    /// Parses the parameters. `Err`: no verifier can match.
     pub(super) fn of(challenge: &str, method: Option<&str>) -> Result<Self, &'static str> {
         let unreserved =
             |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
         match method.unwrap_or("plain") {
             "S256" => match URL_SAFE_NO_PAD.decode(challenge) {
                 Ok(digest) if digest.len() == 32 => Ok(Self::S256(challenge.to_owned())),
-                _ => Err("code_challenge is no SHA-256 in base64url"),
+                _ => Err("code_challenge is not a SHA-256 digest in base64url"),
             },
             "plain"
                 if (43..=128).contains(&challenge.len()) && challenge.bytes().all(unreserved) =>
             {
                 Ok(Self::Plain(challenge.to_owned()))
             }
-            "plain" => Err("code_challenge is no code verifier"),
+            "plain" => Err("code_challenge is not a valid code verifier"),
             _ => Err("code_challenge_method is neither S256 nor plain"),
         }
     }
@@ -116,5 +116,5 @@ impl Challenge {
 /// RFC 9126 §2.2 suggests this form.
 pub(super) const REQUEST_URI: &str = "urn:ietf:params:oauth:request_uri:";
 
-/// RFC 6749 §4.1.2 recommends no more.
-pub(super) const LIFE_OF_CODES: Duration = Duration::from_secs(600);
+/// The maximum that RFC 6749 §4.1.2 recommends.
+pub(super) const CODE_LIFETIME: Duration = Duration::from_secs(600);

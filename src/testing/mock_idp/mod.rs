@@ -1,4 +1,4 @@
-//! An identity provider and a protected API on loopback sockets, with scripted faults.
+//! An authorization server and a protected API on loopback sockets, with scripted faults.
 
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -32,15 +32,16 @@ mod token_endpoint;
 
 pub use self::{answer::Answer, dialect::Dialect, grants::RefreshTokens, recorded::Recorded};
 
-/// An OAuth 2.0 identity provider and an API that its tokens open, on two ports of `127.0.0.1`.
+/// An OAuth 2.0 authorization server and an API that accepts its tokens, on two ports of
+/// `127.0.0.1`.
 ///
-/// Both speak HTTP/1.1 and HTTP/2 (prior knowledge) and answer as real servers do, until a test
-/// says otherwise: the next token request gets what [`then`](Self::then) queued, every one gets
-/// what [`always`](Self::always) says, and [`hold`](Self::hold) makes them wait. Whatever arrives
-/// is counted and logged, so that a test asserts on what was really sent.
+/// Both speak HTTP/1.1 and HTTP/2 (prior knowledge) and answer as real servers do. A test scripts
+/// other answers: [`then`](Self::then) for the next token request, [`always`](Self::always) for
+/// every one; [`hold`](Self::hold) delays them. Every request is counted and logged, so that a
+/// test can assert on what was sent.
 ///
-/// Clones are handles to the same servers. They stop, with all their connections, when the last
-/// handle is dropped.
+/// Clones are handles to the same servers. When the last handle is dropped, the servers stop and
+/// close their connections.
 ///
 /// ```
 /// use bearer_auth::testing::{Answer, MockIdp};
@@ -66,7 +67,7 @@ pub use self::{answer::Answer, dialect::Dialect, grants::RefreshTokens, recorded
 /// let idp = MockIdp::start().await?;
 /// idp.then(Answer::unavailable(30)); // an outage, for one request
 ///
-/// // Any HTTP client will do:
+/// // Any HTTP client works:
 /// let form = "grant_type=client_credentials&client_id=client-id&client_secret=client-secret";
 /// let answer = send(&idp.token_url(), FORM, form).await?;
 /// assert!(answer.starts_with("HTTP/1.1 503 "));
@@ -98,29 +99,29 @@ struct Running {
 
 /// # Starting
 impl MockIdp {
-    /// Starts both servers, with the client `client-id` / `client-secret`, tokens that live an
-    /// hour, and the system's clock.
+    /// Starts both servers, with the client `client-id` / `client-secret`, a token lifetime of one
+    /// hour, and the system clock.
     ///
     /// # Errors
     ///
-    /// When no port of `127.0.0.1` can be had.
+    /// Binding a port of `127.0.0.1` failed.
     pub async fn start() -> io::Result<Self> {
         Self::builder().start().await
     }
 
-    /// What [`start`](Self::start) starts, with changes.
+    /// Returns a builder with the defaults of [`start`](Self::start).
     pub fn builder() -> MockIdpBuilder {
         MockIdpBuilder {
             config: Config::default(),
         }
     }
 
-    /// `http://127.0.0.1:<port>/oauth2/v1/token`, on the identity provider's port.
+    /// Returns the token endpoint: `http://127.0.0.1:<port>/oauth2/v1/token`.
     pub fn token_url(&self) -> String {
         format!("{}{}", self.shared().base, token_endpoint::PATH)
     }
 
-    /// `http://127.0.0.1:<port>/api/`, on the API's port.
+    /// Returns the API's base URL: `http://127.0.0.1:<port>/api/`, on a port of its own.
     pub fn api_url(&self) -> String {
         format!("http://{}{}", self.0.api_addr, api::PREFIX)
     }
@@ -128,8 +129,8 @@ impl MockIdp {
 
 /// # Tokens
 impl MockIdp {
-    /// How long tokens live that are issued from now on. The answer says so in whole seconds,
-    /// rounded down.
+    /// Sets the lifetime of tokens issued from now on. `expires_in` has it in whole seconds,
+    /// rounded down. Defaults to one hour.
     ///
     /// Undoes [`set_expires_in`](Self::set_expires_in).
     pub fn set_lifetime(&self, lifetime: Duration) {
@@ -138,8 +139,9 @@ impl MockIdp {
         state.expires_in = ExpiresIn::Lifetime;
     }
 
-    /// What the answers claim in `expires_in` from now on, whatever the lifetime is: JSON text,
-    /// taken as it is (`"1e400"`, `"null"`, `"\"3600\""`, `"oops"`), or `None` to leave it out.
+    /// Sets `expires_in` of token responses from now on, independently of the real lifetime. The
+    /// JSON text is used verbatim (`"1e400"`, `"null"`, `"\"3600\""`, `"oops"`); `None` omits the
+    /// member.
     ///
     /// [`set_lifetime`](Self::set_lifetime) undoes it.
     pub fn set_expires_in(&self, json: Option<&str>) {
@@ -149,33 +151,32 @@ impl MockIdp {
         };
     }
 
-    /// Pads tokens that are issued from now on, refresh tokens among them, to `bytes`:
-    /// `token-1.....`. Shorter than its name
-    /// a token never gets.
+    /// Pads access tokens and refresh tokens issued from now on to `bytes`: `token-1.....`. A size
+    /// below the length of the name has no effect.
     pub fn set_token_size(&self, bytes: usize) {
         self.shared().lock().token_size = bytes;
     }
 
-    /// Whether a request gets the token that was already given to the same client for the same
-    /// grant, scope, audience and resource, as long as it is valid, with the rest of its life in
-    /// `expires_in`. Some identity providers do so.
+    /// Sets whether the server returns a still valid token again to the same client, for the same
+    /// grant, scope, audience and resource, as some authorization servers do. `expires_in` is then
+    /// the remaining lifetime. Defaults to `false`.
     pub fn repeat_token(&self, repeat: bool) {
         self.shared().lock().repeat = repeat;
     }
 
-    /// The tokens issued so far, in order: `token-1`, `token-2` …
+    /// Returns the tokens issued so far, in order: `token-1`, `token-2` …
     pub fn issued(&self) -> Vec<String> {
         self.shared().lock().issued.clone()
     }
 
-    /// How many tokens were issued so far. One that was given [again](Self::repeat_token) counts
+    /// Returns how many tokens were issued so far. A [repeated](Self::repeat_token) token counts
     /// once.
     pub fn tokens_issued(&self) -> usize {
         self.shared().lock().issued.len()
     }
 
-    /// The API answers 401 to this token from now on. A token that was not issued is invalid
-    /// anyway.
+    /// Revokes a token: the API rejects it with 401 from now on. Does nothing for a token that was
+    /// never issued, which the API rejects anyway.
     pub fn revoke(&self, token: &str) {
         if let Some(token) = self.shared().lock().tokens.get_mut(token) {
             token.revoked = true;
@@ -190,54 +191,53 @@ impl MockIdp {
     }
 }
 
-/// # Scripting the identity provider
+/// # Scripting the authorization server
 impl MockIdp {
-    /// Queues an answer: the next request to the identity provider that has no answer yet gets
-    /// it, then things are as before. Answers are given in the order of the requests' arrival.
+    /// Queues an answer for one request to the authorization server. Requests take queued answers
+    /// in the order in which they arrive.
     pub fn then(&self, answer: Answer) {
         self.shared().lock().queued.push_back(answer);
     }
 
-    /// Every request to the identity provider from now on gets this answer (once what is queued
-    /// is used up), until [`recover`](Self::recover).
+    /// Sets the answer to every request to the authorization server, until
+    /// [`recover`](Self::recover). Queued answers come first.
     pub fn always(&self, answer: Answer) {
         self.shared().lock().always = Some(answer);
     }
 
-    /// Back to normal: forgets what [`always`](Self::always) says and what is
-    /// [queued](Self::then).
+    /// Returns to normal answers: clears [`always`](Self::always) and the [queue](Self::then).
     pub fn recover(&self) {
         let mut state = self.shared().lock();
         state.always = None;
         state.queued.clear();
     }
 
-    /// Requests to the identity provider that arrive from now on are counted and logged, but not
-    /// judged or answered before the returned [`Hold`] is dropped: a slow identity provider in
-    /// which no time is involved.
+    /// Delays requests to the authorization server until the returned [`Hold`] is dropped. This
+    /// simulates a slow server without a clock.
     ///
-    /// A request waits for all the holds that there were when it arrived.
+    /// A delayed request is counted and logged on arrival, and checked and answered afterwards. It
+    /// waits for all `Hold`s that existed when it arrived.
     pub fn hold(&self) -> Hold {
         let (gate, closed) = watch::channel(());
-        self.shared().lock().holds.push(closed);
+        self.shared().lock().gates.push(closed);
         Hold { _gate: gate }
     }
 
-    /// How many requests have arrived at the identity provider, whatever their path and their
+    /// Returns how many requests have arrived at the authorization server, with any path and any
     /// answer.
     pub fn token_requests(&self) -> usize {
         self.shared().requests(Port::Token)
     }
 
-    /// Waits until `count` requests in total have arrived at the identity provider. They are in
-    /// the [log](Self::token_log) then; answered they need not be.
+    /// Waits until `count` requests in total have arrived at the authorization server. They are in
+    /// the [log](Self::token_log) then, but possibly not yet answered.
     pub async fn token_requests_reach(&self, count: usize) {
         self.shared().requests_reach(Port::Token, count).await;
     }
 
-    /// The newest 65,536 requests to the identity provider, in the order of their arrival.
+    /// Returns the newest 65,536 requests to the authorization server, in the order of arrival.
     ///
-    /// What was [reset before it was read](Answer::reset_before_reading) is not among them.
+    /// Requests that were [reset before they were read](Answer::reset_before_reading) are missing.
     pub fn token_log(&self) -> Vec<Recorded> {
         self.shared().log(Port::Token)
     }
@@ -245,10 +245,10 @@ impl MockIdp {
 
 /// # Scripting the API
 impl MockIdp {
-    /// Requests to the API whose path starts with `prefix` (`/api/forbidden`) get this answer from
-    /// now on, whatever token they bring; [`Answer::ok`] judges the token as usual.
+    /// Sets the answer to API requests whose path starts with `prefix` (`/api/forbidden`),
+    /// whatever their token. [`Answer::ok`] checks the token as usual.
     ///
-    /// Of several prefixes, the longest counts; one that is given again gets the new answer.
+    /// The longest matching prefix wins. A second call with the same prefix replaces the answer.
     pub fn api_answers(&self, prefix: impl Into<String>, answer: Answer) {
         let prefix = prefix.into();
         let mut state = self.shared().lock();
@@ -259,23 +259,23 @@ impl MockIdp {
             .sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
     }
 
-    /// How many requests have arrived at the API.
+    /// Returns how many requests have arrived at the API.
     pub fn api_requests(&self) -> usize {
         self.shared().requests(Port::Api)
     }
 
     /// Waits until `count` requests in total have arrived at the API. They are in the
-    /// [log](Self::api_log) then; answered they need not be.
+    /// [log](Self::api_log) then, but possibly not yet answered.
     pub async fn api_requests_reach(&self, count: usize) {
         self.shared().requests_reach(Port::Api, count).await;
     }
 
-    /// How many requests the API has answered with 401.
+    /// Returns how many requests the API has answered with 401.
     pub fn api_unauthorized(&self) -> usize {
         self.shared().lock().api_unauthorized
     }
 
-    /// The newest 65,536 requests to the API, in the order of their arrival.
+    /// Returns the newest 65,536 requests to the API, in the order of arrival.
     pub fn api_log(&self) -> Vec<Recorded> {
         self.shared().log(Port::Api)
     }
@@ -307,36 +307,37 @@ pub struct MockIdpBuilder {
 }
 
 impl MockIdpBuilder {
-    /// The client that may have tokens, instead of `client-id` / `client-secret`. An empty secret
-    /// makes it a public client, which says who it is in the body. Called again, one more client.
+    /// Adds a client, and removes the default client `client-id` / `client-secret`. An empty secret
+    /// makes it a public client, which sends its `client_id` in the body.
     pub fn client(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
         self.config.clients.push((id.into(), secret.into()));
         self
     }
 
-    /// The clock that tokens expire on and [delays](Answer::delay) pass on, such as a
-    /// [`ManualClock`](super::ManualClock), instead of the system's.
+    /// Sets the clock for token expiry and for [delays](Answer::delay), such as a
+    /// [`ManualClock`](super::ManualClock). Defaults to the system clock.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.config.clock = clock.into();
         self
     }
 
-    /// Which kind of server to behave as, instead of [`Dialect::Standard`].
+    /// Sets the kind of server to behave as. Defaults to [`Dialect::Standard`].
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.config.dialect = dialect;
         self
     }
 
-    /// Token requests may be GETs, too.
+    /// Accepts token requests by GET as well as by POST.
     pub fn allow_get(mut self) -> Self {
         self.config.allow_get = true;
         self
     }
 
-    /// A `grant_type` that gets tokens beside `client_credentials` and those of a
-    /// [login](MockIdp#signing-in), of which nothing is looked at but the client's credentials: not
-    /// the assertion, nor, for `authorization_code` and `refresh_token`, the code or the token. With
-    /// an `assertion`, a request may say nothing of a client (RFC 7521 §4.1).
+    /// Adds a `grant_type` to `client_credentials` and those of a [sign-in](MockIdp#signing-in).
+    ///
+    /// The server checks only the client's credentials: not the assertion, and for
+    /// `authorization_code` and `refresh_token` not the code or the refresh token. A request with
+    /// an `assertion` may omit the client (RFC 7521 §4.1).
     pub fn allow_grant(mut self, grant_type: impl Into<String>) -> Self {
         self.config.grants.push(grant_type.into());
         self
@@ -346,7 +347,7 @@ impl MockIdpBuilder {
     ///
     /// # Errors
     ///
-    /// When no port of `127.0.0.1` can be had.
+    /// Binding a port of `127.0.0.1` failed.
     pub async fn start(self) -> io::Result<MockIdp> {
         let (token_listener, token_addr) = server::listen()?;
         let shared = Arc::new(Shared::new(self.config, token_addr));
@@ -366,7 +367,7 @@ impl MockIdpBuilder {
 
 impl fmt::Debug for MockIdpBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The configuration holds the clients' secrets.
+        // Without the clients, which have secrets.
         f.debug_struct("MockIdpBuilder")
             .field("dialect", &self.config.dialect)
             .field("clock", &self.config.clock)
@@ -374,15 +375,15 @@ impl fmt::Debug for MockIdpBuilder {
     }
 }
 
-/// Keeps the requests to a [`MockIdp`] waiting until it is dropped. See [`MockIdp::hold`].
+/// Delays requests to a [`MockIdp`] until it is dropped. See [`MockIdp::hold`].
 #[derive(Debug)]
 #[must_use = "dropping it releases the requests"]
 pub struct Hold {
-    /// Its receivers wait for it to be gone.
+    /// Its receivers wait until it is dropped.
     _gate: watch::Sender<()>,
 }
 
 impl Hold {
-    /// Lets the requests go on.
+    /// Releases the delayed requests.
     pub fn release(self) {}
 }

@@ -1,5 +1,5 @@
-//! The endpoints beside the token endpoint: metadata (RFC 8414), pushed authorization requests (RFC
-//! 9126) and revocation (RFC 7009).
+//! The other endpoints: metadata (RFC 8414), pushed authorization requests (RFC 9126) and
+//! revocation (RFC 7009).
 
 use http::{
     HeaderValue, Method, StatusCode,
@@ -19,7 +19,7 @@ use super::{
 const PUSH: &str = "/oauth2/v1/par";
 const REVOKE: &str = "/oauth2/v1/revoke";
 
-/// `None`: it is another's.
+/// The answer; `None` if the path belongs to another endpoint.
 pub(super) fn answer(shared: &Shared, request: &Recorded) -> Option<Reply> {
     let answer = match request.path() {
         PUSH => push,
@@ -39,14 +39,14 @@ pub(super) fn answer(shared: &Shared, request: &Recorded) -> Option<Reply> {
     Some(reply.unwrap_or_else(|refusal| token_endpoint::refuse(&shared.config, refusal)))
 }
 
-/// At all the places where clients look.
+/// Whether a path is one of the well-known URLs that clients try.
 fn is_metadata(shared: &Shared, path: &str) -> bool {
     let own = shared.config.issuer_path.trim_end_matches('/');
     [
         format!("/.well-known/oauth-authorization-server{own}"),
         format!("/.well-known/openid-configuration{own}"),
         format!("{own}/.well-known/openid-configuration"),
-        // Where some servers have it.
+        // Used by some servers.
         format!("{own}/.well-known/oauth-authorization-server"),
     ]
     .iter()
@@ -87,13 +87,15 @@ fn metadata(shared: &Shared, request: &Recorded) -> Reply {
     Reply::json(StatusCode::OK, &document)
 }
 
-/// RFC 9126 §2: what is wrong with the parameters, the browser will see.
+/// Stores a pushed request (RFC 9126 §2). The authorization endpoint checks its parameters later.
 fn push(shared: &Shared, client: &str, parameters: &Parameters) -> Result<Reply, Refusal> {
     if parameters.get("request_uri").is_some() {
         return Err(Refusal::Request("a request_uri cannot be pushed"));
     }
     if parameters.get("client_id") != Some(client) {
-        return Err(Refusal::Request("client_id is not that of the client"));
+        return Err(Refusal::Request(
+            "client_id is not the authenticated client",
+        ));
     }
     let secrets = ["client_secret", "client_assertion", "client_assertion_type"];
     let query = form_urlencoded::Serializer::new(String::new())
@@ -107,7 +109,7 @@ fn push(shared: &Shared, client: &str, parameters: &Parameters) -> Result<Reply,
         .body(body.to_string()))
 }
 
-/// RFC 7009 §2.2: a token that is not known is as good as revoked.
+/// Revokes a token. An unknown token also gets a 200 (RFC 7009 §2.2).
 fn revoke(shared: &Shared, client: &str, parameters: &Parameters) -> Result<Reply, Refusal> {
     let token = parameters
         .get("token")

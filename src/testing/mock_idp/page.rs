@@ -1,4 +1,4 @@
-//! What people see of the identity provider.
+//! Pages of the authorization endpoint, for browsers.
 
 use http::{
     HeaderName, HeaderValue, StatusCode,
@@ -8,7 +8,7 @@ use http::{
 use super::answer::Reply;
 use crate::content_policy::content_policy;
 
-/// The page that asks for a name. Its form goes to the URL that it came from.
+/// The page that asks for a user name. Its form posts to the page's own URL.
 pub(super) fn sign_in(client: &str, scope: Option<&str>, hint: &str) -> Reply {
     let (client, hint) = (escape(client), escape(hint));
     let wants = match scope {
@@ -43,12 +43,12 @@ button {{ margin: 1rem .5rem 0 0 }}
     html(StatusCode::OK, page)
 }
 
-/// A word to the person.
-pub(super) fn text(status: StatusCode, words: &str) -> Reply {
+/// A plain-text message for the user.
+pub(super) fn text(status: StatusCode, message: &str) -> Reply {
     Reply::new(status)
         .with(CONTENT_TYPE, TEXT)
         .with(CACHE_CONTROL, NO_STORE)
-        .body(format!("{words}\n"))
+        .body(format!("{message}\n"))
 }
 
 fn html(status: StatusCode, page: String) -> Reply {
@@ -59,14 +59,14 @@ fn html(status: StatusCode, page: String) -> Reply {
             HeaderValue::from_static("text/html;charset=UTF-8"),
         )
         .with(CACHE_CONTROL, NO_STORE)
-        // The page's address has the state in it.
+        // The page's URL contains `state`.
         .with(REFERRER_POLICY, HeaderValue::from_static("no-referrer"))
         .with(CONTENT_SECURITY_POLICY, policy)
         .with(NO_SNIFF, HeaderValue::from_static("nosniff"))
         .body(page)
 }
 
-/// For text and for attributes in double quotes.
+/// Escapes for HTML text and for attributes in double quotes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

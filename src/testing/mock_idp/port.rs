@@ -1,10 +1,10 @@
-//! [`Port`]: what a request came to.
+//! [`Port`]: the destination of a request.
 
-/// Which of the two servers, and which part of it.
+/// The destination of a request: a server, or a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Port {
     Token,
     Api,
-    /// The authorization endpoint, on the port of `Token`.
+    /// The authorization endpoint, on the socket of `Token`.
     Browser,
 }

@@ -1,4 +1,4 @@
-//! What arrived.
+//! [`Recorded`]: a logged request.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use http::{
 };
 use url::form_urlencoded;
 
-/// Headers of which `Debug` shows the value.
+/// Headers whose values `Debug` shows.
 const HARMLESS: [HeaderName; 7] = [
     ACCEPT,
     ACCEPT_ENCODING,
@@ -28,26 +28,26 @@ const HARMLESS: [HeaderName; 7] = [
 pub struct Recorded {
     /// The method.
     pub method: Method,
-    /// The path and the query, exactly as they were sent.
+    /// The path and the query, verbatim.
     pub target: String,
     /// The version of HTTP.
     pub version: Version,
     /// The headers, without HTTP/2's pseudo-headers.
     pub headers: HeaderMap,
-    /// The body, empty when there was none or it was over the limit of 1 MiB.
+    /// The body. Empty if the request had none, or more than 1 MiB.
     pub body: Bytes,
     pub(super) too_large: bool,
 }
 
 impl Recorded {
-    /// The target up to its query.
+    /// Returns the target without its query.
     pub fn path(&self) -> &str {
         self.target
             .split_once('?')
             .map_or(self.target.as_str(), |(path, _)| path)
     }
 
-    /// The query's parameters in order, form-decoded.
+    /// Returns the query's parameters in order, form-decoded.
     pub fn query(&self) -> Vec<(String, String)> {
         let query = self.target.split_once('?').map_or("", |(_, query)| query);
         form_urlencoded::parse(query.as_bytes())
@@ -55,12 +55,12 @@ impl Recorded {
             .collect()
     }
 
-    /// The body's parameters in order, form-decoded whatever its type.
+    /// Returns the body's parameters in order, form-decoded whatever its content type.
     pub fn form(&self) -> Vec<(String, String)> {
         form_urlencoded::parse(&self.body).into_owned().collect()
     }
 
-    /// The first header of that name; `None` also when it is not visible ASCII.
+    /// Returns the first header of that name. `None` if it is missing or not visible ASCII.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
@@ -68,8 +68,8 @@ impl Recorded {
 
 impl fmt::Debug for Recorded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Tests print it when they fail, and logs are kept: no secrets, in whichever place the
-        // client has put them, a header of its own among them.
+        // Failing tests print it, and CI keeps its logs: shows no secret, also not one in the query,
+        // the body or an unknown header.
         let mut headers = self.headers.clone();
         for (name, value) in &mut headers {
             if !HARMLESS.contains(name) {

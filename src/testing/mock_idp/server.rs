@@ -1,4 +1,4 @@
-//! Sockets and HTTP: from a connection to a request that has arrived, and from an answer to bytes.
+//! Sockets and HTTP: reads requests from connections, and writes answers.
 
 use std::{
     future::{pending, poll_fn},
@@ -45,7 +45,7 @@ pub(super) fn listen() -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, addr))
 }
 
-/// Accepts connections until it is dropped, and they with it.
+/// Accepts connections until the future is dropped, which also closes them.
 pub(super) async fn serve(listener: TcpListener, port: Port, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
@@ -55,7 +55,7 @@ pub(super) async fn serve(listener: TcpListener, port: Port, shared: Arc<Shared>
                     connections.spawn(connection(stream, port, shared.clone()));
                 }
                 Err(error) if is_of_one_connection(&error) => {}
-                // Out of file descriptors: one that is closed makes room.
+                // Out of file descriptors: wait until a connection closes.
                 Err(_) => if connections.join_next().await.is_none() {
                     tokio::task::yield_now().await;
                 }
@@ -76,7 +76,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 async fn connection(stream: TcpStream, port: Port, shared: Arc<Shared>) {
-    // Only latency is lost without it.
+    // A failure costs only latency.
     let _ = stream.set_nodelay(true);
     if port == Port::Token {
         match stream.peek(&mut [0]).await {
@@ -102,7 +102,7 @@ async fn connection(stream: TcpStream, port: Port, shared: Arc<Shared>) {
                 Outcome::Reply(reply) => return Ok(reply.into_response()),
                 Outcome::Silence => {}
                 Outcome::Disconnect(how) => {
-                    // When the channel is full, the connection is about to end already.
+                    // A full channel means that the connection is already being closed.
                     let _ = disconnect.try_send(how);
                 }
             }
@@ -119,7 +119,7 @@ async fn connection(stream: TcpStream, port: Port, shared: Arc<Shared>) {
             Disconnect::Reset => reset(&wire.stream()),
             Disconnect::Raw(bytes) => wire.write_all(&bytes).await,
         },
-        // Its errors are the client's.
+        // Errors of the connection are the client's problem.
         _ = http => {}
     }
 }
@@ -130,7 +130,7 @@ enum Outcome {
     Disconnect(Disconnect),
 }
 
-/// The path of a request: read, counted, held back, judged, delayed.
+/// The request path: read, count, wait for `Hold`s, check, delay.
 async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io::Result<Outcome> {
     let request = Arc::new(read(request).await?);
     let port = match port {
@@ -139,12 +139,12 @@ async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io:
     };
     let Turn {
         answer,
-        holds,
+        gates,
         delay,
     } = shared.arrive(port, &request);
-    for mut hold in holds {
-        // Nothing is ever sent: it ends when the other side is dropped.
-        while hold.changed().await.is_ok() {}
+    for mut gate in gates {
+        // Nothing is ever sent: the loop ends when the `Hold` is dropped.
+        while gate.changed().await.is_ok() {}
     }
     let outcome = match answer.kind {
         Kind::Normal => Outcome::Reply(match port {
@@ -160,7 +160,7 @@ async fn respond(port: Port, shared: &Shared, request: Request<Incoming>) -> io:
     };
     let outcome = match outcome {
         Outcome::Reply(mut reply) => {
-            // Replaces what is there by that name.
+            // Replaces headers of the same name.
             reply.headers.extend(answer.headers);
             if port == Port::Api && reply.status == StatusCode::UNAUTHORIZED {
                 shared.lock().api_unauthorized += 1;
@@ -199,7 +199,7 @@ impl Reply {
     fn into_response(self) -> Response<Payload> {
         let length = self.body.len();
         let payload = match content_length(&self.headers) {
-            // hyper asserts that they agree, unless the body's own length is unknown.
+            // hyper asserts that both lengths agree, unless the body's own length is unknown.
             Some(claim) if claim != length => Payload::Short {
                 data: Some(self.body),
                 flushed: false,
@@ -242,7 +242,7 @@ impl Body for Payload {
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 if !*flushed {
-                    // A body that has to wait makes hyper flush what there is.
+                    // A pending body makes hyper flush its buffer.
                     *flushed = true;
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -270,7 +270,7 @@ impl Body for Payload {
     }
 }
 
-/// A stream that hyper reads and writes, and that a fault takes away from it.
+/// A stream that hyper reads and writes, and that a scripted fault can write to or reset.
 #[derive(Clone)]
 struct Wire(Arc<Mutex<TcpStream>>);
 
@@ -333,17 +333,17 @@ impl AsyncWrite for Wire {
     }
 }
 
-/// Makes the end of a connection a reset, once it is dropped.
+/// Makes dropping the connection send a reset.
 fn reset(stream: &TcpStream) {
-    // Zero does not block; the method that says so is younger than the Tokio we ask for.
+    // Zero does not block. The method that replaces this one needs a newer Tokio than our minimum.
     #[allow(deprecated, reason = "depends on the version of Tokio")]
     let _ = stream.set_linger(Some(Duration::ZERO));
 }
 
-/// What the system makes of it is its limit, often 4096.
+/// The system caps it, often at 4096.
 const BACKLOG: u32 = 16_384;
 
 const MAX_BODY: usize = 1 << 20;
 
-/// Of a request in HTTP/2: room for a very large token.
+/// For HTTP/2 requests: room for a very large token.
 const MAX_HEADERS: u32 = 1 << 20;

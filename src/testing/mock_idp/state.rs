@@ -1,4 +1,4 @@
-//! What the servers and the test share.
+//! The state that the servers and the test share.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::clock::{Clock, Moment, Sleep};
 
-/// What does not change while the servers run.
+/// The configuration, which does not change while the servers run.
 #[derive(Clone, Default)]
 pub(super) struct Config {
     /// Ids and secrets.
@@ -25,9 +25,9 @@ pub(super) struct Config {
     pub(super) clock: Clock,
     pub(super) dialect: Dialect,
     pub(super) allow_get: bool,
-    /// Beside `client_credentials`.
+    /// In addition to `client_credentials`.
     pub(super) grants: Vec<String>,
-    /// Those that people may be sent back to; any if there are none.
+    /// Allowed redirect URIs. Empty: all are allowed.
     pub(super) redirect_uris: Vec<String>,
     pub(super) sign_in_page: bool,
     pub(super) issuer_path: String,
@@ -41,7 +41,7 @@ impl Config {
 
 pub(super) struct Shared {
     pub(super) config: Config,
-    /// `http://127.0.0.1:<port>`, of the identity provider.
+    /// `http://127.0.0.1:<port>`, of the authorization server.
     pub(super) base: String,
     state: Mutex<State>,
     token_requests: watch::Sender<usize>,
@@ -61,16 +61,16 @@ pub(super) struct State {
     pub(super) newest: HashMap<String, String>,
     pub(super) queued: VecDeque<Answer>,
     pub(super) always: Option<Answer>,
-    /// Closed ones included, until somebody looks.
-    pub(super) holds: Vec<watch::Receiver<()>>,
+    /// One for each `Hold`; those of dropped `Hold`s stay until the next `closed_gates`.
+    pub(super) gates: Vec<watch::Receiver<()>>,
     /// By prefix, the longest first.
     pub(super) api_answers: Vec<(String, Answer)>,
     pub(super) api_unauthorized: usize,
     pub(super) grants: Grants,
-    /// What logins are refused with.
+    /// The error for every sign-in.
     pub(super) sign_in_error: Option<String>,
     pub(super) iss: Option<String>,
-    /// In place of what the metadata have.
+    /// Overrides of metadata members.
     pub(super) metadata: HashMap<String, serde_json::Value>,
     token_log: VecDeque<Arc<Recorded>>,
     api_log: VecDeque<Arc<Recorded>>,
@@ -78,7 +78,7 @@ pub(super) struct State {
 }
 
 pub(super) enum ExpiresIn {
-    /// What the lifetime is.
+    /// The real lifetime.
     Lifetime,
     Verbatim(String),
     Absent,
@@ -87,14 +87,14 @@ pub(super) enum ExpiresIn {
 pub(super) struct Token {
     pub(super) expires: Moment,
     pub(super) revoked: bool,
-    /// The login that it came of.
+    /// The sign-in that it was issued for.
     pub(super) grant: Option<GrantId>,
 }
 
-/// What a request that has arrived waits for, and what it gets then.
+/// What a request waits for, and its answer.
 pub(super) struct Turn {
     pub(super) answer: Answer,
-    pub(super) holds: Vec<watch::Receiver<()>>,
+    pub(super) gates: Vec<watch::Receiver<()>>,
     pub(super) delay: Option<Sleep>,
 }
 
@@ -117,7 +117,7 @@ impl Shared {
                 newest: HashMap::new(),
                 queued: VecDeque::new(),
                 always: None,
-                holds: Vec::new(),
+                gates: Vec::new(),
                 api_answers: Vec::new(),
                 api_unauthorized: 0,
                 grants: Grants::default(),
@@ -138,39 +138,39 @@ impl Shared {
         format!("{}{}", self.base, self.config.issuer_path)
     }
 
-    /// Never held while something is awaited.
+    /// The guard must not live across an await.
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs and counts a request, and decides what will be done with it.
+    /// Logs and counts a request, and decides its answer.
     pub(super) fn arrive(&self, port: Port, request: &Arc<Recorded>) -> Turn {
         let turn = {
             let mut state = self.lock();
             state.log(port, request.clone());
-            let (answer, holds) = match port {
-                Port::Token => (state.next_answer(), state.open_holds().to_vec()),
+            let (answer, gates) = match port {
+                Port::Token => (state.next_answer(), state.closed_gates().to_vec()),
                 Port::Api => (state.api_answer(request.path()), Vec::new()),
                 Port::Browser => (Answer::ok(), Vec::new()),
             };
             Turn {
                 delay: self.delay(&answer),
                 answer,
-                holds,
+                gates,
             }
         };
-        // Last: a test that waits for the count finds the log, the holds and the delay in place.
+        // Last: a test that waits for the count finds the log, the gates and the delay in place.
         self.count(port).send_modify(|count| *count += 1);
         turn
     }
 
-    /// The reset that is due to a token request of which not a byte has been read.
+    /// Takes a scripted reset, if it is next, before the token request has been read.
     pub(super) fn arrive_unread(&self) -> Option<Turn> {
         let turn = {
             let mut state = self.lock();
             let next = state.queued.front().or(state.always.as_ref())?;
             if !matches!(next.kind, Kind::Disconnect(Disconnect::Reset))
-                || !state.open_holds().is_empty()
+                || !state.closed_gates().is_empty()
             {
                 return None;
             }
@@ -178,7 +178,7 @@ impl Shared {
             Turn {
                 delay: self.delay(&answer),
                 answer,
-                holds: Vec::new(),
+                gates: Vec::new(),
             }
         };
         self.count(Port::Token).send_modify(|count| *count += 1);
@@ -191,7 +191,7 @@ impl Shared {
 
     pub(super) async fn requests_reach(&self, port: Port, count: usize) {
         let mut arrived = self.count(port).subscribe();
-        // It cannot fail: the sender is in `self`.
+        // Cannot fail: `self` owns the sender.
         let _ = arrived.wait_for(|arrived| *arrived >= count).await;
     }
 
@@ -213,7 +213,7 @@ impl Shared {
         }
     }
 
-    /// It counts from now, whenever it is first polled.
+    /// The delay starts now, not at the first poll.
     fn delay(&self, answer: &Answer) -> Option<Sleep> {
         let clock = &self.config.clock;
         (!answer.delay.is_zero()).then(|| clock.sleep(answer.delay, &Handle::current()))
@@ -233,9 +233,9 @@ impl State {
         log.push_back(request);
     }
 
-    /// A new token's name, in its [size](super::MockIdp::set_token_size).
+    /// Pads a token's name to the configured [size](super::MockIdp::set_token_size).
     pub(super) fn padded(&self, mut name: String) -> String {
-        // Not `format!`'s padding, which ends at 65,535.
+        // Not with `format!`, whose padding is limited to 65,535.
         name += &".".repeat(self.token_size.saturating_sub(name.len()));
         name
     }
@@ -247,9 +247,9 @@ impl State {
             .unwrap_or_else(Answer::ok)
     }
 
-    fn open_holds(&mut self) -> &[watch::Receiver<()>] {
-        self.holds.retain(|hold| hold.has_changed().is_ok());
-        &self.holds
+    fn closed_gates(&mut self) -> &[watch::Receiver<()>] {
+        self.gates.retain(|gate| gate.has_changed().is_ok());
+        &self.gates
     }
 
     fn api_answer(&self, path: &str) -> Answer {
@@ -266,5 +266,5 @@ impl Token {
     }
 }
 
-/// So that a benchmark does not eat the memory. The documentation of the logs repeats it.
+/// Limits memory in benchmarks. The docs of the logs repeat the number.
 const LOG_LIMIT: usize = 65_536;

@@ -1,10 +1,10 @@
-//! Grants of logins, as the state keeps them.
+//! [`State`]'s methods for codes, refresh tokens and their grants.
 
 use super::{grants::*, state::State};
 use crate::clock::Moment;
 
 impl State {
-    /// A code for a consent.
+    /// Issues a code for a consent.
     pub(super) fn consent(&mut self, consent: Consent, now: Moment) -> String {
         let grants = &mut self.grants;
         let grant = grants.grants.len();
@@ -18,14 +18,14 @@ impl State {
             grant,
             redirect_uri: consent.redirect_uri,
             challenge: consent.challenge,
-            ends: now.after(LIFE_OF_CODES),
+            expires: now.after(CODE_LIFETIME),
             used: false,
         };
         grants.codes.insert(name.clone(), code);
         name
     }
 
-    /// RFC 6749 §4.1.3, RFC 7636 §4.6: `Err` is what makes it an `invalid_grant`.
+    /// Redeems a code (RFC 6749 §4.1.3, RFC 7636 §4.6). `Err` describes an `invalid_grant`.
     pub(super) fn redeem(
         &mut self,
         client: &str,
@@ -42,32 +42,32 @@ impl State {
             .get(grant)
             .is_none_or(|grant| grant.client != client)
         {
-            return Err("the code was given to another client");
+            return Err("the code was issued to another client");
         }
         if known.used {
-            self.end_grant(grant);
-            return Err("the code was used before: what came of it is revoked");
+            self.revoke_grant(grant);
+            return Err("the code was used before: its tokens are revoked");
         }
-        // Whoever guesses at the rest has one guess.
+        // An attacker has one guess at the redirect URI and the verifier.
         known.used = true;
         if known.redirect_uri.as_deref() != redirect_uri {
-            return Err("redirect_uri is not that of the authorization request");
+            return Err("redirect_uri differs from the authorization request's");
         }
         match (&known.challenge, verifier) {
             (Some(challenge), Some(verifier)) if challenge.fits(verifier) => {}
-            (Some(_), Some(_)) => return Err("code_verifier does not fit the challenge"),
+            (Some(_), Some(_)) => return Err("code_verifier does not match code_challenge"),
             (Some(_), None) => return Err("code_verifier is missing"),
-            // RFC 9700 §2.1.1: a downgrade, where it is an attack.
-            (None, Some(_)) => return Err("a code_verifier without a challenge"),
+            // RFC 9700 §2.1.1: rejects a PKCE downgrade.
+            (None, Some(_)) => return Err("code_verifier without code_challenge"),
             (None, None) => {}
         }
-        if now.reached(known.ends) {
-            return Err("the code has ended");
+        if now.reached(known.expires) {
+            return Err("the code has expired");
         }
         self.entitled(grant, None)
     }
 
-    /// RFC 6749 §6: `Err` is what makes it an `invalid_grant`.
+    /// Uses a refresh token (RFC 6749 §6). `Err` describes an `invalid_grant`.
     pub(super) fn refresh(
         &mut self,
         client: &str,
@@ -87,10 +87,10 @@ impl State {
             .get(grant)
             .is_none_or(|grant| grant.client != client)
         {
-            return Err("the refresh token was given to another client");
+            return Err("the refresh token was issued to another client");
         }
         if known.used {
-            self.end_grant(grant);
+            self.revoke_grant(grant);
             return Err("the refresh token was used before: the grant is revoked");
         }
         let entitled = self.entitled(grant, scope)?;
@@ -117,7 +117,7 @@ impl State {
                     .is_some_and(|granted| has(granted, scope))
             })
         {
-            return Err("a scope that was not granted");
+            return Err("scope exceeds the granted scope");
         }
         let is_first = !self
             .grants
@@ -143,7 +143,7 @@ impl State {
         })
     }
 
-    fn end_grant(&mut self, grant: GrantId) {
+    fn revoke_grant(&mut self, grant: GrantId) {
         self.grants.revoked.insert(grant);
         let tokens = self.tokens.values_mut();
         for token in tokens.filter(|token| token.grant == Some(grant)) {
@@ -151,39 +151,38 @@ impl State {
         }
     }
 
-    /// Revokes a client's token; a refresh token ends the whole grant (RFC 7009 §2.1).
+    /// Revokes a client's token. A refresh token revokes the whole grant (RFC 7009 §2.1).
     pub(super) fn revoke(&mut self, client: &str, token: &str) {
         if let Some(grant) = self.grants.refresh.get(token).map(|known| known.grant) {
             let owner = self.grants.grants.get(grant);
             if owner.is_some_and(|owner| owner.client == client) {
-                self.end_grant(grant);
+                self.revoke_grant(grant);
             }
         } else if let Some(token) = self.tokens.get_mut(token) {
             token.revoked = true;
         }
     }
 
-    /// A `request_uri` for an authorization request.
+    /// Stores an authorization request, and returns its `request_uri`.
     pub(super) fn push(&mut self, query: String) -> String {
         self.grants.pushed.push(Some(query));
         format!("{REQUEST_URI}{}", self.grants.pushed.len())
     }
 
-    /// The authorization request behind a `request_uri` that has not been used.
+    /// Returns the authorization request of an unused `request_uri`.
     pub(super) fn pushed(&mut self, uri: &str) -> Option<&mut Option<String>> {
         let number: usize = uri.strip_prefix(REQUEST_URI)?.parse().ok()?;
         let pushed = self.grants.pushed.get_mut(number.checked_sub(1)?)?;
         pushed.is_some().then_some(pushed)
     }
 
-    /// Ends all grants there are.
-    pub(super) fn end_grants(&mut self) {
+    pub(super) fn revoke_all_grants(&mut self) {
         for grant in 0..self.grants.grants.len() {
-            self.end_grant(grant);
+            self.revoke_grant(grant);
         }
     }
 
-    /// Who has signed in for a token.
+    /// Returns the user of a grant.
     pub(super) fn user(&self, grant: GrantId) -> Option<&str> {
         self.grants
             .grants

@@ -33,7 +33,7 @@ fn request(url: &str, method: &str, headers: &str, body: &str) -> String {
     )
 }
 
-/// What comes back until the connection ends, and how it ends.
+/// Returns the bytes received until the connection ends, and how it ends.
 async fn try_send(
     url: &str,
     method: &str,
@@ -78,7 +78,7 @@ fn basic(credentials: &str) -> String {
     format!("{FORM}authorization: bAsIc {encoded}\r\n")
 }
 
-/// An answer as it came over the wire.
+/// A raw response.
 #[derive(Debug)]
 struct Http(String);
 
@@ -131,7 +131,7 @@ fn http2_post(idp: &MockIdp) -> Request<Full<Bytes>> {
 // The token endpoint
 
 #[tokio::test]
-async fn a_token_is_issued_as_real_servers_do() {
+async fn token_response_has_the_standard_members_and_headers() {
     let idp = MockIdp::start().await.unwrap();
     assert!(idp.token_url().starts_with("http://127.0.0.1:"));
     assert!(idp.token_url().ends_with("/oauth2/v1/token"));
@@ -168,10 +168,10 @@ async fn basic_credentials_are_form_decoded_except_by_terse_servers() {
     for (credentials, status) in [
         ("an+id:p%2Bq%25%26%3D%3A%C3%A4", 200),
         ("an%20id:p%2bq%25%26%3d%3a%c3%a4", 200),
-        // A form-decoder leaves these alone.
+        // Form decoding does not change these characters.
         ("an id:p%2Bq%25&=:\u{e4}", 200),
         ("an+id:p+q%25%26%3D%3A%C3%A4", 401),
-        // No encoding at all: `%&=` is none of a form.
+        // Not encoded: `%&=` is not valid form encoding.
         ("an id:p+q%&=:\u{e4}", 400),
         ("an+id:%ff", 400),
         ("an+id:%+1", 400),
@@ -193,7 +193,7 @@ async fn basic_credentials_are_form_decoded_except_by_terse_servers() {
 }
 
 #[tokio::test]
-async fn requests_that_deserve_no_token() {
+async fn invalid_token_requests_get_oauth_errors() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.token_url();
     let client = "client_id=client-id&client_secret=client-secret";
@@ -271,7 +271,7 @@ async fn requests_that_deserve_no_token() {
 }
 
 #[tokio::test]
-async fn parameters_come_in_the_query_too_and_by_get_if_allowed() {
+async fn query_parameters_count_and_get_works_if_allowed() {
     let idp = MockIdp::builder().allow_get().start().await.unwrap();
     let url = format!("{}?{CREDENTIALS}", idp.token_url());
     assert_eq!(send(&url, "GET", "", "").await.status(), 200);
@@ -289,7 +289,7 @@ async fn parameters_come_in_the_query_too_and_by_get_if_allowed() {
 }
 
 #[tokio::test]
-async fn clients_and_grants_can_be_added() {
+async fn builder_adds_clients_and_grants() {
     let idp = MockIdp::builder()
         .client("a", "1")
         .client("public", "")
@@ -305,7 +305,7 @@ async fn clients_and_grants_can_be_added() {
             200,
         ),
         (CREDENTIALS, 401),
-        // Whoever has an assertion need not say which client asks.
+        // A request with an assertion may omit the client.
         ("grant_type=urn:x&assertion=e", 200),
         ("grant_type=urn:x", 401),
         ("grant_type=urn:x&assertion=e&client_id=b", 401),
@@ -321,7 +321,7 @@ async fn clients_and_grants_can_be_added() {
 }
 
 #[tokio::test]
-async fn a_terse_server_says_little() {
+async fn terse_dialect_answers_without_bodies_and_challenges() {
     let idp = MockIdp::builder()
         .dialect(Dialect::Terse)
         .start()
@@ -352,7 +352,7 @@ async fn a_terse_server_says_little() {
 // Tokens
 
 #[tokio::test]
-async fn expires_in_is_what_the_test_says() {
+async fn expires_in_is_the_configured_text() {
     let idp = MockIdp::start().await.unwrap();
     for (json, expected) in [
         (Some("\"3600\""), r#","expires_in":"3600","#),
@@ -371,7 +371,7 @@ async fn expires_in_is_what_the_test_says() {
 }
 
 #[tokio::test]
-async fn a_token_expires_on_the_tick() {
+async fn token_expires_exactly_at_its_lifetime() {
     let clock = ManualClock::new();
     let idp = MockIdp::builder()
         .clock(clock.clone())
@@ -394,7 +394,7 @@ async fn a_token_expires_on_the_tick() {
 }
 
 #[tokio::test]
-async fn a_repeated_token_has_the_rest_of_its_life() {
+async fn repeated_token_has_the_remaining_lifetime() {
     let clock = ManualClock::new();
     let idp = MockIdp::builder()
         .clock(clock.clone())
@@ -440,7 +440,7 @@ async fn a_repeated_token_has_the_rest_of_its_life() {
 }
 
 #[tokio::test]
-async fn revoked_tokens_open_nothing() {
+async fn api_rejects_revoked_tokens() {
     let idp = MockIdp::start().await.unwrap();
     for _ in 0..3 {
         post(&idp, CREDENTIALS).await;
@@ -458,7 +458,7 @@ async fn revoked_tokens_open_nothing() {
 }
 
 #[tokio::test]
-async fn tokens_can_be_large() {
+async fn tokens_are_padded_to_the_configured_size() {
     let idp = MockIdp::start().await.unwrap();
     idp.set_token_size(100_000);
     post(&idp, CREDENTIALS).await;
@@ -480,7 +480,7 @@ async fn tokens_can_be_large() {
 // The API
 
 #[tokio::test]
-async fn the_api_shows_what_it_saw() {
+async fn api_echoes_the_request_and_checks_the_token() {
     let idp = MockIdp::start().await.unwrap();
     post(&idp, CREDENTIALS).await;
     let url = idp.api_url() + "a%20b/c?d=e";
@@ -526,7 +526,7 @@ async fn the_api_shows_what_it_saw() {
 }
 
 #[tokio::test]
-async fn the_api_is_scripted_by_prefix() {
+async fn api_answer_is_that_of_the_longest_prefix() {
     let idp = MockIdp::start().await.unwrap();
     post(&idp, CREDENTIALS).await;
     let forbidden = r#"Bearer error="insufficient_scope", scope="write""#;
@@ -556,7 +556,7 @@ async fn the_api_is_scripted_by_prefix() {
 // Scripted answers
 
 #[tokio::test]
-async fn answers_in_http() {
+async fn scripted_http_responses_are_sent_in_order() {
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::json(201, json!({"a": [1]})));
     idp.then(Answer::bytes(200, "text/plain", &b"\xef\xbb\xbf{}"[..]));
@@ -594,7 +594,7 @@ async fn answers_in_http() {
 }
 
 #[tokio::test]
-async fn answers_not_in_http() {
+async fn scripted_non_http_answers_end_the_connection() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.token_url();
     let send = || try_send(&url, "POST", FORM, CREDENTIALS);
@@ -626,14 +626,14 @@ async fn answers_not_in_http() {
 }
 
 #[tokio::test]
-async fn a_reset_comes_before_the_request_is_read_if_it_can() {
+async fn reset_comes_before_reading_on_a_new_connection_only() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.token_url();
     let reset = io::ErrorKind::ConnectionReset;
 
     idp.then(Answer::reset_before_reading());
     let mut stream = TcpStream::connect(authority(&url)).await.unwrap();
-    // Half a request is enough.
+    // Part of a request is enough.
     stream.write_all(b"POST /oau").await.unwrap();
     let end = stream.read(&mut [0]).await;
     assert_eq!(end.unwrap_err().kind(), reset);
@@ -655,7 +655,7 @@ async fn a_reset_comes_before_the_request_is_read_if_it_can() {
 }
 
 #[tokio::test]
-async fn silence_lasts() {
+async fn silent_request_blocks_no_other_request() {
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::silence());
     let silent = spawn_post(&idp);
@@ -668,7 +668,7 @@ async fn silence_lasts() {
 }
 
 #[tokio::test]
-async fn an_outage_lasts_until_recovery() {
+async fn always_answers_until_recover() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::status(500));
     idp.then(Answer::status(502));
@@ -687,7 +687,7 @@ async fn an_outage_lasts_until_recovery() {
 }
 
 #[tokio::test]
-async fn a_delay_passes_on_the_clock_of_the_provider() {
+async fn delay_uses_the_configured_clock() {
     let clock = ManualClock::new();
     let idp = MockIdp::builder()
         .clock(clock.clone())
@@ -706,7 +706,7 @@ async fn a_delay_passes_on_the_clock_of_the_provider() {
         }));
         idp.token_requests_reach(count).await;
     }
-    assert_eq!(idp.tokens_issued(), 1, "judged at once");
+    assert_eq!(idp.tokens_issued(), 1, "decided on arrival");
     assert_eq!(post(&idp, CREDENTIALS).await.status(), 200);
     assert!(slow.iter().all(|answer| !answer.is_finished()));
     clock.advance(Duration::from_secs(10));
@@ -723,7 +723,7 @@ async fn a_delay_passes_on_the_clock_of_the_provider() {
 
 /// A 401 about a token that has been replaced meanwhile.
 #[tokio::test]
-async fn a_delayed_answer_of_the_api_was_judged_on_arrival() {
+async fn delayed_api_answer_is_decided_on_arrival() {
     let clock = ManualClock::new();
     let idp = MockIdp::builder()
         .clock(clock.clone())
@@ -745,7 +745,7 @@ async fn a_delayed_answer_of_the_api_was_judged_on_arrival() {
 }
 
 #[tokio::test]
-async fn held_requests_have_arrived_and_wait() {
+async fn held_requests_are_logged_and_wait_for_release() {
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
     idp.then(Answer::status(500));
@@ -757,7 +757,7 @@ async fn held_requests_have_arrived_and_wait() {
     assert_eq!(idp.tokens_issued(), 0);
     assert!(!first.is_finished() && !second.is_finished());
 
-    // A request waits for the holds that it has found, not for later ones.
+    // A request waits for the `Hold`s that exist on its arrival, not for later ones.
     let later = idp.hold();
     idp.then(Answer::reset_before_reading());
     let third = tokio::spawn({
@@ -777,7 +777,7 @@ async fn held_requests_have_arrived_and_wait() {
 // The log
 
 #[tokio::test]
-async fn what_arrived_is_logged_as_it_was_sent() {
+async fn request_is_logged_verbatim_and_debug_redacts_it() {
     let idp = MockIdp::start().await.unwrap();
     let url = format!("{}?tenant=a%20b", idp.token_url());
     let form = format!("{CREDENTIALS}&scope=a+b%2Fc");
@@ -824,7 +824,7 @@ async fn debug_output_shows_no_secret() {
 // Robustness
 
 #[tokio::test]
-async fn http2_is_spoken_too() {
+async fn http2_requests_get_tokens_and_faults() {
     let idp = MockIdp::start().await.unwrap();
     let mut client = http2(&idp.token_url()).await;
     let answer = client.send_request(http2_post(&idp)).await.unwrap();
@@ -837,7 +837,7 @@ async fn http2_is_spoken_too() {
     assert_eq!(answer.headers()["content-length"], "4096");
     assert!(answer.into_body().collect().await.is_err());
 
-    // A disconnection takes the other requests on the connection with it.
+    // A disconnect also fails the other requests on the connection.
     idp.then(Answer::silence());
     idp.then(Answer::drop_connection());
     let silent = tokio::spawn(client.send_request(http2_post(&idp)));
@@ -857,7 +857,7 @@ async fn http2_is_spoken_too() {
 }
 
 #[tokio::test]
-async fn nothing_a_client_sends_is_fatal() {
+async fn malformed_requests_do_not_stop_the_servers() {
     let idp = MockIdp::start().await.unwrap();
     for url in [idp.token_url(), idp.api_url()] {
         for bytes in [
@@ -877,7 +877,7 @@ async fn nothing_a_client_sends_is_fatal() {
             let mut stream = TcpStream::connect(authority(&url)).await.unwrap();
             stream.write_all(bytes).await.unwrap();
             stream.shutdown().await.unwrap();
-            // However it ends.
+            // Any end is acceptable.
             let _ = stream.read_to_end(&mut Vec::new()).await;
         }
     }
@@ -886,7 +886,7 @@ async fn nothing_a_client_sends_is_fatal() {
 }
 
 #[tokio::test]
-async fn a_body_has_a_limit() {
+async fn body_above_the_limit_gets_a_413() {
     let idp = MockIdp::start().await.unwrap();
     post(&idp, CREDENTIALS).await;
     for (size, status) in [(1 << 20, 200), ((1 << 20) + 1, 413)] {
@@ -903,7 +903,7 @@ async fn a_body_has_a_limit() {
 }
 
 #[tokio::test]
-async fn everything_stops_with_the_last_handle() {
+async fn servers_stop_with_the_last_handle() {
     let idp = MockIdp::start().await.unwrap();
     let clone = idp.clone();
     let (token_url, api_url) = (idp.token_url(), idp.api_url());
@@ -925,7 +925,7 @@ async fn everything_stops_with_the_last_handle() {
     drop(clone);
     assert_eq!(silent.await.unwrap().0, "");
     assert!(silent2.await.unwrap().is_err());
-    // Nobody has accepted it, perhaps: then it is reset.
+    // The server may not have accepted this connection yet: then it is reset.
     assert!(matches!(idle.read(&mut [0]).await, Ok(0) | Err(_)));
     for url in [token_url, api_url] {
         let refused = TcpStream::connect(authority(&url)).await.unwrap_err();
@@ -936,7 +936,7 @@ async fn everything_stops_with_the_last_handle() {
 }
 
 #[tokio::test]
-async fn ten_thousand_requests_at_once() {
+async fn ten_thousand_concurrent_requests_are_answered_and_logged() {
     let idp = MockIdp::start().await.unwrap();
     post(&idp, CREDENTIALS).await;
     let mut tasks = task::JoinSet::new();
@@ -960,12 +960,12 @@ async fn ten_thousand_requests_at_once() {
 
 #[test]
 #[should_panic(expected = "not a valid header name")]
-fn a_mistake_in_a_script_shows_where_it_is_made() {
+fn invalid_header_name_panics_at_the_caller() {
     let _ = Answer::ok().header("not a name", "");
 }
 
 #[test]
-fn handles_go_everywhere() {
+fn public_types_are_send_sync_and_static() {
     fn anywhere<T: Send + Sync + 'static>(_: T) {}
     anywhere(MockIdp::start());
     let _: fn(MockIdp) = anywhere::<MockIdp>;

@@ -1,4 +1,4 @@
-//! The token endpoint: [`judge`] says what a request deserves, [`issue`] gives it.
+//! The token endpoint: [`check`] checks a request, [`issue`] issues a token.
 
 use std::collections::HashMap;
 
@@ -18,13 +18,12 @@ use super::{
 };
 use crate::clock::Moment;
 
-/// Where it is.
 pub(super) const PATH: &str = "/oauth2/v1/token";
 
-/// What an unscripted request to the identity provider gets.
+/// The answer to an unscripted token request.
 pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
     let now = shared.config.clock.now();
-    match judge(shared, request, now) {
+    match check(shared, request, now) {
         Ok(grant) => {
             let body = issue(&mut shared.lock(), &shared.config, &grant, now);
             Reply::new(StatusCode::OK)
@@ -36,13 +35,13 @@ pub(super) fn answer(shared: &Shared, request: &Recorded) -> Reply {
     }
 }
 
-/// A request that deserves a token.
+/// A valid token request.
 #[derive(Debug)]
 pub(super) struct Grant {
-    /// The same for requests that may be given the same token.
+    /// Equal for requests that may get the same token.
     pub(super) key: String,
     scope: Option<String>,
-    /// Of a login.
+    /// For `authorization_code` and `refresh_token`.
     sign_in: Option<Entitled>,
 }
 
@@ -53,11 +52,11 @@ pub(super) enum Refusal {
     Request(&'static str),
     Client,
     GrantType,
-    /// The code or the refresh token.
+    /// The code or the refresh token is invalid.
     Grant(&'static str),
 }
 
-fn judge(shared: &Shared, request: &Recorded, now: Moment) -> Result<Grant, Refusal> {
+fn check(shared: &Shared, request: &Recorded, now: Moment) -> Result<Grant, Refusal> {
     let config = &shared.config;
     if request.path() != PATH {
         return Err(Refusal::NotFound);
@@ -68,7 +67,7 @@ fn judge(shared: &Shared, request: &Recorded, now: Moment) -> Result<Grant, Refu
         _ => return Err(Refusal::Method),
     }
     let parameters = Parameters::of(request)?;
-    let client = match is_unsaid(config, request, &parameters) {
+    let client = match may_omit_client(config, request, &parameters) {
         true => String::new(),
         false => authenticate(config, request, &parameters)?,
     };
@@ -177,18 +176,18 @@ impl Parameters {
     }
 }
 
-/// Whether the client is left unsaid, as it may be beside an assertion (RFC 7521 §4.1).
-fn is_unsaid(config: &Config, request: &Recorded, parameters: &Parameters) -> bool {
+/// Whether an assertion grant omits the client, which RFC 7521 §4.1 allows.
+fn may_omit_client(config: &Config, request: &Recorded, parameters: &Parameters) -> bool {
     let has = |name: &str| parameters.get(name).is_some();
     let grant_type = parameters.get("grant_type").unwrap_or_default();
-    let is_said = request.headers.contains_key(AUTHORIZATION)
+    let has_client = request.headers.contains_key(AUTHORIZATION)
         || ["client_id", "client_secret", "client_assertion"]
             .into_iter()
             .any(has);
-    has("assertion") && config.is_allowed(grant_type) && !is_said
+    has("assertion") && config.is_allowed(grant_type) && !has_client
 }
 
-/// The client's id.
+/// Authenticates the client, and returns its id.
 pub(super) fn authenticate(
     config: &Config,
     request: &Recorded,
@@ -227,7 +226,7 @@ pub(super) fn authenticate(
     }
 }
 
-/// The id and the secret in `Authorization: Basic`.
+/// Parses the id and the secret in `Authorization: Basic`.
 fn basic(dialect: Dialect, value: &HeaderValue) -> Result<(String, String), Refusal> {
     let malformed = Refusal::Request("the Authorization header is malformed");
     let Some((scheme, credentials)) = value.to_str().ok().and_then(|v| v.split_once(' ')) else {
@@ -251,7 +250,7 @@ fn basic(dialect: Dialect, value: &HeaderValue) -> Result<(String, String), Refu
         .ok_or(malformed)
 }
 
-/// One form-encoded value. `None` when it is none: a `%` without two digits, or not UTF-8.
+/// Decodes a form-encoded value. `None`: a `%` without two digits, or not UTF-8.
 fn form_decode(value: &str) -> Option<String> {
     let mut bytes = value.bytes();
     let mut decoded = Vec::with_capacity(value.len());
@@ -269,16 +268,16 @@ fn form_decode(value: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-/// The body of the answer, with a new token or one that may be given again.
+/// Returns the response body, with a new token or a repeated one.
 fn issue(state: &mut State, config: &Config, grant: &Grant, now: Moment) -> String {
-    let again = state
+    let repeated = state
         .newest
         .get(&grant.key)
         .filter(|_| state.repeat && grant.sign_in.is_none())
         .and_then(|token| Some((token.clone(), state.tokens.get(token)?)))
         .filter(|(_, known)| known.is_valid(now))
         .map(|(token, known)| (token, known.expires));
-    let (token, expires) = again.unwrap_or_else(|| {
+    let (token, expires) = repeated.unwrap_or_else(|| {
         let token = state.padded(format!("token-{}", state.issued.len() + 1));
         let expires = now.after(state.lifetime);
         let new = Token {
@@ -295,7 +294,7 @@ fn issue(state: &mut State, config: &Config, grant: &Grant, now: Moment) -> Stri
         Dialect::Standard => "Bearer",
         Dialect::Terse => "bearer",
     };
-    // By hand, because `expires_in` need not be what `serde_json` would write, or JSON at all.
+    // Without `serde_json`: the scripted `expires_in` is verbatim text, possibly not JSON.
     let mut body = format!(r#"{{"token_type":"{token_type}""#);
     match &state.expires_in {
         ExpiresIn::Lifetime => {

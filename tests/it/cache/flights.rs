@@ -1,4 +1,4 @@
-//! One token request for everybody: who waits for it, who shares it, and who may go.
+//! Single flight: callers share one token request, its result, and its failure.
 
 use std::{
     pin::{Pin, pin},
@@ -12,7 +12,7 @@ use crate::support::tokens::{
 };
 
 #[tokio::test]
-async fn p54_c11_ten_thousand_first_callers_share_one_fetch() {
+async fn p54_c11_ten_thousand_callers_share_one_flight() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     let waiters = calls(&cache, 10_000);
@@ -26,7 +26,7 @@ async fn p54_c11_ten_thousand_first_callers_share_one_fetch() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn p54_callers_on_many_threads_share_one_fetch() {
+async fn p54_callers_on_many_threads_share_one_flight() {
     let (_, idp, cache) = Idp::with_cache();
     for waiter in calls(&cache, 1_000) {
         assert_eq!(waiter.await.unwrap().unwrap().expose_secret(), "token-1");
@@ -35,7 +35,7 @@ async fn p54_callers_on_many_threads_share_one_fetch() {
 }
 
 #[tokio::test]
-async fn two_thousand_requests_a_second_across_five_expiries_and_only_the_first_waits() {
+async fn two_thousand_requests_a_second_never_wait_for_a_refresh() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(10));
     idp.hold();
@@ -69,12 +69,12 @@ async fn two_thousand_requests_a_second_across_five_expiries_and_only_the_first_
     }
     assert!(first.is_none() && clock.system_time() >= start + secs(50));
     assert_eq!(waited, 0);
-    // Five lifetimes, each renewed 1.9 to 2.5 s before its end.
+    // Five lifetimes, each refreshed 1.9 to 2.5 s before expiry.
     assert!((6..=7).contains(&idp.fetches()), "{}", idp.fetches());
 }
 
 #[tokio::test]
-async fn p54_c16_a_fetch_goes_on_without_its_callers_and_its_token_is_kept() {
+async fn p54_c16_flight_continues_without_its_callers() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     let waiters = calls(&cache, 10);
@@ -90,23 +90,22 @@ async fn p54_c16_a_fetch_goes_on_without_its_callers_and_its_token_is_kept() {
 }
 
 #[tokio::test]
-async fn c16_a_caller_that_goes_leaves_the_others_waiting_for_the_same_fetch() {
+async fn c16_dropped_caller_leaves_the_flight_to_the_others() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
-    // The one that started the fetch goes.
-    let mut gone = Box::pin(cache.token());
-    assert!(poll_once(gone.as_mut()).is_pending());
-    let stays = call(&cache);
+    let mut first = Box::pin(cache.token());
+    assert!(poll_once(first.as_mut()).is_pending());
+    let second = call(&cache);
     clock.settle().await;
-    drop(gone);
+    drop(first);
     clock.settle().await;
     idp.release();
-    assert_eq!(stays.await.unwrap().unwrap().expose_secret(), "token-1");
+    assert_eq!(second.await.unwrap().unwrap().expose_secret(), "token-1");
     assert_eq!(idp.fetches(), 1);
 }
 
 #[tokio::test]
-async fn p54_a_fetch_survives_the_last_handle_to_its_cache() {
+async fn p54_flight_survives_the_last_handle_of_its_cache() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     cache.prefetch();
@@ -115,11 +114,11 @@ async fn p54_a_fetch_survives_the_last_handle_to_its_cache() {
     assert_eq!((idp.fetches(), idp.issued()), (1, 0));
     idp.release();
     clock.settle().await;
-    assert_eq!(idp.issued(), 1, "nobody cancelled it");
+    assert_eq!(idp.issued(), 1, "the flight was not cancelled");
 }
 
 #[tokio::test]
-async fn c14_p54_all_waiters_share_one_failure() {
+async fn c14_p54_waiters_share_one_failure() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     idp.answer(Answer::Fail);
@@ -136,7 +135,7 @@ async fn c14_p54_all_waiters_share_one_failure() {
 }
 
 #[tokio::test]
-async fn a_refresh_by_hand_joins_a_fetch_that_is_under_way() {
+async fn explicit_refresh_joins_the_flight() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     let waiter = call(&cache);
@@ -154,7 +153,7 @@ async fn a_refresh_by_hand_joins_a_fetch_that_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_refresh_by_hand_fetches_although_the_token_is_fresh_and_just_came() {
+async fn explicit_refresh_replaces_a_fresh_token() {
     let (_, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     for n in 2..5 {
@@ -167,9 +166,9 @@ async fn a_refresh_by_hand_fetches_although_the_token_is_fresh_and_just_came() {
 }
 
 #[tokio::test]
-async fn a_refresh_by_hand_does_not_wait_for_the_backoff() {
+async fn explicit_refresh_ignores_the_backoff() {
     let (_, idp, cache) = Idp::with_cache();
-    for answer in [Answer::Fail, Answer::FailForGood] {
+    for answer in [Answer::Fail, Answer::FailPermanently] {
         idp.answer(answer);
         cache.refresh().await.unwrap_err();
         cache.refresh().await.unwrap_err();
@@ -183,13 +182,13 @@ async fn a_refresh_by_hand_does_not_wait_for_the_backoff() {
 }
 
 #[tokio::test]
-async fn a_refresh_by_hand_does_not_wait_for_the_spacing() {
+async fn explicit_refresh_ignores_the_minimum_interval() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(0));
     secret(&cache).await;
     let waiter = call(&cache);
     clock.settle().await;
-    assert_eq!(idp.fetches(), 1, "a second apart");
+    assert_eq!(idp.fetches(), 1, "the minimum interval is a second");
     let token = cache.refresh().await.unwrap();
     assert_eq!(token.expose_secret(), "token-2");
     assert_eq!(waiter.await.unwrap().unwrap().expose_secret(), "token-2");
@@ -197,17 +196,17 @@ async fn a_refresh_by_hand_does_not_wait_for_the_spacing() {
 }
 
 #[tokio::test]
-async fn a_refresh_that_fails_leaves_the_token() {
+async fn failed_explicit_refresh_keeps_the_cached_token() {
     let (_, idp, cache) = Idp::with_cache();
     secret(&cache).await;
-    idp.answer(Answer::FailForGood);
+    idp.answer(Answer::FailPermanently);
     let error = cache.refresh().await.unwrap_err();
     assert!(!error.is_retryable());
     assert_eq!(at_once(&cache).unwrap(), "token-1");
 }
 
 #[tokio::test]
-async fn a_source_that_never_answers_is_given_up_after_thirty_seconds() {
+async fn silent_source_times_out_after_thirty_seconds() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Silence);
     let waiter = call(&cache);
@@ -220,7 +219,6 @@ async fn a_source_that_never_answers_is_given_up_after_thirty_seconds() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.is_retryable() && error.retry_after().is_some());
     assert!(!cache.status().fetching);
-    // The next attempt is a new one.
     idp.answer(Answer::NewToken);
     clock.advance(secs(1));
     assert_eq!(secret(&cache).await, "token-1");
@@ -228,7 +226,7 @@ async fn a_source_that_never_answers_is_given_up_after_thirty_seconds() {
 }
 
 #[tokio::test]
-async fn a_fetch_timeout_of_one_s_own_is_obeyed() {
+async fn configured_fetch_timeout_applies() {
     let clock = ManualClock::new();
     let idp = Idp::new(&clock);
     let cache = idp.builder().fetch_timeout(secs(5)).build();
@@ -241,7 +239,7 @@ async fn a_fetch_timeout_of_one_s_own_is_obeyed() {
 }
 
 #[tokio::test]
-async fn a_source_that_panics_is_an_error_and_not_a_hang() {
+async fn panicking_source_is_a_retryable_error() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Panic);
     for waiter in calls(&cache, 10) {
@@ -251,19 +249,19 @@ async fn a_source_that_panics_is_an_error_and_not_a_hang() {
         assert_eq!(error.retry_after(), Some(secs(1)));
     }
     assert_eq!(idp.fetches(), 1);
-    // It is not asked again at once …
+    // A caller at once gets the same error …
     let error = at_once(&cache).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Interrupted);
     assert_eq!(error.retry_after(), Some(secs(1)));
     assert_eq!(idp.fetches(), 1);
-    // … but later, and then the cache works.
+    // … and after the backoff a new token.
     idp.answer(Answer::NewToken);
     clock.advance(secs(1));
     assert_eq!(secret(&cache).await, "token-1");
 }
 
 #[tokio::test]
-async fn c15_a_source_that_panics_does_not_cost_the_token() {
+async fn c15_panicking_source_keeps_the_cached_token() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     idp.answer(Answer::Panic);
@@ -275,7 +273,7 @@ async fn c15_a_source_that_panics_does_not_cost_the_token() {
 }
 
 #[tokio::test]
-async fn a_waiter_in_the_margin_goes_on_and_so_does_the_fetch_that_it_started() {
+async fn flight_continues_after_its_waiter_used_the_cached_token() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     clock.advance(secs(3_595));
@@ -291,7 +289,7 @@ async fn a_waiter_in_the_margin_goes_on_and_so_does_the_fetch_that_it_started() 
 }
 
 #[tokio::test]
-async fn callers_after_the_end_join_the_fetch_that_began_before_it() {
+async fn caller_after_expiry_joins_the_flight_that_began_before() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     clock.advance(secs(3_590));
@@ -308,7 +306,7 @@ async fn callers_after_the_end_join_the_fetch_that_began_before_it() {
 }
 
 #[tokio::test]
-async fn c12_a_failure_is_not_kept_once_a_token_came() {
+async fn c12_token_clears_the_failure_and_the_backoff() {
     let (clock, idp, cache): (ManualClock, Idp, TokenCache) = Idp::with_cache();
     idp.answer(Answer::Fail);
     let first: Error = cache.token().await.unwrap_err();
@@ -318,7 +316,7 @@ async fn c12_a_failure_is_not_kept_once_a_token_came() {
     assert!(must_wait(&cache));
     clock.settle().await;
     assert_eq!(at_once(&cache).unwrap(), "token-1");
-    // The count of failures in a row starts anew.
+    // The count of failures in a row starts again at one.
     idp.answer(Answer::Fail);
     let again = cache.refresh().await.unwrap_err();
     assert_eq!(again.retry_after(), Some(secs(1)));

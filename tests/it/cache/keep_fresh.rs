@@ -1,9 +1,9 @@
-//! `keep_fresh`: fetches that nobody asked for.
+//! `keep_fresh`: refreshes without callers.
 
 use crate::support::tokens::{Answer, Idp, pass, secret, secs};
 
 #[tokio::test]
-async fn renews_with_nobody_calling() {
+async fn keep_fresh_refreshes_without_callers() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(60));
     let _guard = cache.keep_fresh();
@@ -13,12 +13,12 @@ async fn renews_with_nobody_calling() {
         assert!(cache.status().ready);
         pass(&clock, secs(1)).await;
     }
-    // Renewed 11.25 to 15 s before each end.
+    // Refreshed 11.25 to 15 s before each expiry.
     assert!((12..=14).contains(&idp.fetches()), "{}", idp.fetches());
 }
 
 #[tokio::test]
-async fn without_it_nobody_renews() {
+async fn no_refresh_without_callers_or_keep_fresh() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     pass(&clock, secs(7_200)).await;
@@ -26,27 +26,27 @@ async fn without_it_nobody_renews() {
 }
 
 #[tokio::test]
-async fn stops_with_its_last_guard() {
+async fn keep_fresh_stops_with_its_last_guard() {
     let (clock, idp, cache) = Idp::with_cache();
     let first = cache.keep_fresh();
     let second = cache.keep_fresh();
     pass(&clock, secs(1)).await;
     drop(first);
     pass(&clock, secs(3_600)).await;
-    let renewed = idp.fetches();
-    assert!(renewed >= 2, "the second guard is there");
+    let fetches = idp.fetches();
+    assert!(fetches >= 2, "the second guard still refreshes");
     assert!(cache.status().ready);
     drop(second);
     pass(&clock, secs(7_200)).await;
-    assert_eq!(idp.fetches(), renewed);
-    assert_eq!(clock.next_wakeup(), None, "nothing is left behind");
+    assert_eq!(idp.fetches(), fetches);
+    assert_eq!(clock.next_wakeup(), None, "no timer is left");
     let _third = cache.keep_fresh();
     pass(&clock, secs(1)).await;
-    assert_eq!(idp.fetches(), renewed + 1, "it can be had again");
+    assert_eq!(idp.fetches(), fetches + 1, "a new guard starts it again");
 }
 
 #[tokio::test]
-async fn renews_soon_after_a_suspend() {
+async fn keep_fresh_refreshes_soon_after_a_suspend() {
     let (clock, idp, cache) = Idp::with_cache();
     let _guard = cache.keep_fresh();
     pass(&clock, secs(10)).await;
@@ -58,7 +58,7 @@ async fn renews_soon_after_a_suspend() {
 }
 
 #[tokio::test]
-async fn goes_on_after_failures_with_their_backoff() {
+async fn keep_fresh_continues_after_failures_with_backoff() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Fail);
     let _guard = cache.keep_fresh();
@@ -70,7 +70,7 @@ async fn goes_on_after_failures_with_their_backoff() {
 }
 
 #[tokio::test]
-async fn c23_the_same_token_again_is_no_busy_loop() {
+async fn c23_keep_fresh_with_the_same_token_again_is_no_busy_loop() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(100));
     let _guard = cache.keep_fresh();
@@ -86,7 +86,7 @@ async fn c23_the_same_token_again_is_no_busy_loop() {
 }
 
 #[test]
-fn made_outside_a_runtime_it_starts_with_the_first_fetch() {
+fn keep_fresh_outside_a_runtime_starts_with_the_first_token_request() {
     let (clock, idp, cache) = Idp::with_cache();
     let _guard = cache.keep_fresh();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
@@ -101,7 +101,7 @@ fn made_outside_a_runtime_it_starts_with_the_first_fetch() {
 }
 
 #[test]
-fn starts_again_on_another_runtime_when_its_own_is_gone() {
+fn keep_fresh_restarts_on_another_runtime_after_a_shutdown() {
     let (clock, idp, cache) = Idp::with_cache();
     let runtime = || {
         let builder = tokio::runtime::Builder::new_current_thread().build();

@@ -1,4 +1,4 @@
-//! A token's life in a cache: fetched, used, renewed, over.
+//! The life of a cached token: fetched, used, refreshed, expired.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,7 +14,7 @@ use bearer_auth::{
 use crate::support::tokens::{Answer, Idp, at_once, call, millis, must_wait, secret, secs};
 
 #[tokio::test]
-async fn the_first_caller_fetches_and_the_next_does_not() {
+async fn first_caller_fetches_and_the_next_uses_the_cached_token() {
     let (_, idp, cache) = Idp::with_cache();
     assert_eq!(secret(&cache).await, "token-1");
     assert_eq!(at_once(&cache).unwrap(), "token-1");
@@ -34,7 +34,7 @@ async fn clones_share_one_state() {
 }
 
 #[tokio::test]
-async fn c11_p34_two_caches_never_swap_tokens() {
+async fn c11_p34_two_caches_never_mix_tokens() {
     let clock = ManualClock::new();
     let (idps, caches): (Vec<_>, Vec<_>) = ["scope-a", "scope-b"]
         .map(|prefix| {
@@ -58,14 +58,15 @@ async fn c11_p34_two_caches_never_swap_tokens() {
 }
 
 #[tokio::test]
-async fn an_ageing_token_is_renewed_in_the_background_and_nobody_waits() {
+async fn token_in_the_refresh_window_is_refreshed_in_the_background() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
-    // Before the longest ageing window (900 s), and inside the shortest (675 s).
+    // Before the refresh window, which is at most 900 s long.
     clock.advance(secs(2_699));
     assert_eq!(at_once(&cache).unwrap(), "token-1");
     clock.settle().await;
     assert_eq!(idp.fetches(), 1);
+    // Inside it: it is at least 675 s long.
     clock.advance(secs(226));
     idp.hold();
     for _ in 0..100 {
@@ -81,7 +82,7 @@ async fn an_ageing_token_is_renewed_in_the_background_and_nobody_waits() {
 }
 
 #[tokio::test]
-async fn c6_in_the_margin_a_caller_waits_a_second_at_most_then_uses_the_token() {
+async fn c6_caller_in_the_safety_margin_waits_at_most_a_second() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     clock.advance(secs(3_590));
@@ -94,17 +95,17 @@ async fn c6_in_the_margin_a_caller_waits_a_second_at_most_then_uses_the_token() 
     assert!(!waiter.is_finished());
     clock.advance(millis(1));
     assert_eq!(waiter.await.unwrap().unwrap().expose_secret(), "token-1");
-    // The flight has had its second: the next callers don't wait for it.
+    // The flight has used its second: later callers do not wait for it.
     assert_eq!(at_once(&cache).unwrap(), "token-1");
     clock.advance(secs(9) - Duration::from_nanos(1));
     assert_eq!(at_once(&cache).unwrap(), "token-1");
     clock.advance(Duration::from_nanos(1));
-    assert!(must_wait(&cache), "it is over");
+    assert!(must_wait(&cache), "it has expired");
     assert_eq!(idp.fetches(), 2);
 }
 
 #[tokio::test]
-async fn in_the_margin_a_caller_gets_the_new_token_if_it_comes_in_time() {
+async fn caller_in_the_safety_margin_gets_the_new_token_if_it_arrives_in_time() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     clock.advance(secs(3_590));
@@ -117,7 +118,7 @@ async fn in_the_margin_a_caller_gets_the_new_token_if_it_comes_in_time() {
 }
 
 #[tokio::test]
-async fn prefetch_starts_a_fetch_and_returns_at_once() {
+async fn prefetch_starts_one_flight_and_returns_at_once() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     cache.prefetch();
@@ -129,11 +130,11 @@ async fn prefetch_starts_a_fetch_and_returns_at_once() {
     assert_eq!(at_once(&cache).unwrap(), "token-1");
     cache.prefetch();
     clock.settle().await;
-    assert_eq!(idp.fetches(), 1, "none is due");
+    assert_eq!(idp.fetches(), 1, "no refresh is due");
 }
 
 #[tokio::test]
-async fn try_token_never_waits_and_starts_what_is_due() {
+async fn try_token_never_waits_and_starts_a_due_refresh() {
     let (clock, idp, cache) = Idp::with_cache();
     assert!(cache.try_token().is_none());
     clock.settle().await;
@@ -149,7 +150,7 @@ async fn try_token_never_waits_and_starts_what_is_due() {
 }
 
 #[tokio::test]
-async fn a_margin_of_one_s_own_is_obeyed() {
+async fn configured_safety_margin_applies() {
     let clock = ManualClock::new();
     let idp = Idp::new(&clock);
     let cache = idp.builder().safety_margin(secs(100)).build();
@@ -165,7 +166,7 @@ async fn a_margin_of_one_s_own_is_obeyed() {
 }
 
 #[tokio::test]
-async fn status_tells_what_there_is() {
+async fn status_reports_token_flight_and_error() {
     let (clock, idp, cache) = Idp::with_cache();
     let status = cache.status();
     assert!(!status.ready && !status.fetching);
@@ -186,7 +187,7 @@ async fn status_tells_what_there_is() {
     idp.release();
     cache.refresh().await.unwrap_err();
     let status = cache.status();
-    assert!(status.ready, "the token is good");
+    assert!(status.ready, "the cached token is valid");
     assert!(status.last_error.is_some());
     assert_eq!(status.retry_after, Some(secs(1)));
     clock.advance(millis(400));

@@ -1,4 +1,4 @@
-//! How long a token lives, whatever the server says and whatever the clocks do.
+//! Lifetimes and expiry of tokens, with odd values from servers and with clock changes.
 
 use std::time::Duration;
 
@@ -9,17 +9,17 @@ use crate::support::tokens::{
 };
 
 #[tokio::test]
-async fn p40_the_lifetime_counts_from_when_the_token_was_asked_for() {
+async fn p40_lifetime_starts_when_the_token_request_is_sent() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     idp.lifetime(secs(20));
-    let asked_at = clock.system_time();
+    let requested_at = clock.system_time();
     let waiter = call(&cache);
     clock.settle().await;
     clock.advance(secs(10));
     idp.release();
     let token = waiter.await.unwrap().unwrap();
-    assert_eq!(token.expires_at(), Some(asked_at + secs(20)));
+    assert_eq!(token.expires_at(), Some(requested_at + secs(20)));
     clock.advance(secs(10) - Duration::from_nanos(1));
     assert_eq!(cache.try_token().unwrap().expose_secret(), "token-1");
     clock.advance(Duration::from_nanos(1));
@@ -27,7 +27,7 @@ async fn p40_the_lifetime_counts_from_when_the_token_was_asked_for() {
 }
 
 #[tokio::test]
-async fn p40_a_source_can_say_that_it_asked_earlier_or_when_the_end_is() {
+async fn p40_source_can_set_the_age_or_the_expiry() {
     let clock = ManualClock::new();
     let end = clock.system_time() + secs(100);
     let aged = TokenResponse::builder("aged")
@@ -49,7 +49,7 @@ async fn p40_a_source_can_say_that_it_asked_earlier_or_when_the_end_is() {
 }
 
 #[tokio::test]
-async fn p41_a_token_without_a_lifetime_is_used_until_it_is_rejected() {
+async fn p41_token_without_expiry_serves_until_it_is_rejected() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(None);
     let token = cache.token().await.unwrap();
@@ -65,7 +65,7 @@ async fn p41_a_token_without_a_lifetime_is_used_until_it_is_rejected() {
 }
 
 #[tokio::test]
-async fn p41_a_default_lifetime_is_for_tokens_that_have_none() {
+async fn p41_default_lifetime_applies_only_to_tokens_without_expiry() {
     let clock = ManualClock::new();
     let idp = Idp::new(&clock);
     let cache = idp.builder().default_lifetime(secs(60)).build();
@@ -78,7 +78,7 @@ async fn p41_a_default_lifetime_is_for_tokens_that_have_none() {
 }
 
 #[tokio::test]
-async fn p42_a_lifetime_beyond_measure_is_a_long_one() {
+async fn p42_huge_lifetime_does_not_overflow() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(Duration::MAX);
     let token = cache.token().await.unwrap();
@@ -87,7 +87,7 @@ async fn p42_a_lifetime_beyond_measure_is_a_long_one() {
 }
 
 #[tokio::test]
-async fn p43_a_token_over_on_arrival_serves_those_who_waited_for_it_once() {
+async fn p43_token_expired_on_arrival_serves_its_waiters_only() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(Duration::ZERO);
     let waiters = calls(&cache, 100);
@@ -95,9 +95,9 @@ async fn p43_a_token_over_on_arrival_serves_those_who_waited_for_it_once() {
         assert_eq!(waiter.await.unwrap().unwrap().expose_secret(), "token-1");
     }
     assert_eq!(idp.fetches(), 1);
-    assert!(cache.try_token().is_none(), "it is over");
+    assert!(cache.try_token().is_none(), "it has expired");
     assert!(!cache.status().ready);
-    // Those who come later wait for the next, a second after the last.
+    // Later callers wait for the next token request, a second after the last.
     let late = calls(&cache, 100);
     clock.settle().await;
     clock.advance(millis(999));
@@ -111,7 +111,7 @@ async fn p43_a_token_over_on_arrival_serves_those_who_waited_for_it_once() {
 }
 
 #[tokio::test]
-async fn p43_lifetimes_of_nothing_or_a_second_are_no_fetch_per_request() {
+async fn p43_lifetime_of_zero_or_one_second_limits_token_requests_to_one_per_second() {
     for lifetime in [Duration::ZERO, secs(1)] {
         let (clock, idp, cache) = Idp::with_cache();
         idp.lifetime(lifetime);
@@ -124,14 +124,14 @@ async fn p43_lifetimes_of_nothing_or_a_second_are_no_fetch_per_request() {
         for waiter in waiters {
             waiter.await.unwrap().unwrap();
         }
-        // Ten seconds of requests.
+        // The requests span ten seconds.
         assert!((9..=12).contains(&idp.fetches()), "{}", idp.fetches());
         assert!(idp.pauses().iter().all(|pause| *pause >= secs(1)));
     }
 }
 
 #[tokio::test]
-async fn a_suspended_machine_does_not_wake_up_with_a_dead_token() {
+async fn token_expires_while_the_machine_is_suspended() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
     clock.suspend(secs(7_200));
@@ -142,7 +142,7 @@ async fn a_suspended_machine_does_not_wake_up_with_a_dead_token() {
 }
 
 #[tokio::test]
-async fn a_clock_set_back_does_not_prolong_a_token() {
+async fn clock_set_back_does_not_extend_a_token() {
     let (clock, _, cache) = Idp::with_cache();
     secret(&cache).await;
     clock.set_back(secs(86_400));
@@ -155,7 +155,7 @@ async fn a_clock_set_back_does_not_prolong_a_token() {
 }
 
 #[tokio::test]
-async fn c23_the_same_token_again_is_asked_for_at_quarters_of_its_rest() {
+async fn c23_same_token_again_is_refreshed_after_a_quarter_of_its_remaining_lifetime() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(100));
     let first = cache.token().await.unwrap();
@@ -170,27 +170,27 @@ async fn c23_the_same_token_again_is_asked_for_at_quarters_of_its_rest() {
         assert_eq!(cache.token().await.unwrap().expires_at(), Some(end), "{ms}");
         clock.advance(millis(100));
     }
-    let asked: Vec<_> = idp
+    let starts: Vec<_> = idp
         .log()
         .into_iter()
         .skip(1)
         .map(|fetch| fetch.at.duration_since(start).unwrap())
         .collect();
     assert!(
-        asked[0] >= secs(75) && asked[0] < millis(81_400),
-        "{asked:?}"
+        starts[0] >= secs(75) && starts[0] < millis(81_400),
+        "{starts:?}"
     );
-    for pair in asked.windows(2) {
-        let rest = secs(100) - pair[0];
+    for pair in starts.windows(2) {
+        let remaining = secs(100) - pair[0];
         let pause = pair[1] - pair[0];
-        let least = secs(1).max(rest / 4);
-        assert!(pause >= least && pause < least + millis(200), "{asked:?}");
+        let least = secs(1).max(remaining / 4);
+        assert!(pause >= least && pause < least + millis(200), "{starts:?}");
     }
-    assert!(asked.len() > 5, "{asked:?}");
+    assert!(starts.len() > 5, "{starts:?}");
 }
 
 #[tokio::test]
-async fn c23_the_same_token_again_keeps_the_margins_of_its_first_lifetime() {
+async fn c23_same_token_again_keeps_its_safety_margin() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(100));
     secret(&cache).await;
@@ -200,14 +200,14 @@ async fn c23_the_same_token_again_keeps_the_margins_of_its_first_lifetime() {
     assert_eq!(at_once(&cache).unwrap(), "token-1");
     clock.settle().await;
     assert_eq!(idp.fetches(), 2);
-    // 10 s before the end, not 1.5 s: a caller waits.
+    // The safety margin stays 10 s, not 1.5 s: a caller waits.
     clock.advance(secs(6));
     idp.hold();
     assert!(must_wait(&cache));
 }
 
 #[tokio::test]
-async fn the_same_token_with_more_life_lives_longer() {
+async fn same_token_with_a_later_expiry_is_extended() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(100));
     secret(&cache).await;
@@ -223,7 +223,7 @@ async fn the_same_token_with_more_life_lives_longer() {
 }
 
 #[tokio::test]
-async fn the_same_token_without_an_end_keeps_the_end_it_had() {
+async fn same_token_without_expiry_keeps_its_expiry() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(100));
     let end = cache.token().await.unwrap().expires_at();
@@ -235,9 +235,9 @@ async fn the_same_token_without_an_end_keeps_the_end_it_had() {
     assert!(cache.try_token().is_none());
 }
 
-/// A server that slips into `expires_in: 0` while a token is still good.
+/// A server that starts to send `expires_in: 0` while the cached token is valid.
 #[tokio::test]
-async fn c15_a_token_over_on_arrival_does_not_displace_one_that_is_good() {
+async fn c15_token_expired_on_arrival_does_not_replace_a_valid_one() {
     let (clock, idp, cache) = Idp::with_cache();
     assert_eq!(secret(&cache).await, "token-1");
     idp.lifetime(Duration::ZERO);
@@ -246,12 +246,12 @@ async fn c15_a_token_over_on_arrival_does_not_displace_one_that_is_good() {
         assert_eq!(at_once(&cache).unwrap(), "token-1", "after {second} s");
         pass(&clock, secs(1)).await;
     }
-    // In the safety margin a caller waits for a fetch, and goes on with what is good.
+    // In the safety margin a caller waits for a token request, then uses the cached token.
     for second in 3_590..3_600 {
         assert_eq!(secret(&cache).await, "token-1", "after {second} s");
         pass(&clock, secs(1)).await;
     }
-    // And it is no fetch a second either.
+    // That is far below one token request a second.
     assert!((2..30).contains(&idp.fetches()), "{}", idp.fetches());
     assert_ne!(secret(&cache).await, "token-1");
 }

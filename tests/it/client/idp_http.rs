@@ -1,4 +1,4 @@
-//! The clients that ask for tokens, against identity providers that misbehave, on real sockets.
+//! The HTTP clients of token requests, against misbehaving servers, on real sockets.
 
 use std::error::Error as _;
 
@@ -17,17 +17,17 @@ use tokio::{
 
 use crate::support::{
     self,
-    http::{http1, http2, nobody, soon},
+    http::{closed_port, http1, http2, soon},
 };
 
-/// What must not show in any error.
+/// A secret that no error may show.
 const CANARY: &str = "s3cr3t-canary";
 
 fn over_http1() -> impl HttpClient {
     TowerClient::new(http1())
 }
 
-/// The grant over each of the clients.
+/// The client credentials grant over each HTTP client.
 fn sources(token_url: &str) -> [(&'static str, ClientCredentials); 3] {
     let builder = || {
         ClientCredentials::builder(token_url, "client-id", CANARY)
@@ -50,18 +50,18 @@ fn sources(token_url: &str) -> [(&'static str, ClientCredentials); 3] {
     ]
 }
 
-async fn ask(source: &ClientCredentials) -> Result<TokenResponse, Error> {
+async fn fetch(source: &ClientCredentials) -> Result<TokenResponse, Error> {
     soon(source.fetch(TokenRequest::new())).await
 }
 
 async fn fails(name: &str, source: &ClientCredentials) -> Error {
-    let error = ask(source).await.unwrap_err();
-    assert_says_nothing(name, &error);
+    let error = fetch(source).await.unwrap_err();
+    assert_shows_no_secret(name, &error);
     error
 }
 
-/// Neither the secret, nor the query, in the error or its causes.
-fn assert_says_nothing(name: &str, error: &Error) {
+/// Neither the secret nor the query is in the error or its causes.
+fn assert_shows_no_secret(name: &str, error: &Error) {
     let text = support::errors::text(error);
     for forbidden in [CANARY, "tenant=", "grant_type", "trunc", "s3cr3t"] {
         assert!(!text.contains(forbidden), "{name}: {text}");
@@ -74,10 +74,10 @@ async fn idp() -> MockIdp {
 }
 
 #[tokio::test]
-async fn every_client_gets_a_token() {
+async fn each_http_client_gets_a_token() {
     let idp = idp().await;
     for (name, source) in sources(&(idp.token_url() + "?tenant=1")) {
-        let token = ask(&source).await.unwrap();
+        let token = fetch(&source).await.unwrap();
         assert_eq!(token.scope(), Some("a b"), "{name}");
     }
     let log = idp.token_log();
@@ -95,7 +95,7 @@ async fn every_client_gets_a_token() {
 }
 
 #[tokio::test]
-async fn p208_p238_no_redirect_is_followed() {
+async fn p208_p238_redirect_of_a_token_request_is_not_followed() {
     let idp = idp().await;
     let other = self::idp().await;
     let to = [
@@ -120,8 +120,8 @@ async fn p208_p238_no_redirect_is_followed() {
 }
 
 #[tokio::test]
-async fn no_connection_is_an_error_of_its_own() {
-    let (origin, _held) = nobody();
+async fn refused_connection_is_a_connect_error() {
+    let (origin, _held) = closed_port();
     let url = origin + "/token?tenant=1";
     for (name, source) in sources(&url) {
         let error = fails(name, &source).await;
@@ -131,7 +131,7 @@ async fn no_connection_is_an_error_of_its_own() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_typed_errors() {
+async fn broken_responses_are_typed_errors() {
     for (answer, kinds) in [
         (Answer::drop_connection(), &[ErrorKind::Transport][..]),
         (Answer::garbage(), &[ErrorKind::Transport]),
@@ -185,10 +185,10 @@ async fn broken_answers_are_typed_errors() {
 }
 
 #[tokio::test]
-async fn a_reset_connection_may_have_delivered_the_request() {
+async fn connection_reset_is_not_a_connect_error() {
     let idp = idp().await;
     for (name, source) in sources(&idp.token_url()) {
-        ask(&source).await.unwrap();
+        fetch(&source).await.unwrap();
         idp.then(Answer::reset_before_reading());
         idp.then(Answer::reset_before_reading());
         let error = fails(name, &source).await;
@@ -198,7 +198,7 @@ async fn a_reset_connection_may_have_delivered_the_request() {
 }
 
 #[tokio::test]
-async fn an_answer_that_breaks_off_is_never_a_failed_connection() {
+async fn error_in_the_response_body_is_not_a_connect_error() {
     use http_body_util::{BodyExt as _, StreamBody};
     use std::io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
 
@@ -223,15 +223,15 @@ async fn an_answer_that_breaks_off_is_never_a_failed_connection() {
 }
 
 #[tokio::test]
-async fn a_service_can_say_that_nothing_was_sent() {
-    type Said = fn(&'static str) -> HttpError;
-    for (said, kind) in [
-        (HttpError::connect as Said, ErrorKind::Connect),
+async fn tower_service_can_classify_its_errors() {
+    type New = fn(&'static str) -> HttpError;
+    for (new, kind) in [
+        (HttpError::connect as New, ErrorKind::Connect),
         (HttpError::timeout, ErrorKind::Timeout),
         (HttpError::other, ErrorKind::Transport),
     ] {
         let service = tower::service_fn(move |_: http::Request<Full<Bytes>>| async move {
-            Err::<http::Response<Full<Bytes>>, _>(said("no such host"))
+            Err::<http::Response<Full<Bytes>>, _>(new("no such host"))
         });
         let source = ClientCredentials::builder("https://idp.example/token", "id", CANARY)
             .http_client(TowerClient::new(service))
@@ -242,25 +242,25 @@ async fn a_service_can_say_that_nothing_was_sent() {
 }
 
 #[tokio::test]
-async fn a_timeout_of_reqwest_is_one_of_ours() {
+async fn reqwest_timeout_is_a_timeout_error() {
     let idp = idp().await;
     let _hold = idp.hold();
     let url = idp.token_url();
     let service = tower::service_fn(move |_: http::Request<Full<Bytes>>| {
         let timeout = std::time::Duration::from_millis(1);
-        let asked = support::http::reqwest().get(&url).timeout(timeout).send();
-        async { Ok::<_, reqwest::Error>(http::Response::<reqwest::Body>::from(asked.await?)) }
+        let sent = support::http::reqwest().get(&url).timeout(timeout).send();
+        async { Ok::<_, reqwest::Error>(http::Response::<reqwest::Body>::from(sent.await?)) }
     });
     let source = ClientCredentials::builder("https://idp.example/token", "id", CANARY)
         .http_client(TowerClient::new(service))
         .build()
         .unwrap();
-    let error = ask(&source).await.unwrap_err();
+    let error = fetch(&source).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
 }
 
-/// A server of its own, of which MockIdp has no equal: an answer without an end. Returns its URL
-/// and, when it is cut off, how much of the body it got rid of.
+/// A server with an endless response body, which `MockIdp` cannot send. Returns its URL and, once the
+/// client disconnects, the number of bytes sent.
 async fn endless() -> (String, tokio::task::JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
@@ -282,7 +282,7 @@ async fn endless() -> (String, tokio::task::JoinHandle<usize>) {
 }
 
 #[tokio::test]
-async fn an_answer_is_read_up_to_a_mebibyte() {
+async fn response_above_one_mebibyte_is_rejected() {
     for at in [0, 1] {
         let (url, server) = endless().await;
         let [reqwest, http1, _] = sources(&url);
@@ -291,12 +291,12 @@ async fn an_answer_is_read_up_to_a_mebibyte() {
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{name}");
         assert!(error.to_string().contains("1 MiB"), "{error}");
         drop(source);
-        // The rest is in the buffers of the system and of hyper.
+        // More than the limit was sent: buffers of the system and of hyper.
         let sent = soon(server).await.unwrap();
         assert!(sent < 64 * MAX_BODY, "{name}: {sent}");
     }
 
-    // With its length said beforehand, and just below the cap.
+    // With a declared length, at the limit and one byte above.
     let idp = idp().await;
     let padded = |pad: usize| {
         let start = r#"{"access_token":"t","token_type":"Bearer"}"#;
@@ -308,7 +308,7 @@ async fn an_answer_is_read_up_to_a_mebibyte() {
     };
     for (name, source) in sources(&idp.token_url()) {
         idp.then(padded(MAX_BODY));
-        assert!(ask(&source).await.is_ok(), "{name}");
+        assert!(fetch(&source).await.is_ok(), "{name}");
         idp.then(padded(MAX_BODY + 1));
         let error = fails(name, &source).await;
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{name}");
@@ -316,14 +316,14 @@ async fn an_answer_is_read_up_to_a_mebibyte() {
 }
 
 #[tokio::test]
-async fn plain_http_to_another_machine_is_refused_also_by_hand() {
+async fn plain_http_to_another_host_is_refused_also_in_custom_sources() {
     let bad = "http://192.0.2.1/token?tenant=1";
     let error = ClientCredentials::builder(bad, "id", CANARY)
         .build()
         .unwrap_err();
     assert_eq!(error.field(), "token_url");
 
-    fn by_hand(client: impl HttpClient) -> impl TokenSource {
+    fn custom_source(client: impl HttpClient) -> impl TokenSource {
         let client = std::sync::Arc::new(client);
         source_fn(move |_| {
             let client = client.clone();
@@ -336,63 +336,37 @@ async fn plain_http_to_another_machine_is_refused_also_by_hand() {
         })
     }
 
-    let reqwest = TokenCache::new(by_hand(ReqwestClient::new()));
-    let tower = TokenCache::new(by_hand(over_http1()));
+    let reqwest = TokenCache::new(custom_source(ReqwestClient::new()));
+    let tower = TokenCache::new(custom_source(over_http1()));
     for cache in [reqwest, tower] {
         let error = soon(cache.token()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Source);
         let cause = error.source().unwrap().source().unwrap().to_string();
         assert!(cause.contains("plain http"), "{cause}");
-        assert_says_nothing("by hand", &error);
+        assert_shows_no_secret("custom source", &error);
     }
 }
 
 #[tokio::test]
-async fn an_error_of_the_server_reaches_everybody_who_waits() {
-    let idp = idp().await;
-    let description = format!("no such client, or wrong secret {CANARY}");
-    let refusal = serde_json::json!({"error": "invalid_client", "error_description": description});
-    idp.always(Answer::json(401, refusal));
-    let cache = TokenCache::new(sources(&idp.token_url()).into_iter().next().unwrap().1);
-    let hold = idp.hold();
-    let waiting: Vec<_> = (0..20)
-        .map(|_| {
-            let cache = cache.clone();
-            tokio::spawn(async move { cache.token().await })
-        })
-        .collect();
-    soon(idp.token_requests_reach(1)).await;
-    hold.release();
-    for task in waiting {
-        let error = soon(task).await.unwrap().unwrap_err();
-        assert_says_nothing("shared", &error);
-        let oauth = error.oauth_error().unwrap();
-        assert_eq!(oauth.code().as_str(), "invalid_client");
-        assert_eq!(oauth.description(), Some(description.as_str()));
-    }
-    assert_eq!(idp.token_requests(), 1);
-}
-
-#[tokio::test]
-async fn a_lost_connection_in_the_pool_is_replaced() {
+async fn closed_pooled_connection_is_replaced() {
     let idp = idp().await;
     for (name, source) in sources(&idp.token_url()) {
-        ask(&source).await.unwrap();
-        // Answered, and the connection closed under the client.
+        fetch(&source).await.unwrap();
+        // The server answers, and closes the connection in the client's pool.
         let body = r#"{"access_token":"t","token_type":"Bearer"}"#;
         let answer = Answer::bytes(200, "application/json", body).header("connection", "close");
         if name != "http2" {
             idp.then(answer);
-            ask(&source).await.unwrap();
+            fetch(&source).await.unwrap();
         }
-        assert!(ask(&source).await.is_ok(), "{name}");
+        assert!(fetch(&source).await.is_ok(), "{name}");
     }
 }
 
-/// A connection kept since the last token request, minutes ago, is more often dead than useful:
-/// balancers and frozen processes close it just when it is used again.
+/// Token requests are minutes apart. Load balancers close idle connections by then, so a pooled
+/// connection often fails when it is used again.
 #[tokio::test]
-async fn the_default_client_keeps_no_connection() {
+async fn default_client_keeps_no_idle_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/token", listener.local_addr().unwrap());
     // Answers the first request of a connection, and closes it at the second.
@@ -413,6 +387,6 @@ async fn the_default_client_keeps_no_connection() {
         .build()
         .unwrap();
     for _ in 0..3 {
-        ask(&source).await.unwrap();
+        fetch(&source).await.unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Token requests over TLS to an identity provider with a certificate of its own making.
+//! Token requests over TLS to a server with a self-signed certificate.
 
 use std::sync::{
     Arc,
@@ -81,7 +81,7 @@ impl Proxy {
     }
 }
 
-async fn ask(url: &str, http: ReqwestClient) -> Result<TokenResponse, Error> {
+async fn fetch(url: &str, http: ReqwestClient) -> Result<TokenResponse, Error> {
     let source = ClientCredentials::builder(url, "client-id", "client-secret")
         .http_client(http)
         .build()
@@ -96,13 +96,13 @@ fn trusting(pem: &str) -> ReqwestClient {
 }
 
 #[tokio::test]
-async fn p7_s4_10_a_root_certificate_of_ones_own_and_nothing_else_opens_the_way() {
+async fn p7_s4_10_only_the_configured_root_certificate_is_trusted() {
     let idp = MockIdp::start().await.unwrap();
     let proxy = proxy(&idp, &["localhost", "127.0.0.1"]).await;
     let stranger = self::proxy(&idp, &["localhost"]).await;
     for host in ["localhost", "127.0.0.1"] {
         for http in [ReqwestClient::new(), trusting(&stranger.pem)] {
-            let error = ask(&proxy.url(host), http).await.unwrap_err();
+            let error = fetch(&proxy.url(host), http).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Connect);
             assert!(
                 !format!("{error} {error:?}").contains("canary"),
@@ -113,23 +113,23 @@ async fn p7_s4_10_a_root_certificate_of_ones_own_and_nothing_else_opens_the_way(
     assert_eq!(idp.token_requests(), 0);
 
     for (at, host) in ["localhost", "127.0.0.1"].into_iter().enumerate() {
-        ask(&proxy.url(host), trusting(&proxy.pem)).await.unwrap();
+        fetch(&proxy.url(host), trusting(&proxy.pem)).await.unwrap();
         assert_eq!(idp.token_requests(), at + 1);
     }
     let bundle = stranger.pem.clone() + &proxy.pem;
-    ask(&proxy.url("localhost"), trusting(&bundle))
+    fetch(&proxy.url("localhost"), trusting(&bundle))
         .await
         .unwrap();
     let both = trusting(&stranger.pem).root_certificate_pem(proxy.pem.as_bytes());
-    ask(&proxy.url("localhost"), both.unwrap()).await.unwrap();
+    fetch(&proxy.url("localhost"), both.unwrap()).await.unwrap();
     assert_eq!(idp.token_requests(), 4);
 }
 
 #[tokio::test]
-async fn a_certificate_for_another_name_is_refused() {
+async fn certificate_for_another_host_is_a_connect_error() {
     let idp = MockIdp::start().await.unwrap();
     let proxy = proxy(&idp, &["idp.example"]).await;
-    let error = ask(&proxy.url("localhost"), trusting(&proxy.pem))
+    let error = fetch(&proxy.url("localhost"), trusting(&proxy.pem))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect);
@@ -138,20 +138,20 @@ async fn a_certificate_for_another_name_is_refused() {
 }
 
 #[tokio::test]
-async fn plain_http_to_a_tls_port_and_the_other_way_round() {
+async fn plain_http_to_a_tls_port_and_tls_to_a_plain_port_fail() {
     let idp = MockIdp::start().await.unwrap();
     let proxy = proxy(&idp, &["localhost"]).await;
     let plain = proxy.url("localhost").replace("https", "http");
-    let error = ask(&plain, trusting(&proxy.pem)).await.unwrap_err();
+    let error = fetch(&plain, trusting(&proxy.pem)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Transport, "{error:?}");
     let tls = idp.token_url().replace("http", "https");
-    let error = ask(&tls, trusting(&proxy.pem)).await.unwrap_err();
+    let error = fetch(&tls, trusting(&proxy.pem)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Connect, "{error:?}");
     assert_eq!(idp.token_requests(), 0);
 }
 
 #[tokio::test]
-async fn through_the_layer() {
+async fn layer_gets_tokens_over_tls() {
     let idp = MockIdp::start().await.unwrap();
     let proxy = proxy(&idp, &["localhost"]).await;
     let source = ClientCredentials::builder(proxy.url("localhost"), "client-id", "client-secret")
@@ -169,7 +169,7 @@ async fn through_the_layer() {
 }
 
 #[test]
-fn what_is_no_certificate_is_a_configuration_error() {
+fn invalid_root_certificate_is_a_configuration_error() {
     let junk = "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n";
     for pem in ["", "no pem", junk] {
         let error = ReqwestClient::new()
@@ -192,8 +192,8 @@ fn certified(kind: &'static SignatureAlgorithm) -> (String, Vec<u8>) {
 }
 
 #[test]
-fn an_identity_is_a_certificate_and_its_private_key_in_any_form() {
-    // PKCS#8 has the older forms within, at its end.
+fn identity_accepts_each_private_key_format_in_any_order() {
+    // PKCS#8 contains the older format at its end.
     let within = |der: &[u8], start: &[u8]| {
         let at = der.windows(start.len()).position(|bytes| bytes == start);
         der[at.unwrap()..].to_vec()
@@ -220,7 +220,7 @@ fn an_identity_is_a_certificate_and_its_private_key_in_any_form() {
 }
 
 #[test]
-fn what_is_no_identity_is_a_configuration_error_that_says_what_is_missing() {
+fn invalid_identity_is_a_configuration_error_with_the_reason() {
     let (certificate, key) = certified(&PKCS_ECDSA_P256_SHA256);
     let (stranger, _) = certified(&PKCS_ECDSA_P256_SHA256);
     let key_pem = pem("PRIVATE KEY", &key);
@@ -235,7 +235,7 @@ fn what_is_no_identity_is_a_configuration_error_that_says_what_is_missing() {
         (damaged("EC PRIVATE KEY"), "damaged"),
         (certificate.clone() + &key_pem[..60], "damaged"),
         (stranger.clone() + &key_pem, "not that of the certificate"),
-        // The client's own is behind that of its issuer.
+        // The client's certificate comes after its issuer's.
         (stranger + &certificate + &key_pem, "comes first"),
     ] {
         let error = ReqwestClient::new().identity_pem(text).unwrap_err();

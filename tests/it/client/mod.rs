@@ -1,4 +1,4 @@
-//! The HTTP clients that ask for tokens.
+//! The HTTP clients that send token requests.
 
 #[cfg(feature = "reqwest")]
 mod idp_http;

@@ -1,4 +1,4 @@
-//! What operators read of a token's life: logs. Alone in its process, whose subscriber is its own.
+//! Logs. The test runs in a process of its own, because it sets the global subscriber.
 
 use std::{
     fmt::Write as _,
@@ -21,7 +21,7 @@ use tracing::{
 
 use crate::support::{alone::alone, http::*};
 
-/// Everything that is logged, fields and all.
+/// Collects everything that is logged, with fields.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<String>>);
 
@@ -60,7 +60,7 @@ impl Subscriber for Log {
 }
 
 #[tokio::test]
-async fn logs_say_it_and_show_no_secret() {
+async fn logs_report_each_event_and_no_secret() {
     alone!();
     let log = Log::default();
     tracing::subscriber::set_global_default(log.clone()).unwrap();
@@ -82,13 +82,13 @@ async fn logs_say_it_and_show_no_secret() {
     let log = log.0.lock().unwrap().clone();
     for part in [
         "span token_request: cache=\"orders\" reason=\"first\"\n",
-        "DEBUG: message=asking for a token cache=\"orders\" reason=\"first\" attempt=1\n",
+        "DEBUG: message=requesting a token cache=\"orders\" reason=\"first\" attempt=1\n",
         "WARN: message=token request failed cache=\"orders\" reason=\"first\" attempt=1",
         "kind=OAuth error=the token endpoint answered with an error: invalid_scope",
         "INFO: message=token obtained cache=\"orders\" reason=\"first\"",
         "TRACE: message=waited for a token cache=\"orders\"",
-        "INFO: message=the API refused the token cache=\"orders\"",
-        "INFO: message=a refused request went through with another token cache=\"orders\"",
+        "INFO: message=the API rejected the token cache=\"orders\"",
+        "INFO: message=a rejected request succeeded with another token cache=\"orders\"",
     ] {
         assert!(log.contains(part), "{part}\nin\n{log}");
     }

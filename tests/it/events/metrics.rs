@@ -1,4 +1,4 @@
-//! What operators see of a token's life: events and metrics.
+//! Events and metrics.
 
 use std::{
     fmt::Write as _,
@@ -17,21 +17,21 @@ use tower_layer::Layer as _;
 
 use crate::support::{http::*, tokens};
 
-/// What was told, in a word each.
+/// The reported events, as one line each.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<String>>>);
+struct Events(Arc<Mutex<Vec<String>>>);
 
-impl Told {
+impl Events {
     fn listen(&self, cache: TokenCacheBuilder) -> TokenCacheBuilder {
-        let told = self.clone();
-        cache.on_event(move |event| told.note(event))
+        let events = self.clone();
+        cache.on_event(move |event| events.push(event))
     }
 
-    fn note(&self, event: &Event<'_>) {
-        let word = match event {
+    fn push(&self, event: &Event<'_>) {
+        let line = match event {
             Event::Requested {
                 reason, attempt, ..
-            } => format!("asked {reason:?} {attempt}"),
+            } => format!("requested {reason:?} {attempt}"),
             Event::Obtained {
                 reason,
                 attempt,
@@ -39,8 +39,12 @@ impl Told {
                 expires_at,
                 ..
             } => {
-                let ends = if expires_at.is_some() { "" } else { " endless" };
-                format!("obtained {reason:?} {attempt}, {waiters} waited{ends}")
+                let expiry = if expires_at.is_some() {
+                    ""
+                } else {
+                    ", no expiry"
+                };
+                format!("obtained {reason:?} {attempt}, {waiters} waited{expiry}")
             }
             Event::Failed {
                 attempt,
@@ -53,10 +57,10 @@ impl Told {
             }
             Event::Waited { .. } => "waited".to_owned(),
             Event::Rejected { .. } => "rejected".to_owned(),
-            Event::Recovered { .. } => "healed".to_owned(),
+            Event::Recovered { .. } => "recovered".to_owned(),
             event => panic!("{event:?}"),
         };
-        self.0.lock().unwrap().push(word);
+        self.0.lock().unwrap().push(line);
     }
 
     fn take(&self) -> Vec<String> {
@@ -68,22 +72,22 @@ struct Rig {
     idp: MockIdp,
     clock: ManualClock,
     cache: TokenCache,
-    told: Told,
+    events: Events,
 }
 
 async fn rig() -> Rig {
     let clock = ManualClock::new();
     let builder = MockIdp::builder().clock(clock.clone());
     let idp = builder.start().await.unwrap();
-    let told = Told::default();
+    let events = Events::default();
     let source = credentials(&idp).build().unwrap();
     let cache = TokenCache::builder(source).name("orders");
-    let cache = told.listen(cache.clock(clock.clone())).build();
+    let cache = events.listen(cache.clock(clock.clone())).build();
     Rig {
         idp,
         clock,
         cache,
-        told,
+        events,
     }
 }
 
@@ -95,7 +99,7 @@ impl Rig {
         client.oneshot(request).await.unwrap().status()
     }
 
-    /// While pauses between attempts pass.
+    /// Waits for a token, and advances the clock through the pauses between attempts.
     async fn token(&self) -> Result<(), bearer_auth::Error> {
         let cache = self.cache.clone();
         let task = tokio::spawn(async move { cache.token().await });
@@ -118,7 +122,7 @@ impl Rig {
 }
 
 #[tokio::test]
-async fn a_token_s_life_is_told() {
+async fn events_report_requests_refreshes_and_rejections() {
     let rig = rig().await;
     let hold = rig.idp.hold();
     let both = tokio::join!(rig.get(), rig.get(), async {
@@ -128,61 +132,64 @@ async fn a_token_s_life_is_told() {
     });
     assert_eq!((both.0, both.1), (StatusCode::OK, StatusCode::OK));
     let first = [
-        "asked First 1",
+        "requested First 1",
         "obtained First 1, 2 waited",
         "waited",
         "waited",
     ];
-    assert_eq!(rig.told.take(), first);
-    // With a good token there is nothing to tell.
+    assert_eq!(rig.events.take(), first);
+    // A cached token causes no event.
     assert_eq!(rig.get().await, StatusCode::OK);
-    assert!(rig.told.take().is_empty());
-    // Ahead of its end nobody waits.
+    assert!(rig.events.take().is_empty());
+    // In the refresh window no caller waits.
     rig.clock.advance(Duration::from_secs(3_000));
     assert_eq!(rig.get().await, StatusCode::OK);
     rig.landed().await;
-    let ahead = ["asked ExpiresSoon 1", "obtained ExpiresSoon 1, 0 waited"];
-    assert_eq!(rig.told.take(), ahead);
-    // A 401 that another token mends.
+    let ahead = [
+        "requested ExpiresSoon 1",
+        "obtained ExpiresSoon 1, 0 waited",
+    ];
+    assert_eq!(rig.events.take(), ahead);
+    // A 401, and the resend succeeds with another token.
     rig.clock.advance(Duration::from_secs(2));
     rig.idp.revoke_all();
     assert_eq!(rig.get().await, StatusCode::OK);
-    let healed = [
+    let recovered = [
         "rejected",
-        "asked Rejected 1",
+        "requested Rejected 1",
         "obtained Rejected 1, 1 waited",
         "waited",
-        "healed",
+        "recovered",
     ];
-    assert_eq!(rig.told.take(), healed);
-    // One that it does not mend.
+    assert_eq!(rig.events.take(), recovered);
+    // A 401, and the resend fails as well.
     rig.clock.advance(Duration::from_secs(400));
     rig.idp.api_answers("/api/orders", Answer::status(401));
     assert_eq!(rig.get().await, StatusCode::UNAUTHORIZED);
-    let told = rig.told.take();
-    assert!(told.contains(&"rejected".to_owned()), "{told:?}");
-    assert!(!told.contains(&"healed".to_owned()), "{told:?}");
+    let events = rig.events.take();
+    assert!(events.contains(&"rejected".to_owned()), "{events:?}");
+    assert!(!events.contains(&"recovered".to_owned()), "{events:?}");
 }
 
 #[tokio::test]
-async fn failures_are_told_attempt_by_attempt() {
+async fn each_failed_attempt_is_an_event() {
     let rig = rig().await;
     rig.idp.always(Answer::status(500));
     rig.token().await.unwrap_err();
-    let told = [
-        "asked First 1",
+    let expected = [
+        "requested First 1",
         "failed 1, 1 waited: Status",
-        "asked First 2",
+        "requested First 2",
         "failed 2, 1 waited: Status",
-        "asked First 3",
+        "requested First 3",
         "failed 3, 1 waited: Status",
         "waited",
     ];
-    assert_eq!(rig.told.take(), told);
-    // Too early for another.
+    assert_eq!(rig.events.take(), expected);
+    // The backoff causes no event.
     rig.token().await.unwrap_err();
-    assert!(rig.told.take().is_empty());
-    // Too slow.
+    assert!(rig.events.take().is_empty());
+    // A token request that times out.
     rig.clock.advance(Duration::from_secs(600));
     rig.idp.recover();
     let hold = rig.idp.hold();
@@ -193,26 +200,30 @@ async fn failures_are_told_attempt_by_attempt() {
     rig.clock.advance(Duration::from_secs(30));
     slow.await.unwrap().unwrap_err();
     hold.release();
-    let told = ["asked First 1", "failed 1, 1 waited: Timeout", "waited"];
-    assert_eq!(rig.told.take(), told);
+    let expected = ["requested First 1", "failed 1, 1 waited: Timeout", "waited"];
+    assert_eq!(rig.events.take(), expected);
 }
 
 #[tokio::test]
-async fn a_source_that_panics_is_told() {
+async fn panicking_source_is_a_failed_event() {
     let idp = tokens::Idp::new(&ManualClock::new());
     idp.answer(tokens::Answer::Panic);
-    let told = Told::default();
-    let cache = told.listen(idp.builder()).build();
+    let events = Events::default();
+    let cache = events.listen(idp.builder()).build();
     cache.token().await.unwrap_err();
-    let expected = ["asked First 1", "failed 1, 1 waited: Interrupted", "waited"];
-    assert_eq!(told.take(), expected);
+    let expected = [
+        "requested First 1",
+        "failed 1, 1 waited: Interrupted",
+        "waited",
+    ];
+    assert_eq!(events.take(), expected);
 }
 
 #[tokio::test]
-async fn metrics_count_it() {
+async fn metrics_count_each_event_under_the_documented_names() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    // Of this thread, on which everything runs.
+    // The recorder of this thread, on which everything runs.
     let _guard = metrics::set_default_local_recorder(&recorder);
     let rig = rig().await;
     rig.idp.then(Answer::status(500));
@@ -252,7 +263,7 @@ async fn metrics_count_it() {
         "bearer_auth_wait_duration_seconds cache=orders: 2 values",
     ];
     assert_eq!(seen, expected);
-    // They are those that the documentation lists.
+    // The documentation lists all of them.
     let page = include_str!("../../../docs/observability.md");
     for line in expected {
         let name = line.split([' ', ':']).next().unwrap();

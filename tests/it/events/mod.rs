@@ -1,4 +1,4 @@
-//! What operators see.
+//! Events, logs and metrics, for operators.
 
 mod log;
 #[cfg(feature = "metrics")]

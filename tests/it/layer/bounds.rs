@@ -1,4 +1,4 @@
-//! What the layer asks of the services and bodies around it: mostly that this compiles.
+//! Trait bounds of the layer on services and bodies. Most of these tests only have to compile.
 
 use std::{
     cell::Cell,
@@ -39,7 +39,7 @@ fn builder() -> BearerAuthLayerBuilder {
 fn is_send<T: Send>(_: &T) {}
 fn is_clone_send_sync<T: Clone + Send + Sync + 'static>(_: &T) {}
 
-/// Its clones share a count, and stay on one thread.
+/// A service that is not `Send`. Its clones share a count.
 #[derive(Clone, Default)]
 struct OneThread(Rc<Cell<usize>>);
 
@@ -57,9 +57,9 @@ impl<B: 'static> Service<Request<B>> for OneThread {
         Box::pin(async move {
             tokio::task::yield_now().await;
             count.set(count.get() + 1);
-            let refused = request.headers()["authorization"] == "Bearer t-1";
+            let rejected = request.headers()["authorization"] == "Bearer t-1";
             let mut response = Response::new(Rc::from("body"));
-            if refused {
+            if rejected {
                 *response.status_mut() = http::StatusCode::UNAUTHORIZED;
             }
             Ok(response)
@@ -68,7 +68,7 @@ impl<B: 'static> Service<Request<B>> for OneThread {
 }
 
 #[test]
-fn a_service_of_one_thread() {
+fn service_that_is_not_send_works_on_one_thread() {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -85,14 +85,14 @@ fn a_service_of_one_thread() {
         let response = tokio::task::spawn_local(call).await.unwrap().unwrap();
         assert_eq!(response.status(), 200);
         assert_eq!(service.0.get(), 2);
-        // With a body of one thread, too.
+        // Also with a body that is not `Send`.
         let response = client.oneshot(post(URI, Rc::new(1))).await.unwrap();
         assert_eq!(&**response.body(), "body");
     });
 }
 
 #[tokio::test]
-async fn any_body() {
+async fn body_types_need_no_traits() {
     struct NoClone(Cell<u8>);
 
     let api = Api::that_accepts(&["t"]);
@@ -118,7 +118,7 @@ async fn any_body() {
         BoxBody::<Bytes, Infallible>::new(Empty::new()),
     );
     assert_eq!(NoClone(Cell::new(1)).0.get(), 1);
-    // With the policy Off not even that: a body that borrows.
+    // With the policy `Off`, also a body that borrows.
     let text = String::from("borrowed");
     let off = builder().resend(Off).build().unwrap();
     let client = off.layer(Api::that_accepts(&["t"]));
@@ -127,7 +127,7 @@ async fn any_body() {
 }
 
 #[test]
-fn what_crosses_threads() {
+fn service_and_futures_are_send() {
     type Boxed = BoxBody<Bytes, BoxError>;
 
     let service = auth().layer(Api::that_accepts(&[]));
@@ -154,7 +154,7 @@ fn what_crosses_threads() {
     is_send(&service.call_unready(post(URI, body)));
 }
 
-/// The type of the future is what is wanted, not its value.
+/// Names the type of the future, without a value.
 trait CallUnready<R>: Service<R> {
     fn call_unready(&mut self, request: R) -> Option<Self::Future> {
         let _ = request;
@@ -165,7 +165,7 @@ trait CallUnready<R>: Service<R> {
 impl<S: Service<R>, R> CallUnready<R> for S {}
 
 #[tokio::test]
-async fn the_boxes_of_tower() {
+async fn tower_box_services_wrap_the_layer() {
     let service = || auth().layer(Api::that_accepts(&["t"]));
     let request = || get::<()>(URI);
     let sent = BoxService::new(service());
@@ -178,7 +178,7 @@ async fn the_boxes_of_tower() {
     let local = UnsyncBoxService::new(auth().layer(OneThread::default()));
     assert_eq!(local.oneshot(request()).await.unwrap().status(), 200);
 
-    // And around one.
+    // The layer around a boxed service.
     let inner = BoxCloneService::<Request<()>, _, _>::new(Api::that_accepts(&["t"]));
     let mut around = auth().layer(inner);
     let ready = around.ready().await.unwrap();
@@ -186,12 +186,12 @@ async fn the_boxes_of_tower() {
 }
 
 #[tokio::test]
-async fn errors_go_where_errors_go() {
+async fn service_error_converts_into_a_boxed_error() {
     fn boxes(error: impl Into<BoxError>) -> BoxError {
         error.into()
     }
 
-    // An error that prints is enough; a boxed one is none itself.
+    // `BoxError` does not implement `Error` itself.
     let service = service_fn(|_: Request<()>| async {
         Err::<Response<()>, BoxError>(std::io::Error::other("deep").into())
     });
@@ -205,7 +205,7 @@ async fn errors_go_where_errors_go() {
     assert_eq!(question(named).unwrap_err().to_string(), "text");
 }
 
-/// A client that holds the service by its name.
+/// A client with a field of the service's type.
 struct Named<P> {
     service: BearerAuth<Api, P>,
 }
@@ -222,7 +222,7 @@ where
 }
 
 #[tokio::test]
-async fn it_can_be_named_and_looked_into() {
+async fn service_type_can_be_named_and_gives_its_inner_service() {
     let service = auth().layer(Api::that_accepts(&["t"]));
     let mut named = Named { service };
     assert_eq!(named.status().await, Some(200));
@@ -233,16 +233,16 @@ async fn it_can_be_named_and_looked_into() {
 }
 
 #[test]
-fn a_future_is_no_larger_than_what_it_carries() {
+fn response_future_is_no_larger_than_its_parts() {
     type Of<P> = ResponseFuture<Api, Request<Full<Bytes>>, P>;
 
     let request = size_of::<Request<Full<Bytes>>>();
     let service = size_of::<Api>();
     let (off, in_memory) = (size_of::<Of<Off>>(), size_of::<Of<InMemory>>());
     println!("request {request}, service {service}, off {off}, in memory {in_memory}");
-    // The answer of this service is ready, and lies in its future.
-    let answer = size_of::<<Api as Service<Request<Full<Bytes>>>>::Future>();
-    assert!(off <= answer + 64, "{off}");
-    // A copy of the request as well, and a service for it.
-    assert!(in_memory <= answer + request + service + 64, "{in_memory}");
+    // This service's future contains the response.
+    let inner = size_of::<<Api as Service<Request<Full<Bytes>>>>::Future>();
+    assert!(off <= inner + 64, "{off}");
+    // For the resend: a copy of the request and a clone of the service.
+    assert!(in_memory <= inner + request + service + 64, "{in_memory}");
 }

@@ -1,4 +1,4 @@
-//! A service that is long in becoming ready, while the token ends or is replaced.
+//! A service that becomes ready late, after the token has expired or was replaced.
 
 use std::{
     convert::Infallible,
@@ -16,7 +16,7 @@ use crate::support::tokens::Idp;
 
 const LIFETIME: Duration = Duration::from_secs(60);
 
-/// Ready while its gate is open. Refuses what is in `refused`, and notes what it saw.
+/// A service that is ready while its gate is open. It rejects the tokens in `rejected`, and logs all.
 #[derive(Clone, Default)]
 struct Gated(Arc<Mutex<Gate>>);
 
@@ -24,7 +24,7 @@ struct Gated(Arc<Mutex<Gate>>);
 struct Gate {
     shut: bool,
     wakers: Vec<Waker>,
-    refused: Vec<&'static str>,
+    rejected: Vec<&'static str>,
     seen: Vec<String>,
 }
 
@@ -39,8 +39,8 @@ impl Gated {
         gate.wakers.drain(..).for_each(Waker::wake);
     }
 
-    fn refuse(&self, token: &'static str) {
-        self.0.lock().unwrap().refused.push(token);
+    fn reject(&self, token: &'static str) {
+        self.0.lock().unwrap().rejected.push(token);
     }
 
     fn seen(&self) -> Vec<String> {
@@ -67,7 +67,7 @@ impl Service<Request<()>> for Gated {
         let token = request.headers()[AUTHORIZATION].to_str().unwrap();
         let token = token.trim_start_matches("Bearer ").to_owned();
         let mut response = Response::new(());
-        if gate.refused.iter().any(|refused| *refused == token) {
+        if gate.rejected.iter().any(|rejected| *rejected == token) {
             *response.status_mut() = StatusCode::UNAUTHORIZED;
         }
         gate.seen.push(token);
@@ -115,7 +115,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_token_that_was_replaced_meanwhile_is_not_sent() {
+async fn token_replaced_while_waiting_for_readiness_is_not_sent() {
     let world = world();
     let answer = world.at_the_gate().await;
     world.clock.advance(2 * LIFETIME);
@@ -128,25 +128,24 @@ async fn a_token_that_was_replaced_meanwhile_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_token_that_ended_meanwhile_is_not_sent_and_another_is_waited_for() {
+async fn token_expired_while_waiting_for_readiness_is_not_sent() {
     let world = world();
     let answer = world.at_the_gate().await;
     world.clock.advance(2 * LIFETIME);
     world.api.open();
     world.clock.settle().await;
-    assert_eq!(world.api.seen(), [""; 0], "nothing goes out yet");
+    assert_eq!(world.api.seen(), [""; 0], "nothing is sent yet");
     world.idp.release();
     assert_eq!(answer.await.unwrap(), 200);
     assert_eq!(world.api.seen(), ["token-2"]);
 }
 
-/// The same for the second try.
 #[tokio::test]
-async fn a_second_try_goes_with_the_token_of_its_moment() {
+async fn resend_uses_the_cached_token_at_the_time_of_sending() {
     let world = world();
     world.idp.release();
     world.cache.token().await.unwrap();
-    world.api.refuse("token-1");
+    world.api.reject("token-1");
     let answer = world.at_the_gate().await;
     assert_eq!(world.api.seen(), ["token-1"]);
     world.clock.advance(2 * LIFETIME);

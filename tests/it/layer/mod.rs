@@ -1,6 +1,7 @@
-//! The layer, as a tower service.
+//! The layer as a tower service.
 
 mod bounds;
+mod builder;
 mod late;
 mod ready;
 mod resend;

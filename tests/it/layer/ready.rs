@@ -1,4 +1,5 @@
-//! Readiness and permits: whose they are, and that nobody keeps them while waiting for a token.
+//! Readiness and permits: which service instance is polled, and that no request keeps a permit while
+//! it waits for a token.
 
 use std::{
     convert::Infallible,
@@ -27,7 +28,7 @@ use crate::support::http::*;
 const URI: &str = "https://api.example/x";
 
 #[tokio::test]
-async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
+async fn cached_token_calls_the_service_instance_that_was_polled() {
     let api = Api::that_accepts(&["t-1"]);
     let auth = BearerAuthLayer::builder(numbered())
         .any_api()
@@ -46,7 +47,7 @@ async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
     assert_eq!(instances, api.polled());
     assert_eq!(api.clones(), polled_instance, "no clone on the fast path");
 
-    // A request that can be sent again takes along a clone for that, and one only.
+    // For a request that can be resent, the layer makes exactly one clone.
     let auth = BearerAuthLayer::builder(auth.cache().clone())
         .any_api()
         .build()
@@ -61,7 +62,7 @@ async fn with_a_token_in_hand_the_instance_that_was_polled_is_called() {
 }
 
 #[tokio::test]
-async fn the_resend_polls_its_own_clone() {
+async fn resend_polls_its_own_clone() {
     let api = Api::that_accepts(&["t-2"]);
     let auth = BearerAuthLayer::builder(numbered())
         .any_api()
@@ -79,42 +80,42 @@ async fn the_resend_polls_its_own_clone() {
         ["Bearer t-1", "Bearer t-2", "Bearer t-2"]
     );
     let called: Vec<_> = api.seen().iter().map(|seen| seen.instance).collect();
-    // The very first instance was polled, and given up to wait for the token.
+    // The first instance was polled, and dropped to wait for the token.
     assert_eq!(api.polled()[1..], called);
 }
 
-/// A body that says when it is gone.
-struct Gone(Arc<AtomicBool>);
+/// A body that sets a flag when it is dropped.
+struct NotesDrop(Arc<AtomicBool>);
 
-impl Drop for Gone {
+impl Drop for NotesDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
 #[tokio::test]
-async fn the_401_is_gone_before_the_second_try_asks_for_readiness() {
+async fn first_401_is_dropped_before_the_resend_polls_readiness() {
     #[derive(Clone)]
     struct OneAtATime {
-        gone: Arc<AtomicBool>,
+        dropped: Arc<AtomicBool>,
     }
 
     impl Service<Request<()>> for OneAtATime {
-        type Response = Response<Gone>;
+        type Response = Response<NotesDrop>;
         type Error = Infallible;
-        type Future = std::future::Ready<Result<Response<Gone>, Infallible>>;
+        type Future = std::future::Ready<Result<Response<NotesDrop>, Infallible>>;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
             assert!(
-                self.gone.load(Ordering::SeqCst),
-                "the answer before is there"
+                self.dropped.load(Ordering::SeqCst),
+                "the previous response is alive"
             );
             Poll::Ready(Ok(()))
         }
 
         fn call(&mut self, request: Request<()>) -> Self::Future {
-            self.gone.store(false, Ordering::SeqCst);
-            let mut response = Response::new(Gone(self.gone.clone()));
+            self.dropped.store(false, Ordering::SeqCst);
+            let mut response = Response::new(NotesDrop(self.dropped.clone()));
             if request.headers()["authorization"] == "Bearer t-1" {
                 *response.status_mut() = StatusCode::UNAUTHORIZED;
             }
@@ -122,8 +123,10 @@ async fn the_401_is_gone_before_the_second_try_asks_for_readiness() {
         }
     }
 
-    let gone = Arc::new(AtomicBool::new(true));
-    let service = OneAtATime { gone: gone.clone() };
+    let dropped = Arc::new(AtomicBool::new(true));
+    let service = OneAtATime {
+        dropped: dropped.clone(),
+    };
     let client = BearerAuthLayer::builder(numbered())
         .any_api()
         .build()
@@ -131,11 +134,11 @@ async fn the_401_is_gone_before_the_second_try_asks_for_readiness() {
         .layer(service);
     let response = client.oneshot(get::<()>(URI)).await.unwrap();
     assert_eq!(response.status(), 200);
-    assert!(!gone.load(Ordering::SeqCst));
+    assert!(!dropped.load(Ordering::SeqCst));
 }
 
 #[tokio::test]
-async fn waiting_for_a_token_holds_no_permit() {
+async fn waiting_for_a_token_keeps_no_permit() {
     let idp = MockIdp::start().await.unwrap();
     let elsewhere = MockIdp::start().await.unwrap();
     let mut client = layer_for(&idp).layer(
@@ -148,7 +151,7 @@ async fn waiting_for_a_token_holds_no_permit() {
     let waiting = tokio::spawn(ready.call(get(idp.api_url())));
     soon(idp.token_requests_reach(1)).await;
 
-    // The same instance, and a clone of it.
+    // The permit is free for the same instance and for a clone.
     let passes = client.ready().await.unwrap().call(get(elsewhere.api_url()));
     assert_eq!(soon(passes).await.unwrap().status(), 401);
     let passes = client.clone().oneshot(get(elsewhere.api_url()));
@@ -160,7 +163,7 @@ async fn waiting_for_a_token_holds_no_permit() {
 }
 
 #[tokio::test]
-async fn the_token_may_come_through_the_same_stack_with_one_permit() {
+async fn token_request_through_the_same_stack_with_one_permit_does_not_deadlock() {
     let idp = MockIdp::start().await.unwrap();
     let one = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -174,7 +177,7 @@ async fn the_token_may_come_through_the_same_stack_with_one_permit() {
         let response = soon(ready.call(get(idp.api_url()))).await.unwrap();
         assert_eq!(response.status(), 200);
     }
-    // Also while a body is read into memory, and when only the resend waits.
+    // Also while a body is buffered, and when only the resend waits.
     type Body = UnsyncBoxBody<Bytes, Infallible>;
     let one = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -199,7 +202,7 @@ async fn the_token_may_come_through_the_same_stack_with_one_permit() {
 }
 
 #[tokio::test]
-async fn the_resend_waits_for_its_turn() {
+async fn resend_waits_for_a_permit() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/api/silent", Answer::silence());
     let auth = layer_for(&idp);
@@ -209,23 +212,23 @@ async fn the_resend_waits_for_its_turn() {
         .concurrency_limit(1)
         .service(http1::<NoBody>());
     let hold = idp.hold();
-    let refused = tokio::spawn(auth.layer(one.clone()).oneshot(get(idp.api_url())));
+    let rejected = tokio::spawn(auth.layer(one.clone()).oneshot(get(idp.api_url())));
     soon(idp.token_requests_reach(2)).await;
-    // Its permit was free meanwhile, and somebody has taken it.
+    // Another request has taken the permit in the meantime.
     let silent = tokio::spawn(one.oneshot(get(idp.api_url() + "silent")));
     soon(idp.api_requests_reach(2)).await;
     hold.release();
     soon(auth.cache().refresh()).await.unwrap();
     settle().await;
-    assert!(!refused.is_finished());
+    assert!(!rejected.is_finished());
     assert_eq!(idp.api_requests(), 2);
     silent.abort();
-    assert_eq!(soon(refused).await.unwrap().unwrap().status(), 200);
+    assert_eq!(soon(rejected).await.unwrap().unwrap().status(), 200);
     assert_eq!(idp.api_requests(), 3);
 }
 
 #[tokio::test]
-async fn a_request_that_fails_for_want_of_a_token_gives_its_permit_back() {
+async fn request_that_fails_without_a_token_releases_its_permit() {
     let failing = || source_fn(|_| async { Err(Error::from_source("no token today")) });
     let one = ServiceBuilder::new()
         .concurrency_limit(1)
@@ -234,7 +237,7 @@ async fn a_request_that_fails_for_want_of_a_token_gives_its_permit_back() {
     let auth = BearerAuthLayer::for_api("https://api.example/", failing()).unwrap();
     let mut client = auth.layer(one.clone());
     for _ in 0..2 {
-        // Waiting, then at once: the cache is backing off.
+        // The first call waits; the second fails at once, in the backoff.
         let ready = ServiceExt::<Request<()>>::ready(&mut client).await.unwrap();
         let error = ready.call(get::<()>(URI)).await.unwrap_err();
         assert_eq!(error.token_error().unwrap().kind(), ErrorKind::Source);
@@ -242,7 +245,7 @@ async fn a_request_that_fails_for_want_of_a_token_gives_its_permit_back() {
         soon(other).await.unwrap();
     }
 
-    // And one that is refused because of where it goes.
+    // Also a request that is refused for its target.
     let ready = ServiceExt::<Request<()>>::ready(&mut client).await.unwrap();
     let error = ready.call(get::<()>("/relative")).await.unwrap_err();
     assert_eq!(error.token_error().unwrap().kind(), ErrorKind::Target);
@@ -252,7 +255,7 @@ async fn a_request_that_fails_for_want_of_a_token_gives_its_permit_back() {
 }
 
 #[tokio::test]
-async fn a_token_failure_never_kills_a_buffer() {
+async fn token_error_does_not_close_a_buffer() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::oauth_error("invalid_client"));
     let auth = layer_for(&idp);
@@ -282,7 +285,7 @@ async fn a_token_failure_never_kills_a_buffer() {
 }
 
 #[tokio::test]
-async fn readiness_is_the_services_and_needs_no_token() {
+async fn readiness_does_not_wait_for_a_token() {
     let never = || source_fn(|_| std::future::pending());
     let mut client = BearerAuthLayer::builder(never())
         .any_api()
@@ -293,7 +296,7 @@ async fn readiness_is_the_services_and_needs_no_token() {
         .await
         .unwrap();
 
-    // A buffer whose worker sits behind a request that waits takes more of them.
+    // A buffer accepts requests while earlier ones wait for a token.
     let auth = BearerAuthLayer::for_api("https://api.example/", never()).unwrap();
     let client = ServiceBuilder::new()
         .buffer::<Request<()>>(1)
@@ -313,7 +316,7 @@ async fn readiness_is_the_services_and_needs_no_token() {
 }
 
 #[tokio::test]
-async fn an_inner_service_that_fails_to_be_ready_is_an_inner_error() {
+async fn readiness_error_of_the_inner_service_is_an_inner_error() {
     #[derive(Clone)]
     struct Broken;
 

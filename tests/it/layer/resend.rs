@@ -1,4 +1,4 @@
-//! What happens after a 401: which requests are sent again, and what becomes of the answer.
+//! After a 401: which requests are resent, and which response the caller gets.
 
 use std::{
     convert::Infallible,
@@ -30,64 +30,44 @@ fn streaming(chunks: &'static [&'static str]) -> Body {
     BodyExt::boxed(StreamBody::new(stream::iter(chunks)))
 }
 
-/// Of declared length.
+/// A body of declared length.
 fn whole(bytes: Bytes) -> Body {
     Full::new(bytes)
         .map_err(|never: Infallible| match never {})
         .boxed()
 }
 
-/// An API that refuses with a body.
-fn refusing(idp: &MockIdp) -> String {
-    let refusal = Answer::bytes(401, "text/plain", "x".repeat(100_000));
-    idp.api_answers("/api/never", refusal.header("x-kept", "yes"));
+/// Sets up a route that always answers 401 with a large body, and returns its URL.
+fn rejecting(idp: &MockIdp) -> String {
+    let unauthorized = Answer::bytes(401, "text/plain", "x".repeat(100_000));
+    idp.api_answers("/api/never", unauthorized.header("x-kept", "yes"));
     idp.api_url() + "never"
 }
 
-fn assert_refused(response: &http::Response<hyper::body::Incoming>) {
+fn assert_rejected(response: &http::Response<hyper::body::Incoming>) {
     assert_eq!(response.status(), 401);
     assert_eq!(response.headers()["x-kept"], "yes");
 }
 
 #[tokio::test]
-async fn c13_two_401s_and_the_second_is_the_answer() {
+async fn without_resend_the_401_is_returned_with_its_body() {
     let idp = MockIdp::start().await.unwrap();
-    let url = refusing(&idp);
-    let response = layer_for(&idp)
-        .layer(http1::<NoBody>())
-        .oneshot(get(url))
-        .await
-        .unwrap();
-    assert_refused(&response);
-    assert_eq!(text(response).await.len(), 100_000);
-    assert_eq!(idp.api_requests(), 2);
-    let tokens: Vec<_> = idp
-        .api_log()
-        .iter()
-        .map(|r| r.headers["authorization"].clone())
-        .collect();
-    assert_eq!(tokens, ["Bearer token-1", "Bearer token-2"]);
-}
-
-#[tokio::test]
-async fn without_resending_the_401_comes_whole() {
-    let idp = MockIdp::start().await.unwrap();
-    let url = refusing(&idp);
+    let url = rejecting(&idp);
     let client = builder_for(&idp)
         .resend(Off)
         .build()
         .unwrap()
         .layer(http1::<NoBody>());
     let response = client.oneshot(get(url)).await.unwrap();
-    assert_refused(&response);
+    assert_rejected(&response);
     assert_eq!(text(response).await.len(), 100_000);
     assert_eq!(idp.api_requests(), 1);
-    // For the requests to come.
+    // The cache refreshes for later requests.
     soon(idp.token_requests_reach(2)).await;
 }
 
 #[tokio::test]
-async fn when_renewing_fails_the_401_comes_whole() {
+async fn failed_token_request_returns_the_401_with_its_body() {
     for answer in [
         Answer::oauth_error("invalid_client"),
         Answer::status(400),
@@ -95,7 +75,7 @@ async fn when_renewing_fails_the_401_comes_whole() {
         Answer::drop_connection(),
     ] {
         let idp = MockIdp::start().await.unwrap();
-        let url = refusing(&idp);
+        let url = rejecting(&idp);
         let auth = layer_for(&idp);
         auth.cache().token().await.unwrap();
         idp.always(answer);
@@ -104,10 +84,10 @@ async fn when_renewing_fails_the_401_comes_whole() {
             .oneshot(get(url))
             .await
             .unwrap();
-        assert_refused(&response);
+        assert_rejected(&response);
         assert_eq!(text(response).await.len(), 100_000);
         assert_eq!(idp.api_requests(), 1);
-        // And the token that was refused on this route goes on serving others.
+        // The token that this route rejected still serves other routes.
         let response = auth
             .layer(http1::<NoBody>())
             .oneshot(get(idp.api_url()))
@@ -118,43 +98,43 @@ async fn when_renewing_fails_the_401_comes_whole() {
 }
 
 #[tokio::test]
-async fn the_same_token_again_is_no_reason_to_try_again() {
+async fn same_token_again_is_not_resent() {
     let idp = MockIdp::start().await.unwrap();
     idp.repeat_token(true);
-    let url = refusing(&idp);
+    let url = rejecting(&idp);
     let response = layer_for(&idp)
         .layer(http1::<NoBody>())
         .oneshot(get(url))
         .await
         .unwrap();
-    assert_refused(&response);
+    assert_rejected(&response);
     assert_eq!(text(response).await.len(), 100_000);
     assert_eq!((idp.api_requests(), idp.token_requests()), (1, 2));
 }
 
-/// The cache keeps the token that was refused, which has not ended. That would be refused again.
+/// The cache keeps the rejected token, which has not expired, but the resend must not use it.
 #[tokio::test]
-async fn a_new_token_that_is_over_when_it_comes_is_what_the_second_request_has() {
+async fn resend_uses_a_new_token_that_is_expired_on_arrival() {
     let idp = MockIdp::start().await.unwrap();
     let client = layer_for(&idp).layer(http1::<NoBody>());
     let call = || client.clone().oneshot(get(idp.api_url()));
     assert_eq!(call().await.unwrap().status(), 200);
     idp.revoke("token-1");
-    // So it says; the API takes it all the same.
+    // The new token claims to be expired; the API accepts it.
     idp.set_expires_in(Some("0"));
     assert_eq!(call().await.unwrap().status(), 200);
     assert_eq!((idp.api_requests(), idp.token_requests()), (3, 2));
 }
 
 #[tokio::test]
-async fn p232_a_streaming_body_is_sent_once_and_the_next_request_has_a_new_token() {
+async fn p232_boxed_body_is_sent_once_and_the_next_request_has_a_new_token() {
     let idp = MockIdp::start().await.unwrap();
     let client = layer_for(&idp).layer(http1::<Body>());
     let url = idp.api_url() + "orders";
     let call = |body| client.clone().oneshot(post(&url, body));
     assert_eq!(call(streaming(&["a", "b"])).await.unwrap().status(), 200);
     idp.revoke("token-1");
-    // Even a body of known length, once its type is hidden.
+    // Even a body of known length: boxing hides that it is in memory.
     let response = call(whole("cd".into())).await.unwrap();
     assert_eq!(response.status(), 401);
     assert!(response.headers().contains_key("www-authenticate"));
@@ -175,7 +155,7 @@ fn buffered(idp: &MockIdp, limit: usize) -> BearerAuthLayer<Buffered<Rebuild>> {
 }
 
 #[tokio::test]
-async fn buffered_sends_a_stream_again_up_to_its_limit() {
+async fn buffered_resends_a_stream_up_to_its_limit() {
     for (limit, chunks) in [(6, &["abc", "", "def"][..]), (0, &[])] {
         let idp = MockIdp::start().await.unwrap();
         let client = buffered(&idp, limit).layer(http1());
@@ -188,14 +168,14 @@ async fn buffered_sends_a_stream_again_up_to_its_limit() {
         assert_eq!(log.len(), 3);
         let sent = chunks.concat();
         assert!(log.iter().all(|request| request.body == sent));
-        // It is whole now, and says so.
+        // The buffered body is sent with its length.
         let chunked = |r: &Recorded| r.headers.contains_key("transfer-encoding");
         assert!(!log.iter().any(chunked));
     }
 }
 
 #[tokio::test]
-async fn buffered_streams_what_says_that_it_is_longer() {
+async fn buffered_streams_a_body_whose_declared_length_is_above_the_limit() {
     let idp = MockIdp::start().await.unwrap();
     let client = buffered(&idp, 3).layer(http1());
     let url = idp.api_url() + "orders";
@@ -219,7 +199,7 @@ async fn buffered_streams_what_says_that_it_is_longer() {
 }
 
 #[tokio::test]
-async fn buffered_fails_a_request_that_turns_out_to_be_longer() {
+async fn buffered_fails_a_stream_that_exceeds_the_limit() {
     let idp = MockIdp::start().await.unwrap();
     let client = buffered(&idp, 5).layer(http1());
     let request = post(idp.api_url(), streaming(&["abc", "def"]));
@@ -242,7 +222,7 @@ async fn buffered_fails_a_request_that_turns_out_to_be_longer() {
 }
 
 #[tokio::test]
-async fn a_buffered_request_can_be_spawned_and_queued() {
+async fn buffered_request_can_be_spawned_and_queued() {
     let idp = MockIdp::start().await.unwrap();
     let client = ServiceBuilder::new()
         .buffer(4)
@@ -254,7 +234,7 @@ async fn a_buffered_request_can_be_spawned_and_queued() {
 }
 
 #[tokio::test]
-async fn renew_on_another_status() {
+async fn renew_on_replaces_the_401_rule() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/api/expired", Answer::status(419));
     let auth = builder_for(&idp)
@@ -269,7 +249,7 @@ async fn renew_on_another_status() {
         .unwrap();
     assert_eq!(response.status(), 419);
     assert_eq!((idp.api_requests(), idp.token_requests()), (2, 2));
-    // 401 means nothing any more.
+    // A 401 no longer rejects the token.
     idp.revoke_all();
     let response = client.oneshot(get(idp.api_url())).await.unwrap();
     assert_eq!(response.status(), 401);
@@ -277,7 +257,7 @@ async fn renew_on_another_status() {
 }
 
 #[tokio::test]
-async fn the_second_request_is_the_first_but_for_its_token() {
+async fn resend_differs_from_the_first_request_only_in_its_token() {
     #[derive(Clone, Debug, PartialEq)]
     struct Mark(u32);
 
@@ -313,7 +293,7 @@ async fn the_second_request_is_the_first_but_for_its_token() {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_during_the_renewal_takes_nothing_along() {
+async fn dropped_caller_does_not_cancel_the_token_request_after_a_401() {
     let idp = MockIdp::start().await.unwrap();
     let auth = layer_for(&idp);
     auth.cache().token().await.unwrap();
@@ -335,41 +315,15 @@ async fn a_caller_that_goes_away_during_the_renewal_takes_nothing_along() {
 }
 
 #[tokio::test]
-async fn many_401s_at_once_cost_one_token_request() {
-    let idp = MockIdp::start().await.unwrap();
-    let auth = layer_for(&idp);
-    let client = auth.layer(http2::<Full<Bytes>>());
-    auth.cache().token().await.unwrap();
-    idp.revoke("token-1");
-    let hold = idp.hold();
-    let url = idp.api_url();
-    let call = |n: usize| {
-        client
-            .clone()
-            .oneshot(post(&url, Full::from(n.to_string())))
-    };
-    let calls: Vec<_> = (0..50).map(|n| tokio::spawn(call(n))).collect();
-    soon(idp.api_requests_reach(50)).await;
-    settle().await;
-    hold.release();
-    for (n, call) in calls.into_iter().enumerate() {
-        let response = soon(call).await.unwrap().unwrap();
-        assert_eq!(response.status(), 200);
-        assert!(text(response).await.contains(&format!(r#""body":"{n}""#)));
-    }
-    assert_eq!((idp.token_requests(), idp.api_requests()), (2, 100));
-}
-
-#[tokio::test]
-async fn the_source_is_told_which_token_was_refused() {
+async fn source_gets_the_rejected_token() {
     let calls = AtomicUsize::new(0);
     let source = source_fn(move |request| {
         let call = calls.fetch_add(1, Ordering::SeqCst);
         async move {
-            let refused = request
+            let rejected = request
                 .rejected
                 .map(|token| token.expose_secret().to_owned());
-            match (call, request.reason, refused.as_deref()) {
+            match (call, request.reason, rejected.as_deref()) {
                 (0, FetchReason::First, None) => TokenResponse::builder("t-1").build(),
                 (1, FetchReason::Rejected, Some("t-1")) => TokenResponse::builder("t-2").build(),
                 other => Err(Error::from_source(format!("{other:?}"))),

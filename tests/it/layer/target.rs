@@ -1,4 +1,4 @@
-//! Who gets the token, and whose header is left alone.
+//! Which requests get the token, and which headers of the caller are left alone.
 
 use bearer_auth::{
     BearerAuthLayer, Error, ErrorKind, StaticToken, TokenResponse, source_fn,
@@ -13,14 +13,14 @@ use tower_layer::Layer as _;
 use crate::support::http::*;
 
 #[tokio::test]
-async fn the_callers_own_header_is_respected() {
+async fn own_bearer_token_of_the_caller_is_left_alone_and_its_401_renews_nothing() {
     let idp = MockIdp::start().await.unwrap();
     let client = layer_for(&idp).layer(http1::<NoBody>());
     let mut request = get(idp.api_url());
     let own = "Bearer the-caller's-own".parse().unwrap();
     request.headers_mut().insert("authorization", own);
     let response = client.oneshot(request).await.unwrap();
-    // Its 401 is the caller's business.
+    // The caller handles the 401 of its own token.
     assert_eq!(response.status(), 401);
     assert_eq!((idp.token_requests(), idp.api_requests()), (0, 1));
     let seen = &idp.api_log()[0];
@@ -33,7 +33,7 @@ async fn the_callers_own_header_is_respected() {
 const AMZ: HeaderName = HeaderName::from_static("x-amz-access-token");
 
 #[tokio::test]
-async fn a_token_in_another_header() {
+async fn token_in_a_custom_header_leaves_authorization_alone() {
     let source = || fetching(|| TokenResponse::builder("Atza|1").header_name(AMZ).scheme(""));
     let api = Api::that_accepts(&[]);
     let client = BearerAuthLayer::builder(source())
@@ -43,21 +43,21 @@ async fn a_token_in_another_header() {
         .layer(api.clone());
     let call = |request| client.clone().oneshot(request);
     call(get::<()>("https://h/")).await.unwrap();
-    // It had a 401 and no other token to try with.
+    // No resend after the 401: there is no other token.
     assert_eq!(api.seen().len(), 1);
     let headers = &api.seen()[0].headers;
     assert_eq!(headers["x-amz-access-token"], "Atza|1");
     assert!(headers["x-amz-access-token"].is_sensitive());
     assert!(!headers.contains_key("authorization"));
 
-    // The caller's own, in the same header.
+    // The caller's own value in the same header.
     let mut request = get::<()>("https://h/");
     request.headers_mut().insert(AMZ, "own".parse().unwrap());
     call(request).await.unwrap();
     let headers = &api.seen()[1].headers;
     assert_eq!(headers.get_all(AMZ).iter().collect::<Vec<_>>(), ["own"]);
 
-    // Whatever stands in `Authorization` stays, and is no reason to leave the token out.
+    // The caller's `Authorization` stays, and the token is attached as well.
     let mut request = get::<()>("https://h/");
     let signature = "AWS4-HMAC-SHA256 Credential=x";
     request
@@ -69,7 +69,7 @@ async fn a_token_in_another_header() {
 }
 
 #[tokio::test]
-async fn another_scheme() {
+async fn custom_scheme_is_sent() {
     let source = fetching(|| TokenResponse::builder("secret").scheme("GenieKey"));
     let api = Api::that_accepts(&[]);
     let client = BearerAuthLayer::builder(source)
@@ -82,7 +82,7 @@ async fn another_scheme() {
 }
 
 #[tokio::test]
-async fn another_origin_is_untouched_whatever_the_state_of_the_token() {
+async fn request_to_another_origin_gets_no_token_and_no_token_error() {
     let idp = MockIdp::start().await.unwrap();
     let elsewhere = MockIdp::start().await.unwrap();
     idp.always(Answer::unavailable(60));
@@ -91,7 +91,7 @@ async fn another_origin_is_untouched_whatever_the_state_of_the_token() {
     let call = |url: String| client.clone().oneshot(get(url));
     let port = idp.api_url().rsplit(':').next().unwrap().to_owned();
 
-    // Another port, another name of the same machine, another path, another scheme's URL.
+    // Another port, another name of the same machine, another path.
     let response = call(elsewhere.api_url()).await.unwrap();
     assert_eq!(response.status(), 401);
     assert_eq!(elsewhere.api_log()[0].header("authorization"), None);
@@ -113,15 +113,15 @@ async fn another_origin_is_untouched_whatever_the_state_of_the_token() {
     );
     assert_eq!(idp.token_requests(), 0);
 
-    // And when it is known that there is none.
+    // The same during the backoff of a failed token request.
     assert!(call(idp.api_url()).await.is_err());
-    let asked = idp.token_requests();
+    let token_requests = idp.token_requests();
     assert_eq!(call(elsewhere.api_url()).await.unwrap().status(), 401);
-    assert_eq!(idp.token_requests(), asked);
+    assert_eq!(idp.token_requests(), token_requests);
 }
 
 #[tokio::test]
-async fn a_further_api_gets_the_same_token() {
+async fn second_api_gets_the_same_token() {
     let api = Api::that_accepts(&["t-1"]);
     let source = numbered();
     let auth = BearerAuthLayer::builder(source.clone())
@@ -142,8 +142,8 @@ async fn a_further_api_gets_the_same_token() {
 }
 
 #[tokio::test]
-async fn a_uri_without_a_host_needs_to_be_told_what_it_is_relative_to() {
-    // On hyper's own connection, which takes nothing but paths.
+async fn uri_without_a_host_needs_relative_to() {
+    // On hyper's own connection, which accepts only paths.
     let idp = MockIdp::start().await.unwrap();
     let authority = idp.api_url().replace("http://", "").replace("/api/", "");
     let stream = TcpStream::connect(&authority).await.unwrap();
@@ -157,7 +157,7 @@ async fn a_uri_without_a_host_needs_to_be_told_what_it_is_relative_to() {
     let send = service_fn(move |request: Request<NoBody>| sender.clone().send_request(request));
     let request = || {
         let mut request = get::<NoBody>("/api/orders");
-        // Never trusted.
+        // The layer must not trust `Host`.
         request
             .headers_mut()
             .insert("host", authority.parse().unwrap());
@@ -186,7 +186,7 @@ async fn a_uri_without_a_host_needs_to_be_told_what_it_is_relative_to() {
 }
 
 #[tokio::test]
-async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
+async fn p70_plain_http_to_another_host_is_refused_before_connecting() {
     let api = Api::that_accepts(&["t"]);
     let auth = BearerAuthLayer::builder(StaticToken::new("t"))
         .any_api()
@@ -218,8 +218,8 @@ async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
         .unwrap();
     assert_eq!(api.authorizations(), ["Bearer t"]);
 
-    // To this machine, on a socket. (Nothing is sent to 192.0.2.1: it would hang.)
-    let (local, _held) = nobody();
+    // Loopback is allowed, and reaches the socket. (A request to 192.0.2.1 would hang.)
+    let (local, _held) = closed_port();
     let error = auth
         .layer(http1::<NoBody>())
         .oneshot(get(local))
@@ -229,7 +229,7 @@ async fn p70_plain_http_to_another_machine_is_refused_before_connecting() {
 }
 
 #[tokio::test]
-async fn c18_without_a_token_nothing_is_sent() {
+async fn c18_request_without_a_token_shows_the_source_error_and_is_not_sent() {
     let api = Api::that_accepts(&[]);
     let source = source_fn(|_| async { Err(Error::from_source("none today")) });
     let client = BearerAuthLayer::builder(source)

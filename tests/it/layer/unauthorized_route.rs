@@ -1,4 +1,5 @@
-//! One route that answers 401 to everything, beside a healthy one, for a minute of virtual time.
+//! A route that always answers 401, and a healthy route with the same token, for a minute of virtual
+//! time.
 
 use std::{
     convert::Infallible,
@@ -18,25 +19,25 @@ use bearer_auth::{
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use tower::{Layer as _, Service, service_fn};
 
-/// How long the token endpoint takes.
+/// The latency of the token endpoint.
 const LATENCY: Duration = Duration::from_millis(50);
 const TICK: Duration = Duration::from_millis(25);
 const MINUTE: u32 = 2_400;
 
-/// At 0, 1, 3, 7, 15 and 31 s: one second apart, doubling.
+/// Token requests after rejections: at 0, 1, 3, 7, 15 and 31 s, an interval of 1 s that doubles.
 const RENEWALS: usize = 6;
 
 struct World {
     clock: ManualClock,
     cache: TokenCache,
-    asked: Arc<AtomicUsize>,
+    token_requests: Arc<AtomicUsize>,
 }
 
 impl World {
     fn new() -> Self {
         let clock = ManualClock::new();
-        let asked = Arc::new(AtomicUsize::new(0));
-        let (endpoint, counter) = (clock.clone(), Arc::clone(&asked));
+        let token_requests = Arc::new(AtomicUsize::new(0));
+        let (endpoint, counter) = (clock.clone(), Arc::clone(&token_requests));
         let source = source_fn(move |_| {
             let n = counter.fetch_add(1, Ordering::Relaxed) + 1;
             let latency = endpoint.sleep(LATENCY);
@@ -51,7 +52,7 @@ impl World {
         Self {
             clock,
             cache,
-            asked,
+            token_requests,
         }
     }
 
@@ -78,13 +79,14 @@ fn get(path: &str) -> Request<()> {
     Request::get(uri).body(()).unwrap()
 }
 
-/// Whether the answer is there without any waiting.
+/// Whether the future is ready at the first poll.
 fn at_once<F: Future>(future: F) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     matches!(pin!(future).poll(&mut cx), Poll::Ready(_))
 }
 
-/// A minute with forty requests a second to either route: how many of the healthy one's had to wait.
+/// Sends forty requests a second to each route for a minute. Returns how many requests to the healthy
+/// route had to wait.
 async fn minute<S, P>(world: &World, client: BearerAuth<S, P>) -> usize
 where
     BearerAuth<S, P>: Service<Request<()>, Response = Response<()>> + Clone + 'static,
@@ -115,19 +117,19 @@ where
 }
 
 #[tokio::test]
-async fn a_route_that_always_answers_401_costs_little_and_a_healthy_one_never_waits() {
+async fn route_that_always_answers_401_never_delays_a_healthy_route() {
     let world = World::new();
     world.first_token().await;
     let layer = BearerAuthLayer::for_api("https://api.example/", world.cache.clone()).unwrap();
     let waited = minute(&world, layer.layer(service_fn(api))).await;
     assert_eq!(waited, 0, "the healthy route never waits");
-    assert_eq!(world.asked.load(Ordering::Relaxed), 1 + RENEWALS);
+    assert_eq!(world.token_requests.load(Ordering::Relaxed), 1 + RENEWALS);
 }
 
-/// A request that cannot be sent again waits for the first renewal: its token may be dead. From
-/// then on the fault is known to be the route's.
+/// A request that cannot be resent waits for the first refresh, because its token may be revoked.
+/// After that, the fault is known to be the route's.
 #[tokio::test]
-async fn requests_that_cannot_be_sent_again_wait_for_the_first_renewal_only() {
+async fn requests_without_resend_wait_only_for_the_first_refresh() {
     let world = World::new();
     world.first_token().await;
     let layer = BearerAuthLayer::builder(world.cache.clone())
@@ -141,38 +143,12 @@ async fn requests_that_cannot_be_sent_again_wait_for_the_first_renewal_only() {
         waited as u128, ticks,
         "for as long as one token request takes"
     );
-    assert_eq!(world.asked.load(Ordering::Relaxed), 1 + RENEWALS);
+    assert_eq!(world.token_requests.load(Ordering::Relaxed), 1 + RENEWALS);
 }
 
+/// The second 401 comes long after the minimum interval between token requests.
 #[tokio::test]
-async fn after_five_quiet_minutes_a_rejection_is_the_first_again() {
-    let world = World::new();
-    world.first_token().await;
-    let layer = BearerAuthLayer::for_api("https://api.example/", world.cache.clone()).unwrap();
-    minute(&world, layer.layer(service_fn(api))).await;
-    let asked = world.asked.load(Ordering::Relaxed);
-
-    let reject = || {
-        let token = world.cache.try_token().unwrap();
-        world.cache.reject(&token);
-    };
-    reject();
-    world.clock.settle().await;
-    assert_eq!(world.asked.load(Ordering::Relaxed), asked, "not quiet yet");
-    world.clock.advance(Duration::from_secs(5 * 60));
-    for renewals in 1..=2 {
-        reject();
-        world.clock.settle().await;
-        world.clock.advance(LATENCY);
-        world.clock.settle().await;
-        assert_eq!(world.asked.load(Ordering::Relaxed), asked + renewals);
-        world.clock.advance(Duration::from_secs(1));
-    }
-}
-
-/// The answer to the second try comes long after the spacing of renewals is over.
-#[tokio::test]
-async fn p230_a_second_401_asks_for_no_token_however_late_it_comes() {
+async fn p230_late_second_401_makes_no_token_request() {
     let world = World::new();
     world.first_token().await;
     let layer = BearerAuthLayer::for_api("https://api.example/", world.cache.clone()).unwrap();
@@ -196,7 +172,7 @@ async fn p230_a_second_401_asks_for_no_token_however_late_it_comes() {
     );
     world.clock.settle().await;
     assert_eq!(
-        world.asked.load(Ordering::Relaxed),
+        world.token_requests.load(Ordering::Relaxed),
         2,
         "one for this request"
     );

@@ -1,4 +1,4 @@
-//! Several redirects one after the other, and what is said of them in the documentation.
+//! Several redirects in a row, and the statements about them in the documentation.
 
 use bearer_auth::BearerAuthLayer;
 use http::{HeaderName, Request, header::AUTHORIZATION};
@@ -6,14 +6,14 @@ use tower::Layer as _;
 use tower_http::follow_redirect::{FollowRedirectLayer, policy::Limited};
 
 use crate::origins::{
+    route,
     stacks::{Rig, Stack},
-    way,
     world::*,
 };
 
 const START: &str = "https://api.example/v1/start";
 
-/// Each stop redirects to the next one; from the API's `/v1/start` on.
+/// Makes each stop redirect to the next, from the API's `/v1/start` on.
 fn lead(world: &World, stops: &[(Site, &str)]) {
     let mut from = (Site::Api, "/v1/start");
     for &(site, location) in stops {
@@ -25,51 +25,51 @@ fn lead(world: &World, stops: &[(Site, &str)]) {
     }
 }
 
-async fn ways(stops: &[(Site, &str)]) -> Vec<(Stack, String)> {
-    let mut ways = Vec::new();
+async fn routes(stops: &[(Site, &str)]) -> Vec<(Stack, String)> {
+    let mut routes = Vec::new();
     for &stack in Stack::ALL {
         let world = World::new().await;
         lead(&world, stops);
         let _ = Rig::new(stack, &world, &world.layer()).get(START).await;
-        ways.push((stack, way(&world.take_seen())));
+        routes.push((stack, route(&world.take_seen())));
     }
-    ways
+    routes
 }
 
 /// The same for reqwest and reqwest-middleware.
-fn assert_ways(
-    ways: Vec<(Stack, String)>,
+fn assert_routes(
+    routes: Vec<(Stack, String)>,
     reqwest: &str,
     policy: &str,
     outside: &str,
     below: &str,
 ) {
-    for (stack, way) in ways {
+    for (stack, route) in routes {
         let expected = match stack {
             Stack::Reqwest | Stack::Middleware => reqwest,
             Stack::ReqwestWithPolicy | Stack::MiddlewareWithPolicy => policy,
             Stack::FollowOutside => outside,
             Stack::FollowBelow => below,
         };
-        assert_eq!(way, expected, "{stack:?}");
+        assert_eq!(route, expected, "{stack:?}");
     }
 }
 
 #[tokio::test]
-async fn p237_c19_within_the_api_and_then_away() {
+async fn p237_c19_redirects_within_the_api_then_to_another_host_drop_the_token() {
     let stops = [
         (Site::Api, "/v1/on"),
         (Site::Api, "/v1/further"),
         (Site::Other, "https://evil.example/landed"),
     ];
     let all = "api* api* api* other";
-    assert_ways(ways(&stops).await, all, "api* api* api*", all, all);
+    assert_routes(routes(&stops).await, all, "api* api* api*", all, all);
 }
 
-/// What follows below has taken the token off by then, so that the API refuses a request without:
-/// it is renewed and sent again, once.
+/// An inner redirect has removed the token by then, so the API answers 401 to a request without a
+/// token. The layer replaces the token and resends once.
 #[tokio::test]
-async fn p237_c19_away_and_back_to_the_api() {
+async fn p237_c19_redirect_to_another_host_and_back_to_the_api() {
     for away in ["https://evil.example/back", "http://api.example/back"] {
         let site = if away.contains("evil") {
             Site::Other
@@ -78,12 +78,18 @@ async fn p237_c19_away_and_back_to_the_api() {
         };
         let stops = [(site, away), (Site::Api, "https://api.example/v1/landed")];
         let below = "api* other api api* other api";
-        assert_ways(ways(&stops).await, below, "api*", "api* other api*", below);
+        assert_routes(
+            routes(&stops).await,
+            below,
+            "api*",
+            "api* other api*",
+            below,
+        );
     }
 }
 
 #[tokio::test]
-async fn a_request_to_another_host_gets_no_token_below_wherever_it_is_led() {
+async fn request_to_another_host_gets_no_token_when_redirected_to_the_api() {
     for &stack in Stack::ALL {
         let world = World::new().await;
         world.answers(
@@ -99,17 +105,17 @@ async fn a_request_to_another_host_gets_no_token_below_wherever_it_is_led() {
         let rig = Rig::new(stack, &world, &world.layer());
         assert_eq!(rig.get("https://evil.example/start").await, Ok(404));
         let expected = match stack {
-            // The request to the API is one of its own.
+            // The redirect to the API passes the layer as a request of its own.
             Stack::FollowOutside => "other api* other",
             _ => "other api other",
         };
-        assert_eq!(way(&world.take_seen()), expected, "{stack:?}");
+        assert_eq!(route(&world.take_seen()), expected, "{stack:?}");
         assert_eq!(world.issued(), usize::from(stack == Stack::FollowOutside));
     }
 }
 
 #[tokio::test]
-async fn a_circle_ends() {
+async fn redirect_loop_ends() {
     for &stack in Stack::ALL {
         let world = World::new().await;
         world.answers(Site::Api, "/v1/start", redirect(302, "/v1/start"));
@@ -128,26 +134,32 @@ async fn a_circle_ends() {
     }
 }
 
-/// That what reqwest does by itself is not enough: it takes `Authorization` off for one request, and
-/// the next one, to where the other host redirects within itself, has it again. tower-http did the
-/// same until 0.6, which reqwest 0.13.5 has inside. **When this fails, because they do so no more,
-/// tell the documentation of `BearerAuthLayer`.**
+/// Shows why `redirect_policy` is needed: reqwest removes `Authorization` for the first request to
+/// another host only. If that host redirects within itself, the next request has the token again.
+/// tower-http up to 0.6, which reqwest 0.13.5 contains, did the same. **When this test fails because
+/// they have fixed it, update the documentation of `BearerAuthLayer`.**
 #[tokio::test]
-async fn p237_c19_another_host_that_redirects_within_itself_is_why_there_is_a_policy() {
+async fn p237_c19_reqwest_without_the_policy_leaks_on_the_second_redirect() {
     let stops = [
         (Site::Other, "https://evil.example/on"),
         (Site::Other, "/landed"),
     ];
     let away = "api* other other";
-    assert_ways(ways(&stops).await, "api* other other*", "api*", away, away);
+    assert_routes(
+        routes(&stops).await,
+        "api* other other*",
+        "api*",
+        away,
+        away,
+    );
 }
 
 const OWN: HeaderName = HeaderName::from_static("x-amz-access-token");
 
-/// The same of a header that only its owner knows to be secret: who follows below sends it along, at
-/// once.
+/// HTTP clients do not know that a custom header is secret: an inner redirect sends it to the other
+/// host at once.
 #[tokio::test]
-async fn p237_c19_a_header_of_ones_own_is_why_there_is_a_policy() {
+async fn p237_c19_reqwest_without_the_policy_leaks_a_custom_header() {
     for &stack in Stack::ALL {
         let world = World::new().await;
         lead(&world, &[(Site::Other, "https://evil.example/landed")]);
@@ -161,13 +173,13 @@ async fn p237_c19_a_header_of_ones_own_is_why_there_is_a_policy() {
             Stack::ReqwestWithPolicy | Stack::MiddlewareWithPolicy => "api*",
             Stack::FollowOutside => "api* other",
         };
-        assert_eq!(way(&seen), expected, "{stack:?}");
+        assert_eq!(route(&seen), expected, "{stack:?}");
     }
 }
 
-/// What follows outside the layer has no token to send along, whatever its policy.
+/// Redirects outside the layer never have the token, whatever their policy.
 #[tokio::test]
-async fn p237_c19_a_policy_that_keeps_credentials_has_none_outside() {
+async fn p237_c19_outer_redirects_that_keep_credentials_have_no_token() {
     let world = World::new().await;
     lead(&world, &[(Site::Other, "https://evil.example/landed")]);
     let (auth, keeps) = (
@@ -178,13 +190,13 @@ async fn p237_c19_a_policy_that_keeps_credentials_has_none_outside() {
     let outside = Rig::of(keeps.layer(auth.layer(world.hyper())));
     for (rig, expected) in [(below, "api* other*"), (outside, "api* other")] {
         assert_eq!(rig.get(START).await, Ok(404));
-        assert_eq!(way(&world.take_seen()), expected);
+        assert_eq!(route(&world.take_seen()), expected);
     }
 }
 
-/// The caller's, which the layer neither adds nor takes.
+/// The caller's `Proxy-Authorization`, which the layer neither adds nor removes.
 #[tokio::test]
-async fn p234_a_proxy_s_credentials_are_left_alone() {
+async fn p234_proxy_authorization_is_left_alone() {
     for &stack in Stack::ALL {
         let world = World::new().await;
         lead(

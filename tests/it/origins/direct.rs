@@ -1,23 +1,23 @@
-//! URLs as callers write them, and which of them are the API's.
+//! URLs as callers write them, and which of them get the token.
 //!
-//! An origin is compared as it is written, but for case, the scheme's port, and userinfo. Whatever
-//! else leads to the same machine (another spelling of an address, a dot at the end) is somebody
-//! else's: a token less is an error that is seen. What a `url::Url` (so reqwest) folds when it is
-//! parsed is folded before the layer sees it, as it is in base URLs.
+//! Origins are compared as written, except for case, the default port, and userinfo. Other spellings
+//! of the same machine (of an IP address, or with a trailing dot) are other origins: a missing token
+//! is an error that the caller sees. `url::Url` (and so reqwest) normalizes a URL when it parses it,
+//! before the layer sees it. Base URLs are normalized in the same way.
 
 use bearer_auth::BearerAuthLayer;
 use tower::{Layer as _, ServiceExt as _};
 
-use crate::origins::{stacks::Rig, way, world::*};
+use crate::origins::{route, stacks::Rig, world::*};
 
-/// What is asked for, and what comes of it with an `http::Uri` (hyper) and with a `Url` (reqwest);
-/// `None`: it is not one. `"nobody"`: it reaches nobody here.
+/// A URL, and its route as an `http::Uri` (hyper) and as a `Url` (reqwest). `None`: it does not parse.
+/// `NOWHERE`: it reaches neither host.
 type Row = (&'static str, Option<&'static str>, Option<&'static str>);
 
 const API: Option<&str> = Some("api*");
 const OUTSIDE: Option<&str> = Some("outside");
 const OTHER: Option<&str> = Some("other");
-const NOBODY: Option<&str> = Some("");
+const NOWHERE: Option<&str> = Some("");
 
 const URLS: &[Row] = &[
     ("https://api.example/v1", API, API),
@@ -26,13 +26,13 @@ const URLS: &[Row] = &[
     ("HTTPS://API.EXAMPLE/v1/x", API, API),
     ("https://Api.Example:443/v1/x", API, API),
     ("https://api.example:/v1/x", API, API),
-    // Of `http`, whose ports are no longer than five digits, there are those that are no port: it is
-    // the scheme's then, for the layer and for hyper.
+    // `http::Uri` accepts any five digits as a port. Above 65535, the layer and hyper use the default
+    // port.
     ("https://api.example:0443/v1/x", API, API),
     ("https://api.example:65979/v1/x", API, None),
     ("https://user:pass@api.example/v1/x", API, API),
     ("https://evil.example:1@api.example/v1/x", API, API),
-    // What only a `Url` takes, and folds.
+    // Only `Url` parses and normalizes these.
     ("https://ａｐｉ.example/v1/x", None, API),
     ("https://api。example/v1/x", None, API),
     ("https://%61pi.example/v1/x", None, API),
@@ -52,8 +52,8 @@ const URLS: &[Row] = &[
     ("https://api.example\\@evil.example/v1/x", None, OUTSIDE),
     // Another origin.
     ("http://api.example/v1/x", OTHER, OTHER),
-    // reqwest goes to the real port 443.
-    ("http://api.example:443/v1/x", OTHER, NOBODY),
+    // reqwest connects to the real port 443.
+    ("http://api.example:443/v1/x", OTHER, NOWHERE),
     ("https://api.example:<api>/v1/x", OTHER, OTHER),
     ("https://api.example:<other>/v1/x", OTHER, OTHER),
     ("https://api.example./v1/x", OTHER, OTHER),
@@ -65,20 +65,20 @@ const URLS: &[Row] = &[
     ("https://api.exampl/v1/x", OTHER, OTHER),
     ("https://xn--pi-7kc.example/v1/x", OTHER, OTHER),
     ("https://аpi.example/v1/x", None, OTHER),
-    ("ftp://api.example/v1/x", NOBODY, NOBODY),
+    ("ftp://api.example/v1/x", NOWHERE, NOWHERE),
     ("https://api.example%2f@evil.example/v1/x", OTHER, OTHER),
     ("https://api.example%00/v1/x", None, None),
     ("https://[::1/v1/x", None, None),
 ];
 
 #[tokio::test]
-async fn urls_that_are_the_api_s_and_urls_that_are_not() {
+async fn only_urls_below_the_base_url_get_the_token() {
     let world = World::new().await;
     check(&world, world.layer(), URLS).await;
 }
 
 #[tokio::test]
-async fn a_base_url_is_folded_as_requests_are() {
+async fn base_url_is_normalized_like_request_urls() {
     for base in ["HTTPS://API.Example:443/v1/", "https://ａｐｉ。example/v1"] {
         let world = World::new().await;
         let auth = BearerAuthLayer::for_api(base, world.tokens()).unwrap();
@@ -86,8 +86,8 @@ async fn a_base_url_is_folded_as_requests_are() {
     }
 }
 
-/// A request for a URL, by a `Uri` and by a `Url`: whether it came with the token. `None`: it is not
-/// one.
+/// Whether a request arrives with the token, sent as a `Uri` and as a `Url`. `None`: it does not
+/// parse.
 async fn tokens(world: &World, auth: &BearerAuthLayer, url: &str) -> [Option<bool>; 2] {
     let came = || world.take_seen().first().unwrap().has_token();
     let uri = match url.parse::<http::Uri>() {
@@ -111,7 +111,7 @@ async fn tokens(world: &World, auth: &BearerAuthLayer, url: &str) -> [Option<boo
 }
 
 #[tokio::test]
-async fn names_in_any_alphabet_are_those_of_idna() {
+async fn international_host_names_are_compared_in_ascii() {
     let world = World::new().await;
     let base = |url: &str| BearerAuthLayer::for_api(url, world.tokens()).unwrap();
     for auth in [
@@ -137,9 +137,9 @@ async fn names_in_any_alphabet_are_those_of_idna() {
     }
 }
 
-/// Of a base URL as well: then it is the name without it that is somebody else's.
+/// With a trailing dot in the base URL, the name without the dot is another origin.
 #[tokio::test]
-async fn a_dot_at_the_end_is_part_of_the_name() {
+async fn trailing_dot_is_part_of_the_host_name() {
     let world = World::new().await;
     let auth = BearerAuthLayer::for_api("https://api.example./v1", world.tokens()).unwrap();
     for (url, expected) in [
@@ -155,9 +155,9 @@ async fn a_dot_at_the_end_is_part_of_the_name() {
     }
 }
 
-/// A `Url` knows the spellings of one address; of a `Uri`, it is the spelling that counts.
+/// `Url` normalizes IP addresses; for `Uri`, the spelling counts.
 #[tokio::test]
-async fn addresses_are_compared_as_they_are_spelled() {
+async fn ip_addresses_are_compared_as_written() {
     let world = World::new().await;
     let port = world.ports().api;
     let base = format!("http://127.0.0.1:{port}/v1");
@@ -176,9 +176,9 @@ async fn addresses_are_compared_as_they_are_spelled() {
     }
 }
 
-/// And what is not spelled as loopback is plain text to anywhere.
+/// Under `any_api`, other spellings of loopback count as plain HTTP to a foreign host.
 #[tokio::test]
-async fn p70_under_any_api_loopback_is_what_is_spelled_so() {
+async fn p70_any_api_allows_plain_http_only_to_literal_loopback() {
     let world = World::new().await;
     let auth = BearerAuthLayer::builder(world.tokens())
         .any_api()
@@ -220,18 +220,18 @@ async fn check(world: &World, auth: BearerAuthLayer, rows: &[Row]) {
         let url = url
             .replace("<other>", &world.ports().other.to_string())
             .replace("<api>", &world.ports().api.to_string());
-        let mut ways = [None, None];
+        let mut routes = [None, None];
         if url.parse::<http::Uri>().is_ok() {
             let _ = hyper.get(&url).await;
-            ways[0] = Some(way(&world.take_seen()));
+            routes[0] = Some(route(&world.take_seen()));
         }
         if let Ok(url) = url.parse() {
             let request = reqwest::Request::new(reqwest::Method::GET, url);
             let _ = reqwest.clone().oneshot(request).await;
-            ways[1] = Some(way(&world.take_seen()));
+            routes[1] = Some(route(&world.take_seen()));
         }
-        if ways.each_ref().map(Option::as_deref) != [by_uri, by_url] {
-            wrong.push(format!("{url}: {ways:?}"));
+        if routes.each_ref().map(Option::as_deref) != [by_uri, by_url] {
+            wrong.push(format!("{url}: {routes:?}"));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

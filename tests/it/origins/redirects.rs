@@ -1,22 +1,22 @@
-//! One redirect: every status, every kind of target, every stack.
+//! One redirect, for every status, kind of target, and stack.
 
 use crate::origins::{
     stacks::{Outcome, Rig, Stack},
     world::*,
 };
 
-/// Where a redirect leads, if it is followed.
+/// The target of a redirect, if it is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lands {
     /// The API, below its base path.
     Api,
     /// The API's origin, another path.
     Outside,
-    /// Some other origin.
+    /// Another origin.
     Other,
-    /// The same, and not every machine gets there: IPv6.
+    /// Another origin that not every machine reaches: IPv6.
     MaybeOther,
-    /// It leads nowhere.
+    /// No host: the redirect cannot be followed.
     Nowhere,
 }
 
@@ -30,7 +30,7 @@ const LOCATIONS: &[(&str, Lands)] = &[
     ("./a/../landed#fragment", Lands::Api),
     ("//api.example/v1/landed", Lands::Api),
     ("https:landed", Lands::Api),
-    // The same, written otherwise: any case, the default port, what IDNA and WHATWG fold.
+    // The same in other spellings: case, default port, normalization by IDNA and WHATWG.
     ("https://API.EXAMPLE/v1/landed", Lands::Api),
     ("HTTPS://Api.Example/v1/landed", Lands::Api),
     ("https://api.example:443/v1/landed", Lands::Api),
@@ -44,7 +44,7 @@ const LOCATIONS: &[(&str, Lands)] = &[
     ("https:\\\\api.example\\v1\\landed", Lands::Api),
     ("https://user@api.example/v1/landed", Lands::Api),
     ("https://evil.example:443@api.example/v1/landed", Lands::Api),
-    // Its host, and a path that is not its.
+    // The API's host, with another path.
     ("/v2/landed", Lands::Outside),
     ("/v1landed", Lands::Outside),
     ("/V1/landed", Lands::Outside),
@@ -67,7 +67,7 @@ const LOCATIONS: &[(&str, Lands)] = &[
         Lands::Outside,
     ),
     ("https:/evil.example/v1/landed", Lands::Outside),
-    // Another host, however it is dressed.
+    // Another host, in misleading spellings.
     ("https://evil.example/v1/landed", Lands::Other),
     ("//evil.example/v1/landed", Lands::Other),
     ("\\\\evil.example\\v1\\landed", Lands::Other),
@@ -99,7 +99,7 @@ const LOCATIONS: &[(&str, Lands)] = &[
     ("https://xn--pi-7kc.example/v1/landed", Lands::Other),
     ("https://bücher.example/v1/landed", Lands::Other),
     ("https://apı.example/v1/landed", Lands::Other),
-    // Absolute in DNS: the same machine perhaps, and another origin for everybody.
+    // An absolute DNS name: possibly the same machine, but another origin.
     ("https://api.example./v1/landed", Lands::Other),
     // Another port, another scheme.
     ("https://api.example:<other>/v1/landed", Lands::Other),
@@ -151,14 +151,14 @@ fn filled(location: &str, ports: Ports) -> String {
 }
 
 #[tokio::test]
-async fn p237_c19_no_redirect_takes_the_token_where_it_may_not_go() {
+async fn p237_c19_redirect_never_sends_the_token_to_another_origin() {
     let world = World::new().await;
     let auth = world.layer();
     let long = format!("https://evil.example/{}", "x".repeat(30_000));
     let too_long = format!("https://evil.example/{}", "x".repeat(70_000));
     let long = [(&*long, Lands::Other), (&*too_long, Lands::Nowhere)];
-    // Also without a token, under a name of the API's that is not its own: a 401 would be another
-    // test's business.
+    // Also without a token, and under other names of the API: a 401 would cause a resend, which other
+    // tests cover.
     world.answers(Site::Api, "/v1/landed", status(204));
     let mut wrong = Vec::new();
     for &stack in Stack::ALL {
@@ -169,7 +169,7 @@ async fn p237_c19_no_redirect_takes_the_token_where_it_may_not_go() {
                 world.answers(Site::Api, "/v1/start", redirect(status, to));
                 let outcome = rig.get("https://api.example/v1/start").await;
                 let seen = world.take_seen();
-                if let Some(why) = judge(stack, lands, &outcome, &seen) {
+                if let Some(why) = violation(stack, lands, &outcome, &seen) {
                     let seen = format!("{outcome:.200?} {seen:.200?}");
                     wrong.push(format!("{stack:?} {status} {location:.80}: {why}; {seen}"));
                 }
@@ -184,12 +184,12 @@ async fn p237_c19_no_redirect_takes_the_token_where_it_may_not_go() {
     );
 }
 
-/// What is wrong with it.
-fn judge(stack: Stack, lands: Lands, outcome: &Outcome, seen: &[Seen]) -> Option<&'static str> {
+/// The rule that the requests violate, if any.
+fn violation(stack: Stack, lands: Lands, outcome: &Outcome, seen: &[Seen]) -> Option<&'static str> {
     for seen in seen {
-        let may = match stack.judges_redirects() {
+        let may = match stack.checks_redirects() {
             true => seen.is_below_base(),
-            // Where a path leads is out of the layer's sight.
+            // The layer does not see the path of the redirect.
             false => seen.is_at_api(),
         };
         match (may, seen.has_token()) {
@@ -198,7 +198,7 @@ fn judge(stack: Stack, lands: Lands, outcome: &Outcome, seen: &[Seen]) -> Option
             _ => {}
         }
     }
-    // And it was as the table has it: nothing above is said of a request that did not come.
+    // The loop above passes without requests, so check the expected outcome as well.
     let [start, landed @ ..] = seen else {
         return Some("nothing was sent");
     };
@@ -208,7 +208,7 @@ fn judge(stack: Stack, lands: Lands, outcome: &Outcome, seen: &[Seen]) -> Option
         _ if !start.is_below_base() => Some("did not start at the API"),
         [] if lands == Lands::Nowhere || lands == Lands::MaybeOther && outcome.is_err() => None,
         [] if !stays => Some("the redirect was not followed"),
-        [] if !redirected => Some("the redirect is not the answer"),
+        [] if !redirected => Some("the response is not the redirect"),
         [] => None,
         _ if stays => Some("the redirect was followed"),
         [last] => {
@@ -219,8 +219,8 @@ fn judge(stack: Stack, lands: Lands, outcome: &Outcome, seen: &[Seen]) -> Option
                 _ => Lands::Other,
             };
             match (at == lands, outcome == &Ok(last.status)) {
-                (false, _) => Some("it went somewhere else"),
-                (_, false) => Some("the answer is not the last one's"),
+                (false, _) => Some("the redirect reached another target"),
+                (_, false) => Some("the response is not that of the last request"),
                 _ => None,
             }
         }

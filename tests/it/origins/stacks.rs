@@ -1,4 +1,4 @@
-//! The ways in which a client and the layer are put together.
+//! The combinations of a client, the layer, and a redirect policy.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::origins::world::World;
 pub(crate) enum Stack {
     /// The layer over a `reqwest::Client`, with reqwest's own redirect policy.
     Reqwest,
-    /// With ours.
+    /// The same with `BearerAuthLayer::redirect_policy`.
     ReqwestWithPolicy,
     /// reqwest-middleware, with reqwest's own redirect policy.
     Middleware,
-    /// With ours.
+    /// The same with `BearerAuthLayer::redirect_policy`.
     MiddlewareWithPolicy,
     /// tower-http's `FollowRedirect` around the layer around hyper's client.
     FollowOutside,
@@ -37,18 +37,18 @@ impl Stack {
         Self::FollowBelow,
     ];
 
-    /// Whether each redirect is judged by the layer's rules, path and all.
-    pub(crate) fn judges_redirects(self) -> bool {
+    /// Whether the layer's rules, including the base path, apply to each redirect.
+    pub(crate) fn checks_redirects(self) -> bool {
         self.has_policy() || self == Self::FollowOutside
     }
 
-    /// Whether a redirect away from the API is not followed.
+    /// Whether redirects to other hosts are not followed.
     pub(crate) fn has_policy(self) -> bool {
         matches!(self, Self::ReqwestWithPolicy | Self::MiddlewareWithPolicy)
     }
 }
 
-/// What comes of a request: a status, or the text of an error.
+/// The result of a request: a status, or the text of an error.
 pub(crate) type Outcome = Result<u16, String>;
 
 type Sender = BoxCloneSyncService<Request<Bytes>, u16, String>;
@@ -72,7 +72,7 @@ impl Rig {
                     reqwest::Request::try_from(request).unwrap()
                 });
                 let client = client.map_response(|response| response.status().as_u16());
-                BoxCloneSyncService::new(client.map_err(said))
+                BoxCloneSyncService::new(client.map_err(text))
             }
             Stack::Middleware | Stack::MiddlewareWithPolicy => {
                 let client = reqwest_middleware::ClientBuilder::new(reqwest());
@@ -81,7 +81,7 @@ impl Rig {
                     let client = client.clone();
                     async move {
                         let request = reqwest::Request::try_from(request).unwrap();
-                        let response = client.execute(request).await.map_err(said)?;
+                        let response = client.execute(request).await.map_err(text)?;
                         Ok(response.status().as_u16())
                     }
                 };
@@ -110,10 +110,10 @@ impl Rig {
     }
 
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Outcome {
-        // A circle that does not end is a failure.
+        // An endless redirect loop is a failure.
         let answered = self.0.clone().oneshot(request);
         let answered = tokio::time::timeout(Duration::from_secs(30), answered).await;
-        answered.unwrap_or_else(|_| Err("there is no end to it".to_owned()))
+        answered.unwrap_or_else(|_| Err("no response within 30 s".to_owned()))
     }
 }
 
@@ -127,17 +127,17 @@ where
 {
     let service = service.map_request(|request: Request<Bytes>| request.map(Full::new));
     let service = service.map_response(|response: http::Response<B>| response.status().as_u16());
-    BoxCloneSyncService::new(service.map_err(said))
+    BoxCloneSyncService::new(service.map_err(text))
 }
 
-/// An error, with all that is behind it.
-fn said(error: impl std::error::Error) -> String {
-    let mut text = format!("{error} {error:?}");
+/// The text of an error and its causes, which must not contain a token.
+fn text(error: impl std::error::Error) -> String {
+    let mut shown = format!("{error} {error:?}");
     let mut source = error.source();
     while let Some(cause) = source {
-        text += &format!(": {cause}");
+        shown += &format!(": {cause}");
         source = cause.source();
     }
-    assert!(!text.contains(crate::origins::world::CANARY), "{text}");
-    text
+    assert!(!shown.contains(crate::origins::world::CANARY), "{shown}");
+    shown
 }

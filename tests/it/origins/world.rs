@@ -1,9 +1,9 @@
-//! Two hosts on sockets, and how clients find them.
+//! Two hosts on sockets, and the name resolution of the clients.
 //!
-//! `api.example` is the API; every other name there is leads to the other host, and so does the
-//! other host's port whatever the name. Both speak TLS and plain HTTP on the same port, with
-//! certificates of one root, made out to whatever name is asked for: what keeps a token away from
-//! the other host has to be the client, and not that it cannot be reached.
+//! `api.example` is the API; every other name resolves to the other host, and so does the other
+//! host's port with any name. Both speak TLS and plain HTTP on the same port, with certificates of one
+//! root for every requested name. So the other host is always reachable, and only the client can keep
+//! a token from it.
 
 use std::{
     collections::HashMap,
@@ -46,7 +46,7 @@ use tokio_rustls::{
     },
 };
 
-/// What every token begins with, so that a search finds it.
+/// The prefix of every token, for the search.
 pub(crate) const CANARY: &str = "canary-token";
 
 /// The API's base path.
@@ -67,14 +67,14 @@ pub(crate) struct Seen {
     pub(crate) host: String,
     pub(crate) path: String,
     pub(crate) headers: http::HeaderMap,
-    /// What it was answered.
+    /// The status of the response.
     pub(crate) status: u16,
-    /// Request line, headers and body: all that came.
+    /// Request line, headers and body.
     everything: String,
 }
 
 impl Seen {
-    /// Anywhere at all.
+    /// Whether a token is anywhere in the request.
     pub(crate) fn has_token(&self) -> bool {
         self.everything.contains(CANARY)
     }
@@ -96,7 +96,7 @@ impl Seen {
         self.site == Site::Api && self.tls && host == "api.example"
     }
 
-    /// And there, below its base path as any server would read it.
+    /// Whether it also came below the API's base path, as any server reads the path.
     pub(crate) fn is_below_base(&self) -> bool {
         let path = self.path.split('?').next().unwrap_or_default();
         let below = path.strip_prefix(BASE);
@@ -106,7 +106,7 @@ impl Seen {
     }
 }
 
-/// What is answered at a path.
+/// The response at a path.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -140,9 +140,9 @@ pub(crate) struct World {
 struct Known {
     seen: Mutex<Vec<Seen>>,
     replies: Mutex<HashMap<(Site, String), Reply>>,
-    /// The token that the API takes; any, until one is named.
+    /// The only token that the API accepts; `None`: any.
     good: Mutex<Option<String>>,
-    /// A token that it refuses at a path.
+    /// A path, and the token that the API rejects there.
     bad: Mutex<Option<(String, String)>>,
     issued: Mutex<usize>,
 }
@@ -151,7 +151,7 @@ impl Known {
     fn reply(&self, site: Site, path: &str, everything: &str) -> Reply {
         let good = self.good.lock().unwrap();
         let is_bad = |bad: &(String, String)| bad.0 == path && everything.contains(&bad.1);
-        let refused = !everything.contains(good.as_deref().unwrap_or(CANARY))
+        let rejected = !everything.contains(good.as_deref().unwrap_or(CANARY))
             || self.bad.lock().unwrap().as_ref().is_some_and(is_bad);
         let reply = self
             .replies
@@ -160,10 +160,10 @@ impl Known {
             .get(&(site, path.to_owned()))
             .cloned();
         match (site, reply) {
-            // That some token is good is said where all are looked at, redirects included.
-            (Site::Api, Some(_)) if refused && good.is_some() => status(401),
+            // With a `good` token, the API also checks the token before it redirects.
+            (Site::Api, Some(_)) if rejected && good.is_some() => status(401),
             (_, Some(reply)) => reply,
-            (Site::Api, None) => status(if refused { 401 } else { 200 }),
+            (Site::Api, None) => status(if rejected { 401 } else { 200 }),
             (Site::Other, None) => status(404),
         }
     }
@@ -176,7 +176,7 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// Where a name leads to: what a resolver says.
+    /// Resolves a name to a port.
     fn of(self, name: &str) -> u16 {
         match name
             .trim_end_matches('.')
@@ -227,7 +227,7 @@ impl World {
         self.ports
     }
 
-    /// Of `canary-token-1`, `canary-token-2` …
+    /// A source of `canary-token-1`, `canary-token-2` …
     pub(crate) fn tokens(&self) -> impl TokenSource + use<> {
         self.tokens_in(http::header::AUTHORIZATION, "Bearer")
     }
@@ -249,7 +249,7 @@ impl World {
         })
     }
 
-    /// For the API.
+    /// A layer for the API.
     pub(crate) fn layer(&self) -> BearerAuthLayer {
         self.builder().build().unwrap()
     }
@@ -259,7 +259,7 @@ impl World {
         BearerAuthLayer::builder(self.tokens()).api(format!("https://api.example{BASE}/"))
     }
 
-    /// For the API and the other host.
+    /// A layer for the API and the other host.
     pub(crate) fn layer_for_both(&self, cache: &TokenCache) -> BearerAuthLayer {
         BearerAuthLayer::builder(cache.clone())
             .api(format!("https://api.example{BASE}"))
@@ -272,13 +272,13 @@ impl World {
         *self.known.issued.lock().unwrap()
     }
 
-    /// The API takes this token alone, from now on.
+    /// Makes the API accept only this token.
     pub(crate) fn accept(&self, token: &str) {
         *self.known.good.lock().unwrap() = Some(token.to_owned());
     }
 
-    /// And not this one at `path`.
-    pub(crate) fn refuse_at(&self, path: &str, token: &str) {
+    /// Makes the API reject this token at `path`.
+    pub(crate) fn reject_at(&self, path: &str, token: &str) {
         *self.known.bad.lock().unwrap() = Some((path.to_owned(), token.to_owned()));
     }
 
@@ -287,12 +287,12 @@ impl World {
         replies.insert((site, path.to_owned()), reply);
     }
 
-    /// The requests since it was last asked.
+    /// Returns the requests since the last call.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.known.seen.lock().unwrap())
     }
 
-    /// A client that finds its way here; what else it does is for its caller to say.
+    /// A client that resolves and trusts the two hosts, for further configuration.
     pub(crate) fn reqwest(&self) -> reqwest::ClientBuilder {
         let root = reqwest::Certificate::from_pem(self.root.as_bytes()).unwrap();
         reqwest::Client::builder()
@@ -309,7 +309,7 @@ impl World {
     }
 }
 
-/// Signs for every name.
+/// A certificate authority that signs for every name.
 struct Root(CertifiedIssuer<'static, KeyPair>);
 
 impl Root {
@@ -413,14 +413,14 @@ async fn answer(
     let mut response = Response::new(Full::default());
     *response.status_mut() = StatusCode::from_u16(reply.status).unwrap();
     if let Some(location) = reply.location {
-        // As bytes: not everything in the table is ASCII.
+        // As bytes: some locations in the table are not ASCII.
         let location = HeaderValue::from_bytes(location.as_bytes()).unwrap();
         response.headers_mut().insert(LOCATION, location);
     }
     response
 }
 
-/// reqwest's way to the hosts.
+/// reqwest's resolver.
 struct Names(Ports);
 
 impl reqwest::dns::Resolve for Names {
@@ -432,7 +432,7 @@ impl reqwest::dns::Resolve for Names {
     }
 }
 
-/// hyper's way to the hosts: TLS for `https`, to the port that the URI names or that of the host.
+/// hyper's connector: TLS for `https`, to the port of the URI or of the resolved host.
 #[derive(Clone)]
 pub(crate) struct Connector {
     tls: TlsConnector,

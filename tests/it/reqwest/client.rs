@@ -12,7 +12,7 @@ use tower_layer::Layer as _;
 
 use crate::support::{
     self,
-    http::{builder_for, credentials, layer_for, soon},
+    http::{builder_for, layer_for, soon},
 };
 
 fn request(method: Method, url: impl AsRef<str>) -> Request {
@@ -36,7 +36,7 @@ fn streaming(chunks: &'static [&'static str]) -> Body {
 }
 
 #[tokio::test]
-async fn the_token_is_put_on_and_renewed() {
+async fn token_is_attached_and_replaced_after_a_401() {
     let idp = MockIdp::start().await.unwrap();
     let mut client = layer_for(&idp).layer(support::http::reqwest());
     let url = idp.api_url() + "orders";
@@ -65,7 +65,7 @@ async fn the_token_is_put_on_and_renewed() {
 }
 
 #[tokio::test]
-async fn a_streaming_body_is_sent_once() {
+async fn streaming_body_is_sent_once() {
     let idp = MockIdp::start().await.unwrap();
     let client = layer_for(&idp).layer(support::http::reqwest());
     let url = idp.api_url() + "orders";
@@ -79,7 +79,7 @@ async fn a_streaming_body_is_sent_once() {
 }
 
 #[tokio::test]
-async fn the_policies() {
+async fn resend_policies_off_and_buffered_work_with_reqwest() {
     let idp = MockIdp::start().await.unwrap();
     let url = idp.api_url() + "orders";
     let auth = builder_for(&idp).resend(Off).build().unwrap();
@@ -89,7 +89,7 @@ async fn the_policies() {
     idp.revoke_all();
     assert_eq!(off.oneshot(get(&url)).await.unwrap().status(), 401);
     soon(idp.token_requests_reach(2)).await;
-    // The flight that the 401 started.
+    // Wait for the flight that the 401 started.
     while idp.tokens_issued() < 2 {
         tokio::task::yield_now().await;
     }
@@ -125,7 +125,7 @@ async fn the_policies() {
 }
 
 #[tokio::test]
-async fn in_a_stack_and_spawned() {
+async fn layer_over_reqwest_works_in_a_stack_and_spawned() {
     let idp = MockIdp::start().await.unwrap();
     let client = ServiceBuilder::new()
         .buffer(4)
@@ -152,79 +152,8 @@ async fn in_a_stack_and_spawned() {
     assert_eq!(idp.token_requests(), 1);
 }
 
-/// The API of `idp`, with another name for the same machine: another host.
-fn by_name(idp: &MockIdp) -> String {
-    idp.api_url().replace("127.0.0.1", "localhost")
-}
-
 #[tokio::test]
-async fn a_redirect_that_reqwest_follows_to_another_host_leaks_and_costs_nothing() {
-    let idp = MockIdp::start().await.unwrap();
-    let other = MockIdp::start().await.unwrap();
-    let source = || credentials(&idp).build().unwrap();
-    let only = BearerAuthLayer::for_api(idp.api_url(), source()).unwrap();
-    let both = BearerAuthLayer::builder(source())
-        .api(idp.api_url())
-        .api(other.api_url())
-        .build()
-        .unwrap();
-    let any = BearerAuthLayer::builder(source())
-        .any_api()
-        .build()
-        .unwrap();
-    for (name, auth) in [("only", only), ("both", both), ("any", any)] {
-        auth.cache().token().await.unwrap();
-        let tokens = idp.token_requests();
-        for to in [other.api_url(), by_name(&other), by_name(&idp)] {
-            idp.api_answers("/api/away", Answer::redirect(&(to.clone() + "there")));
-            let client = auth.layer(support::http::reqwest());
-            let response = client
-                .oneshot(post(idp.api_url() + "away", "body"))
-                .await
-                .unwrap();
-            // The other host has not seen the token: its 401 is not about it.
-            assert_eq!(response.status(), 401, "{name} {to}");
-            assert_eq!(response.url().as_str(), to + "there");
-        }
-        assert_eq!(idp.token_requests(), tokens, "{name}");
-        // And it is still in use.
-        let response = auth
-            .layer(support::http::reqwest())
-            .oneshot(get(idp.api_url()))
-            .await
-            .unwrap();
-        assert_eq!(response.status(), 200);
-    }
-    let there = |idp: &MockIdp| {
-        let log = idp.api_log();
-        let there = log.iter().filter(|request| request.path() == "/api/there");
-        there
-            .map(|r| r.header("authorization").is_some())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(there(&other), [false; 6]);
-    assert_eq!(there(&idp), [false; 3]);
-}
-
-#[tokio::test]
-async fn a_redirect_within_the_api_keeps_the_token_and_its_401_counts() {
-    let idp = MockIdp::start().await.unwrap();
-    idp.api_answers("/api/away", Answer::redirect("/api/there"));
-    let client = layer_for(&idp).layer(support::http::reqwest());
-    let url = idp.api_url() + "away";
-    let call = || client.clone().oneshot(post(&url, "body"));
-    assert_eq!(call().await.unwrap().status(), 200);
-    idp.revoke("token-1");
-    assert_eq!(call().await.unwrap().status(), 200);
-    assert_eq!(idp.token_requests(), 2);
-    let log = idp.api_log();
-    let paths: Vec<_> = log.iter().map(|request| request.path()).collect();
-    assert_eq!(paths, ["/api/away", "/api/there"].repeat(3));
-    assert!(log.iter().all(|request| request.body == "body"));
-}
-
-#[tokio::test]
-async fn errors_of_both_kinds() {
+async fn inner_and_token_errors_are_distinct_and_show_no_query() {
     let idp = MockIdp::start().await.unwrap();
     let auth = layer_for(&idp);
     auth.cache().token().await.unwrap();

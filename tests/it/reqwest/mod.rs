@@ -1,4 +1,4 @@
-//! The layer with reqwest.
+//! The layer over `reqwest` and `reqwest-middleware`.
 
 #[cfg(feature = "reqwest")]
 mod client;

@@ -1,11 +1,10 @@
-//! The secrets, and a search that finds them in whatever shape they are.
+//! The secrets, and a search that finds them in every encoding.
 //!
-//! A canary is looked for by all its pieces of [`PIECE`] bytes, so that the half of a secret is
-//! found, too. Instead of writing it in every shape that there is, the search undoes them: it reads
-//! a text as it is, and with percent and form encoding, Base64 of both alphabets at every alignment,
-//! hexadecimal, escapes of `Debug` and of JSON, and lists of bytes or characters undone, and all
-//! that is found so once more, [`DEPTH`] times. So the pair in `Authorization: Basic`, which is
-//! form-encoded inside of Base64, in the `Debug` of a vector of bytes, is found.
+//! The search looks for all pieces of [`PIECE`] bytes of a secret, so it also finds half a secret. It
+//! reads a text as is, and decodes it: percent and form encoding, Base64 of both alphabets at every
+//! alignment, hexadecimal, escapes of `Debug` and of JSON, lists of bytes or characters. It decodes
+//! the results again, up to [`DEPTH`] times. For example, it finds form-encoded credentials inside
+//! Base64 (`Authorization: Basic`) in the `Debug` of a byte vector.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -16,19 +15,19 @@ use sha2::{Digest as _, Sha256};
 
 /// The shortest piece of a secret that counts.
 pub(crate) const PIECE: usize = 8;
-/// How many encodings around each other are undone.
+/// The maximum number of nested encodings.
 const DEPTH: usize = 3;
 
-/// What is a secret of its own kind. The [client's id](Secret::ClientId) is none by RFC 6749 §2.2;
-/// here it may show in the `Debug` of a configuration, which is how one tells them apart, and
-/// nowhere else. Neither are scopes, audiences, names of caches, paths of files, hosts and ports.
-#[allow(clippy::enum_variant_names, reason = "as they are called")]
+/// The kinds of secrets. The [client id](Secret::ClientId) is not a secret (RFC 6749 §2.2), but it may
+/// show only in the `Debug` of configurations, where it identifies them. Scopes, audiences, cache
+/// names, file paths, hosts and ports are not secrets.
+#[allow(clippy::enum_variant_names, reason = "the names of the RFCs")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Secret {
     ClientId,
     ClientSecret,
     AccessToken,
-    /// What replaces it.
+    /// The token that replaces `AccessToken`.
     SecondAccessToken,
     Session,
     SecondRefreshToken,
@@ -36,9 +35,9 @@ pub(crate) enum Secret {
     Verifier,
     Code,
     State,
-    /// The parts of a private key that are not public.
+    /// The private part of a key.
     PrivateKey,
-    /// A signed JWT, of the client's or of the grant.
+    /// A signed JWT: a client assertion or an assertion grant.
     Assertion,
     /// `https://user:password@host/`.
     Userinfo,
@@ -49,13 +48,13 @@ pub(crate) enum Secret {
     Header,
     /// A claim of an assertion.
     Claim,
-    /// A cookie of the server's.
+    /// A cookie of the server.
     Cookie,
-    /// The query of a URL, as there are servers that want a key there.
+    /// The query of a URL: some servers expect a key there.
     Query,
     /// The password of a proxy.
     Proxy,
-    /// What was typed into a login's page, or is known of the person otherwise.
+    /// Personal data of the user, such as a login hint.
     Hint,
 }
 
@@ -82,15 +81,15 @@ impl Secret {
         Self::Hint,
     ];
 
-    /// As it is given to the library: letters and digits, and between them what has to be encoded,
-    /// as far as it may stand in such a place. The same in every run.
+    /// The secret's text, the same in every run: letters and digits, and characters that need encoding
+    /// where such a secret may contain them.
     pub(crate) fn text(self) -> String {
         let (one, other) = match self {
-            // It has 32 bytes.
+            // 32 bytes.
             Self::SealingKey => ("-._~", ""),
             Self::Verifier | Self::Userinfo | Self::Proxy | Self::Query => ("-._~", "~._-"),
             Self::ClientSecret | Self::Param | Self::Claim | Self::Hint => ("+\"/%", "\\: \u{e9}"),
-            // What a header can carry.
+            // Valid in a header.
             _ => ("+\"/%", "\\=&~"),
         };
         let digest = Sha256::digest(format!("canary {self:?}"));
@@ -100,7 +99,7 @@ impl Secret {
             .map(|byte| char::from(letters[usize::from(*byte) % letters.len()]))
             .collect();
         let padding = match self {
-            // 43 characters at least.
+            // At least 43 characters.
             Self::Verifier => &text[..16],
             _ => "",
         };
@@ -109,11 +108,11 @@ impl Secret {
     }
 }
 
-/// Where a secret was found, and in which shape.
+/// A secret that was found.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Found {
     pub(crate) secret: Secret,
-    /// What had to be undone, the outermost first.
+    /// Its encodings, the outermost first.
     pub(crate) shape: String,
 }
 
@@ -123,10 +122,10 @@ impl fmt::Debug for Found {
     }
 }
 
-/// What is looked for.
+/// The secrets to search for.
 pub(crate) struct Canaries {
     pieces: HashMap<u64, Secret>,
-    /// Whether there may be a piece with this hash: most have none, and the map is slow to ask.
+    /// Whether a piece may have this hash. Avoids most lookups in the slower map.
     maybe: Vec<bool>,
 }
 
@@ -142,7 +141,7 @@ impl Canaries {
         canaries
     }
 
-    /// One that is made while the test runs.
+    /// Adds a secret that is created while the test runs.
     pub(crate) fn add(&mut self, secret: Secret, value: &[u8]) {
         assert!(value.len() >= 2 * PIECE, "{secret:?} is too short");
         for piece in value.windows(PIECE) {
@@ -152,7 +151,7 @@ impl Canaries {
         }
     }
 
-    /// What is in a text, in any shape.
+    /// Finds the secrets in a text, in any encoding.
     pub(crate) fn search(&self, text: &[u8]) -> BTreeSet<Found> {
         let mut found = BTreeSet::new();
         let mut seen = HashSet::new();
@@ -160,7 +159,7 @@ impl Canaries {
         while let Some((view, undone)) = views.pop() {
             for secret in self.raw(&view) {
                 let shape = match undone.is_empty() {
-                    true => "as it is".to_owned(),
+                    true => "plain".to_owned(),
                     false => undone.join(", "),
                 };
                 found.insert(Found { secret, shape });
@@ -191,7 +190,7 @@ impl Canaries {
     }
 }
 
-/// In lower case: names of headers, for one, are.
+/// In lower case: header names, for example, lose their case.
 fn append(piece: u64, byte: &u8) -> u64 {
     (piece << 8) | u64::from(byte.to_ascii_lowercase())
 }
@@ -200,7 +199,7 @@ fn hash(piece: u64) -> usize {
     usize::from((piece.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16)
 }
 
-/// Each encoding undone, where there is something to undo.
+/// Decodes each encoding that occurs in the text.
 fn undo(text: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let mut views = Vec::new();
     if text.contains(&b'%') {
@@ -320,7 +319,7 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     plain
 }
 
-/// As far as it goes.
+/// Decodes a run of Base64 characters, ignoring an incomplete end.
 fn base64(run: &[u8]) -> Vec<u8> {
     let (mut decoded, mut bits, mut count) = (Vec::new(), 0_u32, 0);
     for byte in run {
@@ -351,8 +350,8 @@ fn nibble(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|digit| digit as u8)
 }
 
-/// What stands between commas, blanks and colons, as far as it is an item; what is none ends a list,
-/// but lists are looked at as one.
+/// Decodes the items between commas, blanks, brackets and colons. Skips other words, so several lists
+/// count as one.
 fn list(text: &[u8], item: fn(&[u8]) -> Option<u8>) -> Vec<u8> {
     let between = |b: &u8| matches!(b, b',' | b' ' | b'\n' | b'[' | b']' | b':' | b'(' | b')');
     let items = text.split(between).filter(|item| !item.is_empty());

@@ -1,4 +1,4 @@
-//! Secrets that can be recognised, and what collects all that is said.
+//! Recognizable secrets, servers that send them, and the collection of all output.
 
 pub(crate) mod canaries;
 pub(crate) mod rig;

@@ -1,4 +1,4 @@
-//! Servers that give canaries, and say back all that they know.
+//! Servers that send canaries, and echo everything that they received.
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ use crate::support::canary::{
 
 pub(crate) const REDIRECT: &str = "https://app.example/callback";
 
-/// With the client whose id and secret are canaries; what it gives are canaries, too.
+/// A server whose client credentials and tokens are canaries.
 pub(crate) async fn idp() -> MockIdp {
     let builder = MockIdp::builder().client(ClientId.text(), ClientSecret.text());
     let idp = builder.start().await.unwrap();
@@ -61,20 +61,19 @@ fn answer(access: Secret, refresh: Secret) -> Answer {
     Answer::json(200, body).header("set-cookie", &format!("session={}", Cookie.text()))
 }
 
-/// All secrets at once, as a server's debug page shows what it has got.
+/// All secrets at once, like the debug page of a server.
 pub(crate) fn echo() -> String {
     let all = Secret::FIXED.map(|secret| format!("{secret:?}={}", secret.text()));
     all.join("; ")
 }
 
-/// The header values among them, since a header takes ASCII alone.
+/// The secrets that are valid in a header, which must be ASCII.
 fn echo_in_header() -> String {
     let all = [AccessToken, Session, Code, State, Header, Cookie];
     all.map(Secret::text).join(", ")
 }
 
-/// Answers of a server that says back what it has got, in each place that an answer has: none of
-/// them is a token.
+/// Responses that echo all secrets, in each part of a response. None is a valid token response.
 pub(crate) fn echoes() -> Vec<(&'static str, Answer)> {
     let echo = echo();
     let error = |status, error: &str| {
@@ -189,7 +188,7 @@ pub(crate) fn echoes() -> Vec<(&'static str, Answer)> {
     ]
 }
 
-/// Client credentials with all that can be said about them.
+/// Client credentials with every optional setting.
 pub(crate) fn credentials(url: impl Into<String>) -> ClientCredentialsBuilder {
     ClientCredentials::builder(url, ClientId.text(), ClientSecret.text())
         .scope("orders:read")
@@ -208,7 +207,7 @@ pub(crate) fn sign_in(idp: &MockIdp) -> AuthorizationCodeBuilder {
         .header("x-account", Header.text())
 }
 
-/// A private key as PEM and as JWK; the part that is secret is made known to the watch.
+/// A private key as PEM and as JWK. Adds its private part to the watch.
 pub(crate) struct Key {
     pub(crate) pem: String,
     pub(crate) jwk: String,
@@ -226,7 +225,7 @@ impl Key {
     }
 }
 
-/// The JWK.
+/// Returns the JWK.
 fn secret_part(pair: &KeyPair, watch: &Watch) -> Value {
     use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
     let der = pair.serialize_der();
@@ -263,7 +262,7 @@ impl Certified {
     }
 }
 
-/// TLS in front of a server, byte by byte.
+/// A TLS proxy in front of a server.
 pub(crate) struct Tls {
     port: u16,
     /// The server's certificate.
@@ -272,7 +271,7 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// `client`: who may present a certificate.
+    /// Starts the proxy. With `client`, only clients with its certificate may connect.
     pub(crate) async fn before(
         watch: &Watch,
         server: SocketAddr,
@@ -326,20 +325,20 @@ impl Tls {
         }
     }
 
-    /// The same path here.
+    /// The URL's path at this proxy.
     pub(crate) fn at(&self, url: &str) -> String {
         let url: http::Uri = url.parse().unwrap();
         format!("https://localhost:{}{}", self.port, url.path())
     }
 }
 
-/// Where a server listens.
+/// The socket address in a URL.
 pub(crate) fn address(url: &str) -> SocketAddr {
     let url: http::Uri = url.parse().unwrap();
     url.authority().unwrap().as_str().parse().unwrap()
 }
 
-/// A cache whose pauses between attempts are over at once.
+/// A cache with a manual clock, for [`hurried`].
 pub(crate) fn cache(source: impl TokenSource) -> (TokenCache, ManualClock) {
     let clock = ManualClock::new();
     let cache = TokenCache::builder(source)
@@ -348,11 +347,11 @@ pub(crate) fn cache(source: impl TokenSource) -> (TokenCache, ManualClock) {
     (cache.on_event(Watch::event).build(), clock)
 }
 
-/// Does that, while something else is done.
+/// Runs a future, and advances the clock through the pauses between attempts.
 pub(crate) async fn hurried<T>(clock: &ManualClock, done: impl Future<Output = T>) -> T {
     let pauses = async {
         loop {
-            // Not the limits of requests, which are longer.
+            // Not the timeouts of requests, which are longer.
             let pause = clock
                 .next_wakeup()
                 .filter(|wait| *wait < Duration::from_secs(5));
@@ -362,11 +361,11 @@ pub(crate) async fn hurried<T>(clock: &ManualClock, done: impl Future<Output = T
     };
     tokio::select! {
         done = done => done,
-        () = pauses => unreachable!("it does not end"),
+        () = pauses => unreachable!("the loop never ends"),
     }
 }
 
-/// Form-encoded.
+/// Form-encodes a text.
 pub(crate) fn encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
 }

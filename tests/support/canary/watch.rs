@@ -1,7 +1,7 @@
-//! Everything that is said: to `tracing` and to `log` at TRACE by whomever, to `metrics`, by panics,
-//! and by `Debug` and `Display` of what a test shows to its [`Watch`].
+//! Collects all output: `tracing` and `log` at TRACE from all targets, `metrics`, panic messages, and
+//! `Debug` and `Display` of the values that a test passes to its [`Watch`].
 //!
-//! What collects is the process's, so each test has [a process of its own](crate::support::alone).
+//! The collectors are global, so each test has [a process of its own](crate::support::alone).
 
 use std::{
     any::type_name,
@@ -26,7 +26,7 @@ use tracing::{
 use super::canaries::{Canaries, Secret};
 use crate::support::{alone::is_alone, errors};
 
-/// Something that was said.
+/// A piece of output.
 #[derive(Clone)]
 struct Record {
     /// `tracing hyper_util::client::legacy::pool`, `Debug of AccessToken`, …
@@ -45,7 +45,7 @@ fn record(place: impl Into<String>, text: impl Into<String>) {
     records().push(Record { place, text });
 }
 
-/// All that `tracing` has: spans when they begin and when a field is added, and events.
+/// Collects `tracing`: new spans, fields recorded later, and events.
 struct Tracing;
 
 struct Line(String);
@@ -55,7 +55,7 @@ impl Visit for Line {
         write!(self.0, " {}={value:?}", field.name()).unwrap();
     }
 
-    /// Errors' causes are fields, too.
+    /// Also records the causes of errors.
     fn record_error(&mut self, field: &Field, value: &(dyn StdError + 'static)) {
         write!(self.0, " {}={}", field.name(), errors::text(value)).unwrap();
     }
@@ -95,7 +95,7 @@ impl Subscriber for Tracing {
     fn exit(&self, _: &span::Id) {}
 }
 
-/// All that `log` has: of reqwest, rustls and webbrowser, say.
+/// Collects `log`, which reqwest, rustls and webbrowser use.
 struct Log;
 
 impl log::Log for Log {
@@ -113,10 +113,10 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// How a panic begins that is part of a test, and need not be printed.
+/// The beginning of an intended panic message, which is not printed.
 pub(crate) const ON_PURPOSE: &str = "this panics on purpose";
 
-/// Once for this program.
+/// Installs the collectors, once per process.
 fn install() -> &'static Snapshotter {
     static METRICS: OnceLock<Snapshotter> = OnceLock::new();
     METRICS.get_or_init(|| {
@@ -141,7 +141,7 @@ fn install() -> &'static Snapshotter {
     })
 }
 
-/// One test's: what is said until it [ends](Self::end) is looked through then.
+/// The watch of one test. [`end`](Self::end) searches all output since [`new`](Self::new).
 pub(crate) struct Watch {
     canaries: Mutex<Canaries>,
     metrics: &'static Snapshotter,
@@ -158,7 +158,7 @@ impl Watch {
         }
     }
 
-    /// A secret that was made just now.
+    /// Adds a secret that is created while the test runs.
     pub(crate) fn secret(&self, secret: Secret, value: impl AsRef<[u8]>) {
         self.canaries.lock().unwrap().add(secret, value.as_ref());
     }
@@ -167,45 +167,44 @@ impl Watch {
         record(place, text);
     }
 
-    /// `Debug`, both ways.
+    /// Records `Debug`, plain and pretty.
     pub(crate) fn debug<T: Debug + ?Sized>(&self, value: &T) {
         let name = name_of::<T>();
         record(format!("Debug of {name}"), format!("{value:?}\n{value:#?}"));
     }
 
-    /// `Debug` and `Display`.
+    /// Records `Debug` and `Display`.
     pub(crate) fn both<T: Debug + Display>(&self, value: &T) {
         self.debug(value);
         let name = name_of::<T>();
         record(format!("Display of {name}"), format!("{value}\n{value:#}"));
     }
 
-    /// With all its causes.
+    /// Records an error with all its causes.
     pub(crate) fn error<E: StdError + 'static>(&self, error: &E) {
         self.both(error);
         record(format!("causes of {}", name_of::<E>()), errors::text(error));
     }
 
-    /// For a cache: `on_event`.
+    /// Records an event of a cache, for `on_event`.
     pub(crate) fn event(event: &Event<'_>) {
         record("Debug of Event", format!("{event:?}\n{event:#?}"));
     }
 
-    /// For sessions: `on_store_error`.
+    /// Records a store error of a session, for `on_store_error`.
     pub(crate) fn store_error(error: &StoreError) {
         record("Debug of StoreError", format!("{error:?}\n{error:#?}"));
         record("Display of StoreError", format!("{error}\n{}", error.cause));
         record("causes of StoreError", errors::text(error));
     }
 
-    /// What is in a content that may have something in it.
+    /// Returns the secrets in a content that may contain some.
     pub(crate) fn search(&self, content: &[u8]) -> BTreeSet<Secret> {
         let found = self.canaries.lock().unwrap().search(content);
         found.into_iter().map(|found| found.secret).collect()
     }
 
-    /// What was shown by `Debug`, say: the places in which something was said whose name begins so,
-    /// without that.
+    /// Returns the places of output that begin with `prefix` (such as `Debug of `), without it.
     pub(crate) fn places(prefix: &str) -> BTreeSet<String> {
         let records = records();
         let places = records.iter().map(|record| record.place.as_str());
@@ -213,14 +212,16 @@ impl Watch {
         rest.map(str::to_owned).collect()
     }
 
-    /// That what collects does so: somebody of this name has said something.
+    /// Asserts that the collectors work: each of these places has output.
     #[track_caller]
-    pub(crate) fn heard(&self, who: &[&str]) {
+    pub(crate) fn heard(&self, places: &[&str]) {
         self.count();
-        for who in who {
-            let heard = records().iter().any(|record| record.place.starts_with(who));
+        for place in places {
+            let heard = records()
+                .iter()
+                .any(|record| record.place.starts_with(place));
             let places = Self::places("");
-            assert!(heard, "nothing of {who}, but of {places:#?}");
+            assert!(heard, "no output of {place}, only of {places:#?}");
         }
     }
 
@@ -230,26 +231,26 @@ impl Watch {
         }
     }
 
-    /// No secret was said, anywhere.
+    /// Asserts that no output shows a secret.
     #[track_caller]
     pub(crate) fn end(self) {
         self.end_but(&[]);
     }
 
-    /// No secret was said, but for what is known to be: which, and where. Whatever is known to be
-    /// said has to have been said.
+    /// Asserts that no output shows a secret, except the `known` ones at their places. Each known
+    /// exposure must occur.
     #[track_caller]
     pub(crate) fn end_but(self, known: &[(Secret, &str)]) {
         self.count();
         let records = std::mem::take(&mut *records());
-        // All say the same things again and again.
+        // Most output is repeated: search each text once.
         let texts: BTreeMap<_, _> = records.iter().map(|r| ((&r.text, &r.place), r)).collect();
         let canaries = self.canaries.lock().unwrap();
-        // By place: which, and an example of each shape.
+        // By place: the secrets, and an example of each encoding.
         let mut leaks = BTreeMap::<_, (BTreeSet<_>, BTreeMap<_, _>)>::new();
         let mut seen = BTreeSet::new();
         for record in texts.values() {
-            // Whose panic it is decides what it says: a test's is the user's.
+            // A panic in a test stands for a panic in the application, which controls the message.
             if record.place.starts_with("panic in tests") {
                 continue;
             }
@@ -265,28 +266,28 @@ impl Watch {
                 }
             }
         }
-        let mut said = String::new();
+        let mut report = String::new();
         for (place, (secrets, examples)) in &leaks {
-            writeln!(said, "{place}: {secrets:?}").unwrap();
-            // What needed undoing the least.
+            writeln!(report, "{place}: {secrets:?}").unwrap();
+            // The example with the fewest encodings.
             let example = examples.iter().min_by_key(|(shape, _)| shape.len());
             if let Some((shape, text)) = example {
                 let text: String = text.chars().take(1_000).collect();
-                writeln!(said, "{shape}: {text}\n").unwrap();
+                writeln!(report, "{shape}: {text}\n").unwrap();
             }
         }
-        assert!(leaks.is_empty(), "{} leaks:\n\n{said}", leaks.len());
+        assert!(leaks.is_empty(), "{} leaks:\n\n{report}", leaks.len());
         let places: BTreeSet<_> = records.iter().map(|r| &r.place).collect();
         for (at, known) in known.iter().enumerate() {
             assert!(
                 seen.contains(&at),
-                "not said any more: {known:?}; of {places:#?}"
+                "known exposure is gone: {known:?}; output of {places:#?}"
             );
         }
     }
 }
 
-/// The client's id tells configurations apart; it shows nowhere else.
+/// The client id identifies configurations, and may show only there.
 fn is_configuration(secret: Secret, place: &str) -> bool {
     const SHOWING: [&str; 7] = [
         "AuthorizationCode",
@@ -301,7 +302,7 @@ fn is_configuration(secret: Secret, place: &str) -> bool {
     secret == Secret::ClientId && shown.is_some_and(|name| SHOWING.contains(&name))
 }
 
-/// Without its path and what it is of.
+/// The name of a type, without path and parameters.
 pub(crate) fn name_of<T: ?Sized>() -> &'static str {
     let name = type_name::<T>().trim_start_matches('&');
     let name = name.split('<').next().unwrap_or(name);

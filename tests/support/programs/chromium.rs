@@ -1,4 +1,4 @@
-//! A person with a real browser, as a child process: see `tests/e2e/oidc_provider/server/browser.mjs`.
+//! A user with a real browser, as a child process: see `tests/e2e/oidc_provider/server/browser.mjs`.
 
 use std::{
     io::Read,
@@ -14,23 +14,23 @@ use tempfile::TempDir;
 
 use super::{find, missing_from_npm, npm_package};
 
-/// How long the person may take. Each of their steps has a limit of its own, of half a minute.
+/// The limit of all steps together. Each step has a limit of half a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// How long the browser may take to end once it is told to.
+/// The limit of the browser's shutdown.
 const END: Duration = Duration::from_secs(20);
 
-/// A browser that is installed here.
+/// An installed browser.
 #[derive(Clone)]
 pub(crate) struct Chromium(PathBuf);
 
-/// One that shows a login. Ended when dropped.
+/// A browser that shows a login. Stopped when dropped.
 pub(crate) struct Browser {
     child: Child,
-    /// It ends when this is closed, so also when this process is killed.
+    /// The browser exits when this pipe closes, also when this process is killed.
     stdin: Option<ChildStdin>,
-    out: Receiver<String>,
-    said: Receiver<String>,
-    /// Profile, cache and all.
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    /// Profile and cache.
     _home: TempDir,
 }
 
@@ -39,14 +39,14 @@ impl Chromium {
         Self(program().expect("`chromium`"))
     }
 
-    /// Opens `url`, and takes the steps: see the harness.
+    /// Opens `url`, and runs the steps (see `browser.mjs`).
     pub(crate) fn open(&self, url: &str, steps: &Value) -> Browser {
         let home = tempfile::tempdir().expect("a directory");
         let config = json!({ "chromium": self.0, "url": url, "steps": steps });
         let mut child = Command::new("node")
             .arg("browser.mjs")
             .current_dir(npm_package())
-            // Not as an argument: those can be seen by everybody on the machine.
+            // Not as an argument, which all users of the machine can see.
             .env("BROWSER_TEST_CONFIG", config.to_string())
             .env("HOME", home.path())
             .env("TMPDIR", home.path())
@@ -56,11 +56,11 @@ impl Chromium {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .expect("`node`, which is there: it runs oidc-provider");
+            .expect("`node`");
         Browser {
             stdin: child.stdin.take(),
-            out: read(child.stdout.take().expect("a pipe")),
-            said: read(child.stderr.take().expect("a pipe")),
+            stdout: read(child.stdout.take().expect("a pipe")),
+            stderr: read(child.stderr.take().expect("a pipe")),
             child,
             _home: home,
         }
@@ -68,14 +68,14 @@ impl Chromium {
 }
 
 impl Browser {
-    /// What the person has seen in the end.
+    /// Waits for the steps, and returns what the last page shows.
     pub(crate) async fn seen(self) -> Value {
-        // Not here: the login goes on meanwhile.
+        // On another thread: the login continues meanwhile.
         let seen = tokio::task::spawn_blocking(move || {
-            let report = self.out.recv_timeout(PATIENCE).unwrap_or_default();
+            let report = self.stdout.recv_timeout(PATIENCE).unwrap_or_default();
             serde_json::from_str(&report).map_err(|_| {
-                let said = self.end();
-                format!("the browser did not come back: {said}")
+                let stderr = self.end();
+                format!("the browser sent no report: {stderr}")
             })
         });
         match seen.await.expect("no panic") {
@@ -84,16 +84,16 @@ impl Browser {
         }
     }
 
-    /// Ends it; what it has said on stderr.
+    /// Stops the browser, and returns its stderr.
     fn end(mut self) -> String {
         self.stop();
-        self.said.recv_timeout(END).unwrap_or_default()
+        self.stderr.recv_timeout(END).unwrap_or_default()
     }
 
     fn stop(&mut self) {
         drop(self.stdin.take());
-        // Node.js ends Chromium when it ends by itself, and has closed its stdout then.
-        let _ = self.out.recv_timeout(END);
+        // When Node.js exits by itself, it stops Chromium, and closes its stdout.
+        let _ = self.stdout.recv_timeout(END);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -116,7 +116,7 @@ pub(crate) fn missing() -> Option<String> {
     missing_from_npm("playwright-core")
 }
 
-/// All of it, when it is over.
+/// Reads a pipe to its end in a thread.
 fn read(mut pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, text) = mpsc::channel();
     thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! Debian's package `glewlwyd`, an authorization server in C, as a child process: with a database
-//! of its own, an OpenID Connect "plugin", one user, and the clients that a test registers.
+//! `glewlwyd`, an authorization server in C, as a child process: with a temporary database, an OpenID
+//! Connect plugin, one user, and the clients that a test registers.
 
 use std::{
     fs::{self, File},
@@ -20,32 +20,32 @@ use tokio::net::TcpStream;
 
 use super::find;
 
-/// Where the package has the tables, and the administrator `admin` with the password `password`.
+/// The database schema of Debian's package, with the administrator `admin` / `password`.
 const TABLES: &str = "/usr/share/dbconfig-common/data/glewlwyd/install/sqlite3";
 const MODULES: &str = "/usr/lib/glewlwyd";
-/// How long the server may take to say something.
+/// The limit of waiting for a log line.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What it signs its tokens with.
+/// The key that signs its tokens.
 pub(crate) const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// A running server. Killed when dropped.
 pub(crate) struct Glewlwyd {
     origin: String,
     http: Client,
-    admin: Person,
+    admin: User,
     child: Child,
-    /// It is killed when this is closed, so also when this process is.
+    /// The server is killed when this pipe closes, also when this process is killed.
     stdin: Option<ChildStdin>,
-    log: Receiver<String>,
-    said: Vec<String>,
+    lines: Receiver<String>,
+    log: Vec<String>,
     _directory: TempDir,
 }
 
-/// Somebody who is signed in: the cookie that shows it.
-pub(crate) struct Person(String);
+/// A signed-in user: the session cookie.
+pub(crate) struct User(String);
 
 impl Glewlwyd {
-    /// On an address of loopback that the test has to itself.
+    /// Starts a server on a loopback address that no other test uses.
     pub(crate) async fn start(ip: &str) -> Self {
         let port = {
             let listener = TcpListener::bind((ip, 0)).expect("an address of loopback");
@@ -58,7 +58,7 @@ impl Glewlwyd {
             .arg(&database)
             .stdin(File::open(TABLES).expect("the tables"))
             .status();
-        assert!(filled.expect("sqlite3, which comes along").success());
+        assert!(filled.expect("sqlite3, a dependency").success());
         let config = directory.path().join("glewlwyd.conf");
         fs::write(&config, configuration(ip, port, &database)).expect("a file");
 
@@ -75,10 +75,10 @@ impl Glewlwyd {
             .spawn()
             .expect("a shell");
         let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
-        let (lines, log) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                let _ = lines.send(line);
+                let _ = sender.send(line);
             }
         });
         let mut server = Self {
@@ -88,15 +88,15 @@ impl Glewlwyd {
                 .redirect(reqwest::redirect::Policy::none())
                 .build()
                 .expect("a client"),
-            admin: Person(String::new()),
+            admin: User(String::new()),
             stdin: child.stdin.take(),
             child,
-            log,
-            said: Vec::new(),
+            lines,
+            log: Vec::new(),
             _directory: directory,
         };
-        server.says_until("Glewlwyd started on port");
-        // It says so a moment before it is true, and nothing afterwards.
+        server.log_until("Glewlwyd started on port");
+        // It logs this shortly before it opens the port.
         let is_open = async {
             while TcpStream::connect((ip, port)).await.is_err() {
                 tokio::task::yield_now().await;
@@ -109,7 +109,7 @@ impl Glewlwyd {
         server
     }
 
-    /// One user, `ada`, scopes, and what OAuth needs.
+    /// Adds the user `ada`, scopes, and the OAuth plugin.
     async fn set_up(&self) {
         for name in ["orders", "introspect"] {
             let scope = json!({ "name": name, "display_name": name, "password_required": false });
@@ -146,7 +146,7 @@ impl Glewlwyd {
         self.administer("mod/plugin", &plugin).await;
     }
 
-    /// Registers a client that gets tokens for itself.
+    /// Registers a client for the client credentials grant.
     pub(crate) async fn add_service(&self, id: &str, secret: &str, scope: &str) {
         self.add_client(&json!({
             "client_id": id,
@@ -168,28 +168,28 @@ impl Glewlwyd {
         self.send(request, Some(&self.admin), thing).await;
     }
 
-    /// As its login page does.
-    pub(crate) async fn sign_in(&self, name: &str, password: &str) -> Person {
+    /// Signs a user in, like the login page.
+    pub(crate) async fn sign_in(&self, name: &str, password: &str) -> User {
         let request = self.http.post(format!("{}/api/auth", self.origin));
-        let who = json!({ "username": name, "password": password });
-        let response = self.send(request, None, &who).await;
+        let credentials = json!({ "username": name, "password": password });
+        let response = self.send(request, None, &credentials).await;
         let cookie = response.headers()[header::SET_COOKIE].to_str();
         let cookie = cookie.expect("a cookie").split(';').next();
-        Person(cookie.expect("a value").to_owned())
+        User(cookie.expect("a value").to_owned())
     }
 
-    /// As its page of consent does.
-    pub(crate) async fn grant(&self, person: &Person, client_id: &str, scope: &str) {
+    /// Grants a scope to a client, like the consent page.
+    pub(crate) async fn grant(&self, user: &User, client_id: &str, scope: &str) {
         let url = format!("{}/api/auth/grant/{client_id}", self.origin);
         let grant = json!({ "scope": scope });
-        self.send(self.http.put(url), Some(person), &grant).await;
+        self.send(self.http.put(url), Some(user), &grant).await;
     }
 
-    /// Goes to the authorization endpoint, and says where the browser is sent from there.
-    pub(crate) async fn authorize(&self, person: &Person, login_url: &str) -> String {
-        // What its pages add when they send the browser back to the endpoint.
+    /// Requests the authorization endpoint, and returns the redirect's target.
+    pub(crate) async fn authorize(&self, user: &User, login_url: &str) -> String {
+        // The server's pages add this when they return to the endpoint.
         let url = format!("{login_url}&g_continue");
-        let request = self.http.get(url).header(header::COOKIE, &person.0);
+        let request = self.http.get(url).header(header::COOKIE, &user.0);
         let response = request.send().await.expect("an answer");
         let location = response.headers()[header::LOCATION].to_str();
         location.expect("a URL").to_owned()
@@ -198,13 +198,13 @@ impl Glewlwyd {
     async fn send(
         &self,
         request: RequestBuilder,
-        person: Option<&Person>,
+        user: Option<&User>,
         body: &Value,
     ) -> reqwest::Response {
         let mut request = request
             .header(header::CONTENT_TYPE, "application/json")
             .body(body.to_string());
-        if let Some(Person(cookie)) = person {
+        if let Some(User(cookie)) = user {
             request = request.header(header::COOKIE, cookie);
         }
         let response = request.send().await.expect("an answer of glewlwyd");
@@ -212,19 +212,19 @@ impl Glewlwyd {
         response
     }
 
-    /// What it says until it says this.
-    pub(crate) fn says_until(&mut self, what: &str) -> Vec<String> {
-        let mut said = Vec::new();
+    /// Returns the next log lines, up to one that contains `text`.
+    pub(crate) fn log_until(&mut self, text: &str) -> Vec<String> {
+        let mut read = Vec::new();
         loop {
-            match self.log.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(PATIENCE) {
                 Ok(line) => {
-                    said.push(line.clone());
-                    self.said.push(line);
+                    read.push(line.clone());
+                    self.log.push(line);
                 }
-                Err(_) => panic!("glewlwyd does not say {what:?}"),
+                Err(_) => panic!("no log line of glewlwyd contains {text:?}"),
             }
-            if said.last().is_some_and(|line| line.contains(what)) {
-                return said;
+            if read.last().is_some_and(|line| line.contains(text)) {
+                return read;
             }
         }
     }
@@ -233,7 +233,7 @@ impl Glewlwyd {
         &self.origin
     }
 
-    /// Below the plugin.
+    /// A URL of the OpenID Connect plugin.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("{}/api/oidc/{path}", self.origin)
     }
@@ -244,8 +244,8 @@ impl Drop for Glewlwyd {
         drop(self.stdin.take());
         let _ = self.child.wait();
         if thread::panicking() {
-            self.said.extend(self.log.iter());
-            eprintln!("--- glewlwyd said:\n{}\n---", self.said.join("\n"));
+            self.log.extend(self.lines.iter());
+            eprintln!("--- log of glewlwyd:\n{}\n---", self.log.join("\n"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A real keyring: Debian's `gnome-keyring`, on a message bus of its own, for a user of its own.
+//! `gnome-keyring` on a message bus of its own, with a home directory of its own.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::find;
 
 const SERVICE: &str = "org.freedesktop.secrets";
-/// Nobody starts anything on it by asking for it: no window that asks for a password, least of all.
+/// Without service activation: a request must not start a password dialog.
 const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
@@ -26,11 +26,11 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus C
   </policy>
 </busconfig>"#;
 
-/// Its processes are killed when it is dropped.
+/// A running keyring. Its processes are killed when it is dropped.
 pub(crate) struct GnomeKeyring {
     address: String,
     daemon: Option<Process>,
-    /// Says who comes to the bus, and goes.
+    /// Reports when the keyring joins or leaves the bus.
     seen: Lines<BufReader<ChildStdout>>,
     _monitor: Process,
     _bus: Process,
@@ -47,7 +47,7 @@ impl Drop for Process {
 }
 
 impl GnomeKeyring {
-    /// Empty and unlocked.
+    /// Starts an empty, unlocked keyring.
     pub(crate) fn start() -> Self {
         let home = tempfile::tempdir().unwrap();
         let config = home.path().join("bus.conf");
@@ -59,13 +59,13 @@ impl GnomeKeyring {
             .args(["--nofork", "--nopidfile", "--print-address=1"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            // It says who comes.
+            // It logs every client.
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut said = lines(&mut bus);
+        let mut output = lines(&mut bus);
         let bus = Process(bus);
-        let address = until(&mut said, "unix:");
+        let address = until(&mut output, "unix:");
 
         let rule = format!(
             "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{SERVICE}'"
@@ -78,7 +78,7 @@ impl GnomeKeyring {
             .unwrap();
         let mut seen = lines(&mut monitor);
         let monitor = Process(monitor);
-        // The last that it says about itself.
+        // The last line about the monitor itself.
         until(&mut seen, "member=NameLost");
         let mut keyring = Self {
             address,
@@ -92,18 +92,18 @@ impl GnomeKeyring {
         keyring
     }
 
-    /// What its user's processes have in `DBUS_SESSION_BUS_ADDRESS`.
+    /// The value of `DBUS_SESSION_BUS_ADDRESS` for its user's processes.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// The keyring is gone, as after a crash.
+    /// Kills the keyring, as in a crash.
     pub(crate) fn stop(&mut self) {
         self.daemon = None;
         self.seen();
     }
 
-    /// It is there, again or for the first time, and unlocked.
+    /// Starts the keyring (again), unlocked.
     pub(crate) fn go_on(&mut self) {
         let home = self.home.path();
         let run = home.join("run");
@@ -121,7 +121,7 @@ impl GnomeKeyring {
             .env_remove("GNOME_KEYRING_CONTROL")
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            // It complains about memory that it cannot lock in a container.
+            // It warns about memory that it cannot lock in a container.
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -132,7 +132,7 @@ impl GnomeKeyring {
         self.seen();
     }
 
-    /// Its owner locks it, and nobody is there who would unlock it when asked.
+    /// Locks the keyring. No user can answer a prompt to unlock it.
     pub(crate) fn lock(&self) {
         let sent = Command::new("dbus-send")
             .arg(format!("--bus={}", self.address))
@@ -145,7 +145,7 @@ impl GnomeKeyring {
         assert!(sent.status.success(), "{sent:?}");
     }
 
-    /// All that it has written to the disk.
+    /// The content of the keyring's files.
     pub(crate) fn files(&self) -> Vec<Vec<u8>> {
         let files = fs::read_dir(self.home.path().join("data/keyrings")).unwrap();
         let files: Vec<_> = files
@@ -155,7 +155,7 @@ impl GnomeKeyring {
         files
     }
 
-    /// Waits until the bus has seen it come or go.
+    /// Waits until the keyring joins or leaves the bus.
     fn seen(&mut self) {
         until(&mut self.seen, &format!("\"{SERVICE}\""));
     }
@@ -178,14 +178,14 @@ fn lines(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
     BufReader::new(child.stdout.take().unwrap()).lines()
 }
 
-/// The next line with these words.
-fn until(lines: &mut Lines<BufReader<ChildStdout>>, words: &str) -> String {
+/// Returns the next line that contains `text`.
+fn until(lines: &mut Lines<BufReader<ChildStdout>>, text: &str) -> String {
     let mut lines = lines.map_while(Result::ok);
-    let line = lines.find(|line| line.contains(words));
-    line.unwrap_or_else(|| panic!("it has ended, and not said {words:?}"))
+    let line = lines.find(|line| line.contains(text));
+    line.unwrap_or_else(|| panic!("the output ended without {text:?}"))
 }
 
-/// For its owner alone, as the keyring insists.
+/// Creates a directory with mode 0700, which the keyring requires.
 fn private(directory: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     fs::create_dir_all(directory).unwrap();

@@ -1,4 +1,4 @@
-//! The programs that tests need, other than cargo's own.
+//! External programs that tests need.
 
 #[cfg(feature = "login")]
 pub(crate) mod chromium;
@@ -30,7 +30,7 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    /// What is not installed of it, and how to install it.
+    /// What is not installed, and how to install it. `None`: all is installed.
     pub(crate) fn missing(self) -> Option<String> {
         match self {
             #[cfg(feature = "login")]
@@ -46,7 +46,7 @@ impl Program {
     }
 }
 
-/// The first of these programs that is in the `PATH`.
+/// Finds the first of these programs in the `PATH`.
 fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -58,12 +58,12 @@ fn find(names: &[&str]) -> Option<PathBuf> {
         .find(|program| program.is_file())
 }
 
-/// The npm package with `oidc-provider`, and with what drives Chromium.
+/// The npm package with `oidc-provider` and the driver of Chromium.
 fn npm_package() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/oidc_provider/server")
 }
 
-/// What is not installed of a package that is in there.
+/// What is not installed for a dependency of [`npm_package`].
 fn missing_from_npm(package: &str) -> Option<String> {
     if find(&["node"]).is_none() {
         return Some("there is no `node` in the PATH: Node.js 20 or newer is needed".to_owned());

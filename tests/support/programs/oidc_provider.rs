@@ -18,7 +18,7 @@ use super::{missing_from_npm, npm_package};
 
 /// How long the child may take to open its ports.
 const START: Duration = Duration::from_secs(60);
-/// How often, and how far apart, the server is asked for something that takes time.
+/// The number of polls, and the pause between them, for something that takes time.
 const TRIES: usize = 55;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -28,11 +28,11 @@ pub(crate) struct OidcProvider {
     api: String,
     control: reqwest::Client,
     child: Child,
-    /// Reads what it says on stderr, to be shown if the test fails.
-    said: Option<JoinHandle<String>>,
+    /// Reads stderr, which is printed if the test fails.
+    stderr: Option<JoinHandle<String>>,
 }
 
-/// What the server has counted.
+/// The server's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stats {
     pub(crate) token_requests: u64,
@@ -42,19 +42,19 @@ pub(crate) struct Stats {
 }
 
 impl OidcProvider {
-    /// With the harness's own clients, and tokens of a minute.
+    /// Starts with the clients of `server.mjs`, and a token lifetime of a minute.
     pub(crate) fn start() -> Self {
         Self::start_with(json!({}))
     }
 
-    /// With a configuration (see the harness).
+    /// Starts with a configuration (see `server.mjs`).
     pub(crate) fn start_with(config: Value) -> Self {
         let mut child = Command::new("node")
             .arg("server.mjs")
             .current_dir(npm_package())
-            // Not as an argument: those can be seen by everybody on the machine.
+            // Not as an argument, which all users of the machine can see.
             .env("OIDC_TEST_CONFIG", config.to_string())
-            // It ends when this is closed, so also when this process is killed.
+            // The server exits when this pipe closes, also when this process is killed.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -76,9 +76,9 @@ impl OidcProvider {
             api: String::new(),
             control: client.build().expect("a client"),
             child,
-            said: Some(thread::spawn(move || read_all(stderr))),
+            stderr: Some(thread::spawn(move || read_all(stderr))),
         };
-        let line = first_line(stdout).expect("the harness did not start: its words are below");
+        let line = first_line(stdout).expect("server.mjs did not start: see its stderr below");
         let ports = parse(line);
         let port = |name: &str| ports[name].as_str().expect("a URL").to_owned();
         provider.issuer = port("issuer");
@@ -115,14 +115,14 @@ impl OidcProvider {
         }
     }
 
-    /// Revokes all tokens, and says how many there were.
+    /// Revokes all tokens, and returns their number.
     pub(crate) async fn revoke_all(&self) -> Value {
         let url = format!("{}/control/revoke-all", self.api);
         let answer = parse(self.send(self.control.post(url)).await);
         answer["revoked"].clone()
     }
 
-    /// What the provider says about a token (RFC 7662), to the harness's `basic-client`.
+    /// Introspects a token (RFC 7662) as the client `basic-client`.
     pub(crate) async fn introspect(&self, token: &str) -> Value {
         let url = format!("{}/token/introspection", self.issuer);
         let request = self
@@ -134,22 +134,22 @@ impl OidcProvider {
         parse(self.send(request).await)
     }
 
-    /// The status that the API answers a bare request with this token.
+    /// The status of an API request with this token, without the layer.
     pub(crate) async fn status_with(&self, token: &str) -> u16 {
         let request = self.control.get(self.resource()).bearer_auth(token);
         let response = request.send().await.expect("an answer of the API");
         response.status().as_u16()
     }
 
-    /// The pages of oidc-provider's development mode, as a browser goes through them: plain forms.
-    /// Where they end.
+    /// Signs in like a browser, through the forms of oidc-provider's development mode. Returns the
+    /// callback URL.
     pub(crate) async fn sign_in(&self, login: &str) -> String {
         let mut cookies = BTreeMap::new();
         let mut url: Url = login.parse().expect("the URL of a login");
         let mut forms = ["prompt=login&login=me&password=mine", "prompt=consent"].into_iter();
         while url.path() != "/callback" {
             let request = if url.path().starts_with("/interaction/") {
-                let form = forms.next().expect("two pages, and no more");
+                let form = forms.next().expect("only two pages");
                 let request = self.control.post(url.clone()).body(form);
                 request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             } else {
@@ -183,17 +183,16 @@ impl Drop for OidcProvider {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            let said = self.said.take().and_then(|said| said.join().ok());
-            let said = said.unwrap_or_default();
-            eprintln!("--- oidc-provider said:\n{said}---");
+            let stderr = self.stderr.take().and_then(|reader| reader.join().ok());
+            let stderr = stderr.unwrap_or_default();
+            eprintln!("--- stderr of oidc-provider:\n{stderr}---");
         }
     }
 }
 
-/// Asks until the answer is `Some`, a bounded number of times (some 6 s).
+/// Polls until the answer is `Some`, a bounded number of times (about 6 s).
 ///
-/// For the life of a token on somebody else's clock, which no test can move; nothing else here
-/// waits for time to pass.
+/// Only for the lifetime of a token on the server's clock, which a test cannot control.
 pub(crate) async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..TRIES {
         if let Some(answer) = ask().await {
@@ -202,10 +201,10 @@ pub(crate) async fn poll<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>)
         #[allow(clippy::disallowed_methods, reason = "real time, see above")]
         tokio::time::sleep(PAUSE).await;
     }
-    panic!("{what}: not after {TRIES} tries");
+    panic!("{what}: not within {TRIES} polls");
 }
 
-/// Its client that signs people in, without a redirect URI.
+/// The client for user sign-in, without a redirect URI.
 #[cfg(any(feature = "login", feature = "reqwest", feature = "seal"))]
 pub(crate) fn native_client(issuer: &str) -> bearer_auth::AuthorizationCodeBuilder {
     let [authorization_url, token_url] = ["auth", "token"].map(|path| format!("{issuer}/{path}"));
@@ -231,14 +230,14 @@ fn first_line(stdout: impl Read + Send + 'static) -> Option<String> {
         if stdout.read_line(&mut line).is_ok_and(|read| read > 0) {
             let _ = sender.send(line);
         }
-        // Nothing else is written; held open until the child ends.
+        // The child writes nothing else; keep the pipe open until it exits.
         let _ = stdout.read_line(&mut String::new());
     });
     line.recv_timeout(START).ok()
 }
 
 fn read_all(mut stderr: impl Read) -> String {
-    let mut said = Vec::new();
-    let _ = stderr.read_to_end(&mut said);
-    String::from_utf8_lossy(&said).into_owned()
+    let mut text = Vec::new();
+    let _ = stderr.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -1,4 +1,4 @@
-//! The endpoints beside the token endpoint.
+//! Metadata, pushed authorization requests and revocation.
 
 use super::*;
 
@@ -19,7 +19,7 @@ const PUSH: &str = "/oauth2/v1/par";
 const REVOKE: &str = "/oauth2/v1/revoke";
 
 #[tokio::test]
-async fn metadata_say_where_everything_is() {
+async fn metadata_names_the_endpoints_and_can_be_overridden() {
     let idp = idp().await;
     let url = idp.issuer() + "/.well-known/oauth-authorization-server";
     let document = send(&url, "GET", "", "").await.json();
@@ -37,7 +37,7 @@ async fn metadata_say_where_everything_is() {
 }
 
 #[tokio::test]
-async fn a_pushed_request_is_answered_once_and_to_its_client() {
+async fn pushed_request_is_valid_once_and_for_its_client() {
     let idp = idp().await;
     let pushed = post_to(&idp, PUSH, LOGIN).await;
     assert_eq!(pushed.status(), 201);
@@ -51,7 +51,7 @@ async fn a_pushed_request_is_answered_once_and_to_its_client() {
     assert_eq!(back, "https://app.example/cb?code=code-1");
     assert!(idp.sign_in(&url("app")).is_err());
     for (form, status) in [
-        ("client_id=nobody", 401),
+        ("client_id=unknown", 401),
         ("client_id=app&request_uri=urn:x", 400),
     ] {
         assert_eq!(post_to(&idp, PUSH, form).await.status(), status, "{form}");
@@ -61,7 +61,7 @@ async fn a_pushed_request_is_answered_once_and_to_its_client() {
 }
 
 #[tokio::test]
-async fn a_revoked_refresh_token_ends_its_grant() {
+async fn revoked_refresh_token_revokes_its_grant() {
     let idp = idp().await;
     let url = format!("{}?{LOGIN}", idp.authorization_url());
     idp.sign_in(&url).unwrap();
@@ -71,12 +71,12 @@ async fn a_revoked_refresh_token_ends_its_grant() {
     assert_eq!(post(&idp, form).await.status(), 200);
     let revoke = async |form: &str| post_to(&idp, REVOKE, form).await.status();
     let refresh = "grant_type=refresh_token&client_id=app&refresh_token=refresh-";
-    // Another client's is let alone, and so is one that nobody knows.
+    // Another client's token and an unknown one are ignored.
     assert_eq!(revoke("client_id=other&token=refresh-1").await, 200);
     assert_eq!(revoke("client_id=app&token=unknown").await, 200);
     assert_eq!(post(&idp, &format!("{refresh}1")).await.status(), 200);
     assert_eq!(revoke("client_id=app&token=refresh-2").await, 200);
     assert_eq!(post(&idp, &format!("{refresh}2")).await.status(), 400);
     assert_eq!(revoke("client_id=app").await, 400);
-    assert_eq!(revoke("client_id=nobody&token=x").await, 401);
+    assert_eq!(revoke("client_id=unknown&token=x").await, 401);
 }

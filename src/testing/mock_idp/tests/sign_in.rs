@@ -1,4 +1,4 @@
-//! People sign in: what the authorization endpoint and the two grants check.
+//! User sign-in: the checks of the authorization endpoint and of the two grants.
 
 use super::*;
 use crate::testing::RefreshTokens;
@@ -44,7 +44,7 @@ async fn refresh(idp: &MockIdp, token: &str) -> Http {
 }
 
 #[tokio::test]
-async fn a_browser_is_sent_back_with_a_code() {
+async fn browser_is_redirected_with_a_code_or_the_configured_error() {
     let idp = idp().await;
     let answer = browse(&idp, CHALLENGE).await;
     assert_eq!(answer.status(), 302);
@@ -57,7 +57,7 @@ async fn a_browser_is_sent_back_with_a_code() {
     assert_eq!(back, format!("{CB}?{query}"));
     assert_eq!((idp.authorization_requests(), idp.token_requests()), (2, 0));
     assert_eq!(idp.authorization_log().len(), 2);
-    // What is scripted is for the token endpoint.
+    // Scripted answers are for the token endpoint.
     idp.refuse_sign_in(None);
     idp.then(Answer::status(500));
     assert_eq!(browse(&idp, CHALLENGE).await.status(), 302);
@@ -65,7 +65,7 @@ async fn a_browser_is_sent_back_with_a_code() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_not_known_is_sent_nowhere() {
+async fn unknown_client_or_redirect_uri_is_not_redirected() {
     let idp = idp().await;
     let base = idp.authorization_url();
     for query in [
@@ -85,7 +85,7 @@ async fn a_client_that_is_not_known_is_sent_nowhere() {
 }
 
 #[tokio::test]
-async fn other_mistakes_are_the_client_s_to_know() {
+async fn other_errors_are_redirected_to_the_client() {
     let idp = idp().await;
     for (more, error) in [
         ("", "invalid_request"),
@@ -109,7 +109,7 @@ async fn other_mistakes_are_the_client_s_to_know() {
 }
 
 #[tokio::test]
-async fn a_code_is_for_its_client_its_redirect_uri_and_its_verifier() {
+async fn code_is_bound_to_client_redirect_uri_and_verifier() {
     let idp = idp().await;
     for wrong in [
         format!("client_id=id&client_secret=secret&redirect_uri={CB}&code_verifier={VERIFIER}"),
@@ -130,7 +130,7 @@ async fn a_code_is_for_its_client_its_redirect_uri_and_its_verifier() {
         .await
         .is_error(400, "invalid_grant");
     assert_eq!(idp.tokens_issued(), 0);
-    // A challenge by the verifier itself.
+    // A `plain` challenge is the verifier itself.
     let plain = format!("code_challenge={VERIFIER}");
     idp.sign_in(&url(&idp, &plain)).unwrap();
     let code = format!("code-{}", idp.authorization_requests());
@@ -139,7 +139,7 @@ async fn a_code_is_for_its_client_its_redirect_uri_and_its_verifier() {
 }
 
 #[tokio::test]
-async fn a_code_that_comes_again_ends_what_came_of_it() {
+async fn reused_code_revokes_the_tokens_of_its_grant() {
     let idp = idp().await;
     consent(&idp);
     let answer = redeem(&idp, "code-1", &right()).await;
@@ -156,7 +156,7 @@ async fn a_code_that_comes_again_ends_what_came_of_it() {
 }
 
 #[tokio::test]
-async fn a_code_ends_after_ten_minutes() {
+async fn code_expires_after_ten_minutes() {
     let clock = ManualClock::new();
     let builder = MockIdp::builder().client("app", "").clock(clock.clone());
     let idp = builder.start().await.unwrap();
@@ -168,7 +168,7 @@ async fn a_code_ends_after_ten_minutes() {
 }
 
 #[tokio::test]
-async fn refresh_tokens_rotate_and_one_that_comes_again_ends_the_grant() {
+async fn reused_refresh_token_revokes_its_grant() {
     let idp = idp().await;
     for _ in 0..2 {
         consent(&idp);
@@ -195,7 +195,7 @@ async fn refresh_tokens_rotate_and_one_that_comes_again_ends_the_grant() {
 }
 
 #[tokio::test]
-async fn refresh_tokens_may_stay_or_be_absent() {
+async fn refresh_tokens_can_be_kept_or_absent() {
     let idp = idp().await;
     idp.set_refresh_tokens(RefreshTokens::Kept);
     consent(&idp);
@@ -217,14 +217,14 @@ async fn refresh_tokens_may_stay_or_be_absent() {
 }
 
 #[tokio::test]
-async fn the_page_asks_who_it_is() {
+async fn sign_in_page_asks_for_the_user() {
     let builder = MockIdp::builder().client("<app>", "").sign_in_page();
     let idp = builder.start().await.unwrap();
     let url = url(&idp, CHALLENGE).replace("=app&", "=%3Capp%3E&");
     let page = send(&url, "GET", "", "").await;
     assert_eq!(page.status(), 200);
     assert!(page.body().contains("&lt;app&gt;") && !page.body().contains("<app>"));
-    assert!(idp.sign_in(&url).is_err(), "somebody has to fill it in");
+    assert!(idp.sign_in(&url).is_err(), "the page waits for input");
     for (form, status, code) in [
         ("decision=sign-in&user=", 200, None),
         ("decision=refuse", 303, Some("error=access_denied")),

@@ -1,4 +1,4 @@
-//! Three nodes of Redis that share the slots.
+//! A Redis Cluster of three nodes.
 
 use redis::cluster::ClusterClient;
 
@@ -15,7 +15,7 @@ impl Cluster {
         let mut nodes = Vec::new();
         let mut first = None;
         for (from, to) in SLOTS {
-            // Its default is ten thousand above the other, where there may be no port.
+            // The default is the port plus 10,000, which may be no valid port.
             let bus = free_port().to_string();
             let args = ["--cluster-enabled", "yes", "--cluster-port", &bus];
             let node = Redis::start_with(&args).await;
@@ -29,7 +29,7 @@ impl Cluster {
             nodes.push(node);
         }
         for node in &nodes {
-            until("the cluster is whole", async || {
+            until("the cluster is complete", async || {
                 let info: String = node.ask(&["CLUSTER", "INFO"]).await;
                 info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
             })
@@ -38,14 +38,14 @@ impl Cluster {
         Self { nodes }
     }
 
-    /// For an account.
+    /// A client with an ACL user's credentials.
     pub(crate) fn client(&self, name: &str, password: &str) -> ClusterClient {
         let address =
             |node: &Redis| format!("redis://{name}:{password}@127.0.0.1:{}/", node.port());
         ClusterClient::new(self.nodes.iter().map(address)).unwrap()
     }
 
-    /// How many keys each has.
+    /// The number of keys of each node.
     pub(crate) async fn keys(&self) -> Vec<usize> {
         let mut keys = Vec::new();
         for node in &self.nodes {

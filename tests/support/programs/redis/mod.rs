@@ -1,4 +1,4 @@
-//! Debian's package `redis-server` as a child process: on a port of its own, in memory alone.
+//! `redis-server` as a child process, on a free port, without persistence.
 
 use std::{
     net::TcpListener,
@@ -22,18 +22,18 @@ pub(crate) mod proxy;
 pub(crate) mod sentinel;
 pub(crate) mod tls;
 
-/// A running server. Killed when dropped, and when this process dies.
+/// A running server. Killed when dropped, and when this process exits.
 pub(crate) struct Redis {
     port: u16,
     args: Vec<String>,
     child: Option<Guarded>,
-    /// Where it writes what nobody reads: what a replica gets first, and the state of clusters.
+    /// The server's working directory, for replication and cluster files.
     directory: TempDir,
     tls: Option<Arc<Tls>>,
 }
 
-/// A server, and a shell that kills it when the pipe from this process is closed, which is also when
-/// this process is killed.
+/// A server, and a shell that kills it when the pipe from this process closes, also when this process
+/// is killed.
 struct Guarded {
     child: Child,
     guard: Child,
@@ -58,7 +58,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // The guard first: the number of the other may be somebody else's, once it is waited for.
+        // The guard first: once the server is reaped, its process id may belong to another process.
         for child in [&mut self.guard, &mut self.child] {
             let _ = child.kill();
             let _ = child.wait();
@@ -71,21 +71,21 @@ impl Redis {
         Self::start_with(&[]).await
     }
 
-    /// With further arguments.
+    /// Starts a server with further arguments.
     pub(crate) async fn start_with(args: &[&str]) -> Self {
         Self::start_as(args, None).await
     }
 
-    /// With TLS alone.
+    /// Starts a server that accepts only TLS.
     pub(crate) async fn start_with_tls(tls: &Arc<Tls>) -> Self {
-        // Two providers are linked, and the crate `redis` wants one that is chosen.
+        // Two providers are linked, and the crate `redis` needs a default.
         let _ = aws_lc_rs::default_provider().install_default();
         Self::start_as(&[], Some(Arc::clone(tls))).await
     }
 
     async fn start_as(args: &[&str], tls: Option<Arc<Tls>>) -> Self {
         let args: Vec<_> = args.iter().map(|&arg| arg.to_owned()).collect();
-        // A port that was free may be somebody else's by now.
+        // Another process may have taken the free port in the meantime.
         for _ in 0..10 {
             let mut redis = Self {
                 port: free_port(),
@@ -122,7 +122,7 @@ impl Redis {
         answering.await.expect("redis-server does not answer")
     }
 
-    /// Whether it does, and not somebody else at its port, or it has ended.
+    /// Waits until the server answers. `false`: it has exited, or another process has its port.
     async fn answers(&mut self) -> bool {
         loop {
             let pid = self.child.as_ref().unwrap().child.id();
@@ -141,18 +141,18 @@ impl Redis {
         }
     }
 
-    /// After [`kill`](Self::kill), where it was, with nothing of what it had.
+    /// Starts the server again after [`kill`](Self::kill), on its port, without its data.
     pub(crate) async fn run_again(&mut self) {
         self.directory = TempDir::new().unwrap();
         assert!(self.try_run().await, "redis-server does not start again");
     }
 
-    /// As a crash does: what it had is gone.
+    /// Kills the server, as in a crash: its data is lost.
     pub(crate) fn kill(&mut self) {
         self.child = None;
     }
 
-    /// It accepts connections, and answers nothing, until it [goes on](Self::go_on).
+    /// Pauses the server until [`go_on`](Self::go_on): it accepts connections, but does not answer.
     pub(crate) fn stop(&self) {
         self.signal("-STOP");
     }
@@ -183,7 +183,7 @@ impl Redis {
     }
 
     async fn try_connect(&self) -> Option<MultiplexedConnection> {
-        // Half a second is not enough for a busy machine.
+        // The default of half a second is too short on a busy machine.
         let patient = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(PATIENCE))
             .set_response_timeout(Some(PATIENCE));
@@ -192,7 +192,7 @@ impl Redis {
         connecting.await.ok()
     }
 
-    /// A server that becomes a master closes connections.
+    /// Connects, and retries: a server that becomes a master closes connections.
     pub(crate) async fn connect(&self) -> MultiplexedConnection {
         let connecting = async {
             loop {
@@ -206,7 +206,7 @@ impl Redis {
         connected.expect("no connection to redis-server")
     }
 
-    /// Sends a command. `Err` is what the server says.
+    /// Sends a command. `Err`: the server's error.
     pub(crate) async fn try_ask<T: FromRedisValue>(&self, command: &[&str]) -> RedisResult<T> {
         let (name, args) = command.split_first().unwrap();
         let mut command = redis::cmd(name);
@@ -220,20 +220,20 @@ impl Redis {
         self.try_ask(command).await.unwrap()
     }
 
-    /// By its clock, since 1970.
+    /// The server's time since 1970.
     pub(crate) async fn time(&self) -> Duration {
         let (seconds, micros) = self.ask::<(u64, u64)>(&["TIME"]).await;
         Duration::from_secs(seconds) + Duration::from_micros(micros)
     }
 
-    /// All keys, in order.
+    /// All keys, sorted.
     pub(crate) async fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self.ask(&["KEYS", "*"]).await;
         keys.sort();
         keys
     }
 
-    /// How many scripts it has run. One that it did not know yet counts once.
+    /// The number of scripts that the server has run. A script that it did not know yet counts once.
     pub(crate) async fn scripts_run(&self) -> u64 {
         let stats: String = self.ask(&["INFO", "commandstats"]).await;
         let line = |line: &str| line.strip_prefix("cmdstat_evalsha:").map(str::to_owned);
@@ -257,10 +257,10 @@ pub(crate) fn missing() -> Option<String> {
     (!installed).then(|| reason.to_owned())
 }
 
-/// How long something may take that is waited for.
+/// The limit of all waiting.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Asks until it is so, for [`PATIENCE`] at most.
+/// Polls until the condition is true, for at most [`PATIENCE`].
 pub(crate) async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let asking = async {
         while !is_so().await {

@@ -1,4 +1,4 @@
-//! What is between a process and Redis, and fails as networks do.
+//! A proxy between a process and Redis, which simulates network failures.
 
 use std::{
     collections::VecDeque,
@@ -22,30 +22,30 @@ pub(crate) enum Mode {
     Passes,
     /// Every connection is closed at once.
     Closes,
-    /// Nothing comes back.
+    /// No answer comes back.
     IsSilent,
-    /// What comes back is of another protocol.
+    /// The answers are of another protocol.
     TalksNonsense,
 }
 
-/// A port in front of Redis. Closed when dropped.
+/// A proxy in front of Redis. Closed when dropped.
 pub(crate) struct Proxy {
     port: u16,
     mode: watch::Sender<Mode>,
-    rest: Arc<Rest>,
+    faults: Arc<Faults>,
     task: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Rest {
-    /// Which of the coming answers to scripts get lost, and their connections with them.
+struct Faults {
+    /// Which of the next answers to scripts are lost, together with their connections.
     lose: Mutex<VecDeque<bool>>,
-    /// After so many further scripts the next one waits to be let on.
-    holds: Mutex<Option<usize>>,
-    is_held: AtomicBool,
+    /// The number of scripts that pass before the next one waits for `release`.
+    pass_before_hold: Mutex<Option<usize>>,
+    is_holding: AtomicBool,
     gate: Notify,
     connections: AtomicU64,
-    /// Connections up to that one are dead, which nobody was told.
+    /// Connections up to this number are dead, and neither end was notified.
     dead: AtomicU64,
 }
 
@@ -54,24 +54,24 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (mode, _) = watch::channel(Mode::Passes);
-        let rest = Arc::<Rest>::default();
+        let faults = Arc::<Faults>::default();
         let upstream = redis.port();
-        let (modes, shared) = (mode.clone(), Arc::clone(&rest));
+        let (modes, shared) = (mode.clone(), Arc::clone(&faults));
         let task = tokio::spawn(async move {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let number = shared.connections.fetch_add(1, SeqCst) + 1;
-                let (mode, rest) = (modes.subscribe(), Arc::clone(&shared));
+                let (mode, faults) = (modes.subscribe(), Arc::clone(&shared));
                 tokio::spawn(async move {
-                    // That an end goes away is no failure of the test.
-                    let _ = serve(client, upstream, number, mode, &rest).await;
+                    // A closed connection does not fail the test.
+                    let _ = serve(client, upstream, number, mode, &faults).await;
                 });
             }
         });
         Self {
             port,
             mode,
-            rest,
+            faults,
             task,
         }
     }
@@ -84,38 +84,38 @@ impl Proxy {
         self.mode.send_replace(mode);
     }
 
-    /// Of the next scripts, those are run and nobody hears of it.
+    /// Loses the answers to these of the next scripts, which run.
     pub(crate) fn lose_answers(&self, which: impl IntoIterator<Item = bool>) {
-        *self.rest.lose.lock().unwrap() = which.into_iter().collect();
+        *self.faults.lose.lock().unwrap() = which.into_iter().collect();
     }
 
-    /// Whether all scripts have come that [`lose_answers`](Self::lose_answers) was about.
-    pub(crate) fn has_lost_them(&self) -> bool {
-        self.rest.lose.lock().unwrap().is_empty()
+    /// Whether all scripts of [`lose_answers`](Self::lose_answers) have come.
+    pub(crate) fn has_lost_answers(&self) -> bool {
+        self.faults.lose.lock().unwrap().is_empty()
     }
 
-    /// Holds the script after the next `count`, until it is [let on](Self::let_on).
+    /// Delays the script after the next `count`, until [`release`](Self::release).
     pub(crate) fn hold_after(&self, count: usize) {
-        self.rest.is_held.store(false, SeqCst);
-        *self.rest.holds.lock().unwrap() = Some(count);
+        self.faults.is_holding.store(false, SeqCst);
+        *self.faults.pass_before_hold.lock().unwrap() = Some(count);
     }
 
-    pub(crate) fn holds(&self) -> bool {
-        self.rest.is_held.load(SeqCst)
+    pub(crate) fn is_holding(&self) -> bool {
+        self.faults.is_holding.load(SeqCst)
     }
 
-    pub(crate) fn let_on(&self) {
-        self.rest.gate.notify_one();
+    pub(crate) fn release(&self) {
+        self.faults.gate.notify_one();
     }
 
     pub(crate) fn connections(&self) -> u64 {
-        self.rest.connections.load(SeqCst)
+        self.faults.connections.load(SeqCst)
     }
 
-    /// As a machine that has lost its power: nothing comes back on what is connected, for ever; who
-    /// connects anew reaches the one that has taken its place.
+    /// Simulates a power loss of the server: existing connections never get an answer. New connections
+    /// work, as if a replacement had taken over.
     pub(crate) fn forget_connections(&self) {
-        self.rest.dead.store(self.connections(), SeqCst);
+        self.faults.dead.store(self.connections(), SeqCst);
     }
 }
 
@@ -126,16 +126,16 @@ impl Drop for Proxy {
     }
 }
 
-impl Rest {
+impl Faults {
     async fn wait(&self) {
         let is_its_turn = {
-            let mut holds = self.holds.lock().unwrap();
-            let is_its_turn = *holds == Some(0);
-            *holds = holds.and_then(|count| count.checked_sub(1));
+            let mut passing = self.pass_before_hold.lock().unwrap();
+            let is_its_turn = *passing == Some(0);
+            *passing = passing.and_then(|count| count.checked_sub(1));
             is_its_turn
         };
         if is_its_turn {
-            self.is_held.store(true, SeqCst);
+            self.is_holding.store(true, SeqCst);
             self.gate.notified().await;
         }
     }
@@ -146,7 +146,7 @@ async fn serve(
     upstream: u16,
     number: u64,
     mut mode: watch::Receiver<Mode>,
-    rest: &Rest,
+    faults: &Faults,
 ) -> std::io::Result<()> {
     let mut server = TcpStream::connect(("127.0.0.1", upstream)).await?;
     let (mut question, mut answer) = (vec![0; 65_536], vec![0; 65_536]);
@@ -164,11 +164,11 @@ async fn serve(
                     return Ok(());
                 }
                 match now {
-                    _ if number <= rest.dead.load(SeqCst) => {}
+                    _ if number <= faults.dead.load(SeqCst) => {}
                     Mode::Passes => {
                         if read.windows(4).any(|name| name == b"EVAL") {
                             is_script = true;
-                            rest.wait().await;
+                            faults.wait().await;
                         }
                         server.write_all(read).await?;
                     }
@@ -181,10 +181,10 @@ async fn serve(
                 if read.is_empty() {
                     return Ok(());
                 }
-                if number <= rest.dead.load(SeqCst) || now == Mode::IsSilent {
+                if number <= faults.dead.load(SeqCst) || now == Mode::IsSilent {
                     continue;
                 }
-                if is_script && rest.lose.lock().unwrap().pop_front() == Some(true) {
+                if is_script && faults.lose.lock().unwrap().pop_front() == Some(true) {
                     return Ok(());
                 }
                 is_script = false;

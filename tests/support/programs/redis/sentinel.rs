@@ -1,4 +1,4 @@
-//! A master, its replica, and who watches over them.
+//! A Redis master, its replica, and a Sentinel.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use super::{Guarded, Redis, free_port, until};
 const NAME: &str = "tokens";
 
 pub(crate) struct Watched {
-    /// Some of them may be dead.
+    /// A test may kill some of them.
     pub(crate) servers: Vec<Redis>,
     port: u16,
     _sentinel: Guarded,
@@ -56,15 +56,15 @@ impl Watched {
         watched
     }
 
-    /// What the sentinel says, as it is shown.
+    /// Sends a command to the Sentinel. Returns the `Debug` of the answer.
     async fn ask(&self, command: &[&str]) -> Result<String, redis::RedisError> {
         let client = Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
-        let mut asked = redis::cmd("SENTINEL");
+        let mut sentinel = redis::cmd("SENTINEL");
         command.iter().for_each(|arg| {
-            asked.arg(*arg);
+            sentinel.arg(*arg);
         });
-        let answer: redis::Value = asked.query_async(&mut connection).await?;
+        let answer: redis::Value = sentinel.query_async(&mut connection).await?;
         Ok(format!("{answer:?}"))
     }
 
@@ -72,16 +72,16 @@ impl Watched {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Of the master, whoever that is.
+    /// A client of the current master.
     pub(crate) fn client(&self) -> SentinelClient {
         let sentinels = vec![self.url()];
         let master = SentinelServerType::Master;
         SentinelClient::build(sentinels, NAME, None, master).unwrap()
     }
 
-    /// The replica is the master from now on.
+    /// Makes the replica the master.
     pub(crate) async fn fail_over(&self) {
-        until("the replica is of use", async || {
+        until("the replica can take over", async || {
             self.ask(&["FAILOVER", NAME]).await.is_ok()
         })
         .await;

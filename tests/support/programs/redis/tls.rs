@@ -1,11 +1,11 @@
-//! Redis behind TLS, with a certificate of an authority of its own.
+//! TLS for Redis, with a certificate authority for the test.
 
 use std::{fs, path::Path, sync::Arc};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use redis::{Client, TlsCertificates};
 
-/// An authority, and what it has issued for 127.0.0.1.
+/// A certificate authority, and a certificate for 127.0.0.1.
 pub(crate) struct Tls {
     root: String,
     certificate: String,
@@ -28,7 +28,7 @@ impl Tls {
         })
     }
 
-    /// Of a server that speaks TLS at this port.
+    /// The arguments of a server with TLS at this port.
     pub(crate) fn args(&self, directory: &Path, port: &str) -> Vec<String> {
         let file = |name: &str, content: &str| {
             let path = directory.join(name);
@@ -47,7 +47,7 @@ impl Tls {
             .collect()
     }
 
-    /// That trusts this authority alone.
+    /// A client that trusts only this authority.
     pub(crate) fn client(&self, port: u16) -> Client {
         let certificates = TlsCertificates {
             client_tls: None,
