@@ -1,5 +1,5 @@
-//! What single steps cost on the way of a request: each is done beside the floor, and measured
-//! against the floor alone. What the layer does, and what it could have done in its place.
+//! The cost of single steps of the request path, and of alternatives to them. Each is measured as the
+//! floor plus the step, against the floor alone.
 #![allow(
     clippy::unwrap_used,
     clippy::disallowed_methods,
@@ -37,16 +37,12 @@ fn main() {
         })
         .collect();
     let columns = ["no header", "4 headers"];
-    table::print(
-        "A step beside the floor, in % of the floor",
-        &columns,
-        &rows,
-    );
+    table::print("The cost of a step, in % of the floor", &columns, &rows);
 }
 
 type Step<'a> = Box<dyn FnMut() + 'a>;
 
-/// Each step's price.
+/// Measures the cost of each step.
 fn steps(headers: usize) -> Vec<(&'static str, f64)> {
     let request = request(headers);
     let swap = Arc::new(ArcSwap::from_pointee(0u64));
@@ -58,7 +54,7 @@ fn steps(headers: usize) -> Vec<(&'static str, f64)> {
     full.insert(AUTHORIZATION, "Bearer t".parse().unwrap());
 
     let mut steps: Vec<(_, Step<'_>)> = vec![
-        ("nothing: how exact this is", Box::new(|| {})),
+        ("nothing (the measuring error)", Box::new(|| {})),
         #[cfg(target_os = "linux")]
         (
             "one coarse clock",
@@ -109,11 +105,11 @@ fn steps(headers: usize) -> Vec<(&'static str, f64)> {
             }),
         ),
         (
-            "Arc::clone, and its drop",
+            "Arc::clone and drop",
             Box::new(|| drop(black_box(Arc::clone(&shared)))),
         ),
         (
-            "Box::new, and its drop",
+            "Box::new and drop",
             Box::new(|| drop(black_box(Box::new([0u8; 128])))),
         ),
         (
@@ -124,7 +120,7 @@ fn steps(headers: usize) -> Vec<(&'static str, f64)> {
             }),
         ),
         (
-            "Uri: authority as it is",
+            "Uri: authority as a string",
             Box::new(|| {
                 let uri = black_box(&uri);
                 black_box((

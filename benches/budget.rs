@@ -1,8 +1,8 @@
 //! The budget of a request: figures that are the same on every run, and their limits.
 //!
-//! `cargo bench --bench budget` fails when one is exceeded. Instructions are counted by valgrind,
-//! under which this program starts itself again; on a machine without, they are left out, which
-//! is a failure where `CI` is set.
+//! `cargo bench --bench budget` fails when a limit is exceeded. valgrind counts the instructions: this
+//! program starts itself again under it. Without valgrind these figures are left out, which is a failure
+//! if `CI` is set.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a benchmark")]
 
 mod support;
@@ -32,16 +32,16 @@ use support::{stacks, table};
 struct Line {
     what: &'static str,
     limit: f64,
-    /// `None`: it cannot be measured here.
+    /// Returns `None` if it cannot be measured on this machine.
     measure: fn() -> Option<f64>,
 }
 
-/// Of a request with four headers and a token of 1 KiB. "The floor" sets the same header on each
-/// request; with resending, it copies each request, too.
+/// The budget of a request with four headers and a token of 1 KiB. "The floor" sets the same header on
+/// each request; with resending, it also copies each request.
 ///
-/// The limits of the instructions are a tenth above what was measured last: compilers and C
-/// libraries differ. Else the figures are the same on every run, and on every x86-64 with AVX2 (as
-/// which valgrind presents them all); the tick of a clock is less than one instruction a request.
+/// The limits of the instructions are a tenth above the last measurement, since compilers and C libraries
+/// differ. Otherwise the figures are the same on every run and on every x86-64 with AVX2, which valgrind
+/// emulates. The tick of a clock adds less than one instruction to a request.
 const BUDGET: [Line; 9] = [
     Line {
         what: "allocations over the floor",
@@ -114,12 +114,12 @@ fn main() -> ExitCode {
     for (Line { what, limit, .. }, figure) in figures {
         match figure {
             Some(figure) if figure <= *limit => continue,
-            Some(figure) => eprintln!("error: {what}: {figure}, and the limit is {limit}"),
+            Some(figure) => eprintln!("error: {what}: {figure} exceeds the limit of {limit}"),
             None if env::var_os("CI").is_none() => {
-                eprintln!("warning: {what}: not measured, there is no valgrind");
+                eprintln!("warning: {what}: not measured: valgrind is not installed");
                 continue;
             }
-            None => eprintln!("error: {what}: not measured, there is no valgrind"),
+            None => eprintln!("error: {what}: not measured: valgrind is not installed"),
         }
         code = ExitCode::FAILURE;
     }
@@ -139,13 +139,13 @@ fn work(stack: &str) -> Box<dyn FnMut(u64) + Send> {
     }
 }
 
-/// What a request costs more in one stack than in another.
+/// How much more a request costs in one stack than in another.
 fn over(count: fn(&str) -> Option<u64>, ours: &str, floor: &str) -> Option<f64> {
     let (ours, floor) = (count(ours)? as f64, count(floor)? as f64);
     Some((ours - floor) / TIMES as f64)
 }
 
-/// Of [`TIMES`] requests.
+/// The allocations of [`TIMES`] requests.
 fn allocations(stack: &str) -> Option<u64> {
     let mut work = work(stack);
     work(1);
@@ -156,19 +156,20 @@ fn instructions(stack: &str) -> Option<u64> {
     under_valgrind(stack, 0)
 }
 
-/// Atomic ones, such as a change of a reference count: cheap for one thread, and what keeps two
-/// from running twice as fast.
+/// Locked (atomic) instructions, such as those of a reference count: cheap for one thread, but they limit
+/// how two threads scale.
 fn locked(stack: &str) -> Option<u64> {
     under_valgrind(stack, 1)
 }
 
-/// Of [`TIMES`] requests: of twice as many without the first half, so that starting does not count.
+/// Counts an event in [`TIMES`] requests: twice as many minus once as many, so that the start of the
+/// program does not count.
 fn under_valgrind(stack: &str, event: usize) -> Option<u64> {
     let [twice, once] = [2 * TIMES, TIMES].map(|times| collected(stack, times));
     Some(twice?[event] - once?[event])
 }
 
-/// Instructions, and those of them that lock the bus.
+/// The counts of instructions, and of those that lock the bus.
 fn collected(stack: &str, times: u64) -> Option<Vec<u64>> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--collect-bus=yes"]);
@@ -179,16 +180,14 @@ fn collected(stack: &str, times: u64) -> Option<Vec<u64>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return None,
         output => output.unwrap(),
     };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let line = said
-        .lines()
-        .find_map(|line| line.split_once("Collected : "));
+    let log = String::from_utf8_lossy(&output.stderr);
+    let line = log.lines().find_map(|line| line.split_once("Collected : "));
     match line {
         Some((_, counts)) if output.status.success() => {
             let counts = counts.split_whitespace();
             Some(counts.map(|count| count.parse().unwrap()).collect())
         }
-        _ => panic!("valgrind has failed:\n{said}"),
+        _ => panic!("valgrind failed:\n{log}"),
     }
 }
 
@@ -222,7 +221,7 @@ fn token_requests() -> Option<f64> {
     Some(requests.load(Ordering::Relaxed).into())
 }
 
-/// Over a client whose own future has no size.
+/// The size of the response future over a client whose own future has no size.
 fn size_of_future<P>() -> Option<f64>
 where
     BearerAuth<stacks::Noop, P>: Service<Request<stacks::Body>>,

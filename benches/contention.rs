@@ -1,8 +1,8 @@
-//! Two threads that send requests, and a third that renews the token a thousand times a second:
-//! what they take from each other.
+//! Two threads send requests, and a third one refreshes the token a thousand times a second: how much
+//! they slow each other down.
 //!
-//! What is measured is CPU time: threads that wait for each other's cache lines pay with it, and
-//! what else the machine does is not in it.
+//! The benchmark measures CPU time. It includes waiting for cache lines of other threads, and excludes
+//! other processes.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -25,7 +25,7 @@ use tower_service::Service;
 use support::{
     rounds::{at_once, ratios},
     stacks::{API, Body, Noop, floor, new_token, work},
-    table::{SPREAD, print, spread},
+    table::{RANGE, print, range},
 };
 
 const ROUNDS: usize = 100;
@@ -37,7 +37,7 @@ const TOKEN: usize = 1_024;
 struct Figures {
     /// The CPU time of a request in each round, with one thread and with two.
     times: [Vec<f64>; 2],
-    /// How many processors there were for two.
+    /// How many processors the two threads had.
     processors: Vec<f64>,
 }
 
@@ -58,7 +58,7 @@ impl Figures {
         }
     }
 
-    /// How much of a thread's speed is left when there are two.
+    /// The speed of each of two threads, relative to one alone.
     fn scaling(&self) -> Vec<f64> {
         ratios(&self.times[0], &self.times[1])
     }
@@ -69,55 +69,55 @@ fn main() {
     let layer = BearerAuthLayer::builder(cache.clone()).api(API).resend(Off);
     let (ours, fixed) = (layer.build().unwrap().layer(Noop), floor(TOKEN));
 
-    let [mut none, mut floor, mut still, mut renewed] = [(); 4].map(|()| Figures::default());
-    renewing(&cache, || {}); // The first token.
+    let [mut none, mut floor, mut still, mut refreshed] = [(); 4].map(|()| Figures::default());
+    refreshing(&cache, || {}); // The first token.
     for _ in 0..ROUNDS {
         none.measure(&Noop);
         floor.measure(&fixed);
         still.measure(&ours);
-        renewing(&cache, || renewed.measure(&ours));
+        refreshing(&cache, || refreshed.measure(&ours));
     }
 
     let contenders = [
         ("no layer", &none),
         ("a fixed header", &floor),
         ("ours", &still),
-        ("ours, renewed every ms", &renewed),
+        ("ours, refreshed every ms", &refreshed),
     ];
     let mut rows = Vec::new();
     for (at, threads) in ["1 thread", "2 threads"].iter().enumerate() {
         for (name, figures) in contenders {
             let ratios = ratios(&figures.times[at], &floor.times[at]);
-            rows.push((format!("{threads}: {name}"), spread(&ratios)));
+            rows.push((format!("{threads}: {name}"), range(&ratios)));
         }
     }
     let title = "CPU time of a request, × that with a fixed header";
-    print(title, &SPREAD, &rows);
+    print(title, &RANGE, &rows);
 
     let rows = contenders.map(|(name, figures)| {
         let share = ratios(&figures.scaling(), &none.scaling());
-        (name.to_owned(), spread(&share))
+        (name.to_owned(), range(&share))
     });
-    let title = "From 1 thread to 2: speed of each, × what no layer keeps of it";
-    print(title, &SPREAD, &rows);
+    let title = "Speed of each of 2 threads relative to 1, × the same without a layer";
+    print(title, &RANGE, &rows);
 
-    // Threads that take turns on one processor take nothing from each other.
-    let rows = contenders.map(|(name, figures)| (name.to_owned(), spread(&figures.processors)));
-    let title = "Processors that 2 threads had: with less than 1.6, the figures say little";
-    print(title, &SPREAD, &rows);
+    // Threads that take turns on one processor do not slow each other down.
+    let rows = contenders.map(|(name, figures)| (name.to_owned(), range(&figures.processors)));
+    let title = "Processors for the 2 threads: below 1.6, the figures mean little";
+    print(title, &RANGE, &rows);
 }
 
-/// Does `what` while the token is renewed every millisecond.
-fn renewing(cache: &TokenCache, what: impl FnOnce()) {
+/// Runs `what` while the token is refreshed every millisecond.
+fn refreshing(cache: &TokenCache, what: impl FnOnce()) {
     let done = AtomicBool::new(false);
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_time().build().unwrap();
-    let renew = || runtime.block_on(cache.refresh()).unwrap();
-    renew();
+    let refresh = || runtime.block_on(cache.refresh()).unwrap();
+    refresh();
     thread::scope(|scope| {
         scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                renew();
+                refresh();
                 thread::sleep(Duration::from_millis(1));
             }
         });

@@ -1,5 +1,5 @@
-//! Requests to a server on loopback, through the clients of `hyper-util` and `reqwest`: what the
-//! layer adds to them, beside a fixed header.
+//! Requests to a server on loopback through the clients of `hyper-util` and `reqwest`: the cost of the
+//! layer, compared with a fixed header.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 
 mod support;
@@ -24,7 +24,7 @@ use tower_layer::Layer as _;
 use support::{
     rounds::{Work, interleaved, ratios},
     stacks::{Body, token},
-    table::{SPREAD, print, spread},
+    table::{RANGE, print, range},
 };
 
 const ROUNDS: usize = 100;
@@ -50,11 +50,11 @@ fn main() {
         let figures = interleaved(ROUNDS, TIMES, &mut contenders);
         for (name, times) in ["no token", "a fixed header", "ours"].iter().zip(&figures) {
             let ratios = ratios(times, &figures[0]);
-            rows.push((format!("{client}: {name}"), spread(&ratios)));
+            rows.push((format!("{client}: {name}"), range(&ratios)));
         }
     }
     let title = "Time of a request over loopback, × that without a token";
-    print(title, &SPREAD, &rows);
+    print(title, &RANGE, &rows);
 }
 
 fn hyper_util_clients<'a>(runtime: &'a Runtime, api: &'a str) -> [Work<'a>; 3] {
@@ -81,7 +81,7 @@ fn reqwest_clients<'a>(runtime: &'a Runtime, api: &'a str) -> [Work<'a>; 3] {
     ]
 }
 
-/// As a program has it that changes no setting: requests can be sent again.
+/// A layer with default settings: requests can be resent.
 fn layer(api: &str) -> BearerAuthLayer {
     let source = source_fn(|_| {
         let lifetime = Duration::from_secs(3_600);
@@ -94,7 +94,7 @@ fn layer(api: &str) -> BearerAuthLayer {
     BearerAuthLayer::for_api(api, source).unwrap()
 }
 
-/// One request after the other, on one connection.
+/// Sends one request after the other on one connection.
 fn sending<'a, S, R>(runtime: &'a Runtime, mut service: S, request: impl Fn() -> R + 'a) -> Work<'a>
 where
     S: Service<R, Error: Debug> + 'a,

@@ -1,5 +1,5 @@
-//! A request that has its token: how many times as long it takes as one that nothing is done to,
-//! and as one that gets the same header every time.
+//! The time of a request with a cached token, as a multiple of a request without a layer, and of one
+//! with a fixed header.
 
 mod support;
 
@@ -22,13 +22,13 @@ criterion_group! {
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
         .measurement_time(Duration::from_millis(1_500))
-        // What the layout of a build makes of the same code.
+        // The same code differs by as much with another layout of the build.
         .noise_threshold(0.1);
     targets = once, again
 }
 criterion_main!(benches);
 
-/// Requests are sent once.
+/// Without resending.
 fn once(criterion: &mut Criterion<Ratio>) {
     let mut group = criterion.benchmark_group("resending off");
     for (headers, token) in SHAPES {
@@ -41,7 +41,7 @@ fn once(criterion: &mut Criterion<Ratio>) {
     }
 }
 
-/// Requests can be sent again: the floors copy each of them, too.
+/// With resending: the floors copy each request, too.
 fn again(criterion: &mut Criterion<Ratio>) {
     let mut group = criterion.benchmark_group("resending on");
     for (headers, token) in SHAPES {
@@ -57,7 +57,7 @@ fn again(criterion: &mut Criterion<Ratio>) {
     }
 }
 
-/// How many headers, and how long a token.
+/// The number of headers, and the length of the token.
 const SHAPES: [(usize, usize); 4] = [(0, 64), (0, 1_024), (4, 64), (4, 1_024)];
 
 fn compare(

@@ -1,6 +1,6 @@
-//! Two thousand requests a second, whether answered or not, while tokens end and the token
-//! endpoint takes its time: how many of them wait, beside a cache that fetches a token when the
-//! last one is over.
+//! Two thousand requests a second, whether or not earlier ones are answered, while tokens expire and the
+//! token endpoint is slow: how many requests wait, compared with a cache that fetches a token when the
+//! last one has expired.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(
     clippy::disallowed_methods,
@@ -28,17 +28,17 @@ use support::{
 };
 
 const EVERY: Duration = Duration::from_micros(500);
-/// Token requests start a second apart: a token that lives for little more is not renewed ahead.
+/// Longer than a second, which is the spacing of token requests: a shorter token is not refreshed ahead.
 const LIFETIME: Duration = Duration::from_secs(2);
 const LIFETIMES: u32 = 6;
-/// Of the token endpoint.
+/// The response time of the token endpoint.
 const ANSWERS_IN: Duration = Duration::from_millis(50);
-/// More than this is a wait.
+/// A longer time counts as a wait, in milliseconds.
 const WAIT: f64 = 5.0;
 
 fn main() {
     let runtime = Runtime::new().unwrap();
-    // At the same time, so that what the machine does happens to all of them.
+    // At the same time, so that the machine slows all of them down alike.
     let (none, ours, lazy) =
         runtime.block_on(async { tokio::join!(load(|| async {}), ours(), lazy()) });
     let contenders = [("no token", none), ("ours", ours), ("a lazy cache", lazy)];
@@ -50,7 +50,7 @@ fn main() {
         cells.extend([most, longest].map(|wait| format!("{wait:.2}")));
         (name.to_owned(), cells)
     });
-    let title = "How long until a request is on its way, after the first token, in ms";
+    let title = "Time until a request is sent, after the first token, in ms";
     print(
         title,
         &["requests", "over 5 ms", "99 % below", "longest"],
@@ -70,7 +70,7 @@ async fn ours() -> Vec<f64> {
     .await
 }
 
-/// What is written in an hour.
+/// A simple hand-written cache.
 async fn lazy() -> Vec<f64> {
     let cache = Arc::new(Mutex::new(None::<(TokenResponse, Instant)>));
     load(|| {
@@ -93,7 +93,7 @@ async fn fetch() -> Result<TokenResponse, Error> {
         .build()
 }
 
-/// The milliseconds from when each request was due until it was done, all but the first.
+/// The milliseconds from the planned time of each request, except the first, until it was done.
 async fn load<F>(send: impl Fn() -> F) -> Vec<f64>
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,6 +1,6 @@
-//! Callers that come while there is no token: how many token requests they make, and how soon they
-//! are all on their way when the token has come, beside as many that wait for a bare
-//! `tokio::sync::watch`, and send their request with a fixed header.
+//! Callers without a cached token: how many token requests they cause, and how soon all of them have sent
+//! their requests once the token arrives. The comparison waits for a bare `tokio::sync::watch` and sends
+//! a fixed header.
 #![allow(clippy::unwrap_used, reason = "a benchmark")]
 #![allow(
     clippy::disallowed_methods,
@@ -29,7 +29,7 @@ use tower_layer::Layer as _;
 use support::{
     rounds::{median, ratios},
     stacks::{API, Noop, floor, request, token},
-    table::{SPREAD, print, spread},
+    table::{RANGE, print, range},
 };
 
 const ROUNDS: usize = 30;
@@ -47,11 +47,11 @@ fn main() {
             bare.push(runtime.block_on(bare_watch(callers)));
         }
         let mut cells = vec![requests.to_string(), format!("{:.3}", median(&bare))];
-        cells.extend(spread(&ours));
+        cells.extend(range(&ours));
         cells.push(format!("{:.2}", median(&ratios(&ours, &bare))));
         rows.push((format!("callers: {callers}"), cells));
     }
-    let [median, below, above] = SPREAD;
+    let [median, below, above] = RANGE;
     let columns = [
         "token requests",
         "bare watch",
@@ -60,11 +60,11 @@ fn main() {
         above,
         "× bare watch",
     ];
-    let title = "From the token's arrival to the last caller on its way, in ms";
+    let title = "From the token's arrival until the last caller has sent its request, in ms";
     print(title, &columns, &rows);
 }
 
-/// The milliseconds, and how often the source was asked.
+/// The milliseconds, and the number of token requests.
 async fn first_token(callers: usize) -> (f64, usize) {
     let (requests, answer) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
     let source = source(requests.clone(), answer.clone());
@@ -92,7 +92,7 @@ async fn bare_watch(callers: usize) -> f64 {
     last.after(|| sender.send(()).unwrap()).await
 }
 
-/// A token when there is a permit.
+/// A source that answers when there is a permit.
 fn source(requests: Arc<AtomicUsize>, answer: Arc<Semaphore>) -> impl TokenSource {
     source_fn(move |_| {
         requests.fetch_add(1, Ordering::Relaxed);
@@ -104,7 +104,7 @@ fn source(requests: Arc<AtomicUsize>, answer: Arc<Semaphore>) -> impl TokenSourc
     })
 }
 
-/// Tasks that wait, and the time at which each is done.
+/// Tasks that wait. Each returns the time at which it was done.
 struct Waiting(JoinSet<Instant>);
 
 fn last_of<F>(callers: usize, caller: impl Fn() -> F) -> Waiting
@@ -122,9 +122,9 @@ where
 }
 
 impl Waiting {
-    /// The milliseconds from `release` until the last is done.
+    /// Calls `release`. Returns the milliseconds until the last task is done.
     async fn after(self, release: impl FnOnce()) -> f64 {
-        // By now they all wait.
+        // Until all tasks wait.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let start = Instant::now();
         release();

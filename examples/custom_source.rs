@@ -1,4 +1,4 @@
-//! Tokens from somewhere else: a closure is asked, the cache does the rest.
+//! Tokens from a source of your own: a closure fetches them, and the cache does the rest.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
-/// Stands for a call to a vault, a metadata server, a command-line tool …
+/// Stands for a call to a vault, a metadata server or a command-line tool.
 async fn ask_the_vault() -> io::Result<String> {
     let n = ASKED.fetch_add(1, Ordering::Relaxed) + 1;
     Ok(format!("token-{n}"))
@@ -21,7 +21,10 @@ async fn ask_the_vault() -> io::Result<String> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let source = source_fn(|request| async move {
-        println!("the vault is asked, because of: {:?}", request.reason);
+        println!(
+            "the vault is asked for a token; reason: {:?}",
+            request.reason
+        );
         let token = ask_the_vault().await.map_err(Error::from_source)?;
         TokenResponse::builder(token)
             .expires_in(Duration::from_secs(600))
@@ -30,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cache = TokenCache::new(source);
     let auth = BearerAuthLayer::for_api("https://api.example.com/", cache.clone())?;
 
-    // Stands for an HTTP client: says which token came.
+    // Stands for an HTTP client: returns the token that it received.
     let api = service_fn(|request: Request<()>| async move {
         let token = request.headers().get(AUTHORIZATION).cloned();
         Ok::<_, io::Error>(Response::new(token))

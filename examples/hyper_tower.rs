@@ -1,5 +1,4 @@
-//! A tower stack over hyper-util's client, without reqwest anywhere: the identity provider is
-//! asked through hyper as well.
+//! A tower stack over hyper-util's client, without reqwest: token requests use hyper as well.
 
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         // Outside: the time limit includes waiting for a token.
         .timeout(Duration::from_secs(5))
         .layer(auth)
-        // Inside: a request that waits for a token does not count.
+        // Inside: a request that waits for a token does not count towards the limit.
         .concurrency_limit(10)
         .service(Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>());
 

@@ -1,5 +1,5 @@
-//! A person signs in, and the program goes on in their name: against an identity provider inside
-//! this program, with a sign-in page of its own, or against a real one:
+//! A user signs in, and the program sends requests as that user. The identity provider runs inside this
+//! program and has a sign-in page of its own. With arguments, the program uses a real one:
 //!
 //! ```text
 //! cargo run --features browser --example login
@@ -7,10 +7,10 @@
 //!     --issuer https://… --client-id … --scope "openid offline_access"
 //! ```
 //!
-//! `--authorize https://… --token https://…` in place of the issuer, if the server has no metadata.
+//! Use `--authorize https://… --token https://…` instead of the issuer if the server has no metadata.
 //!
-//! The real one has to know the redirect URI `http://127.0.0.1/callback`, with any port (RFC 8252
-//! §7.3), or the one that `--redirect-uri` says.
+//! Register the redirect URI `http://127.0.0.1/callback` with the real one, with any port (RFC 8252
+//! §7.3), or the URI that you give as `--redirect-uri`.
 
 use std::{
     env,
@@ -30,7 +30,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 async fn main() -> Outcome<()> {
     let given: Vec<String> = env::args().skip(1).collect();
     if given.is_empty() {
-        return against_ourselves().await;
+        return against_mock_idp().await;
     }
     let argument = |name: &str| {
         let at = given.iter().position(|argument| argument == name)?;
@@ -57,7 +57,7 @@ async fn main() -> Outcome<()> {
     Ok(())
 }
 
-async fn against_ourselves() -> Outcome<()> {
+async fn against_mock_idp() -> Outcome<()> {
     let idp = MockIdp::builder()
         .client("example", "")
         .sign_in_page()
@@ -77,7 +77,7 @@ async fn against_ourselves() -> Outcome<()> {
     Ok(())
 }
 
-/// Without a terminal, this program is the browser, too.
+/// Opens the browser. Without a terminal, this program submits the sign-in page itself.
 async fn sign_in(auth: &AuthorizationCode) -> Outcome<Session> {
     if stdin().is_terminal() {
         println!("Your browser opens a page: sign in there.");

@@ -1,16 +1,15 @@
-//! What the crate does, in ten seconds, against an identity provider and an API inside this
-//! program:
+//! Shows what the crate does, in ten seconds. The identity provider and the API run inside this program:
 //!
 //! ```text
 //! cargo run --example quickstart
 //! ```
 //!
-//! With `--features tracing`, and `RUST_LOG=bearer_auth=debug` in the environment, it shows what the
-//! crate logs meanwhile.
+//! With `--features tracing`, and `RUST_LOG=bearer_auth=debug` in the environment, it also prints the
+//! crate's log.
 //!
-//! With arguments it asks a real identity provider for a token and sends ten requests to a real
-//! API; the client's secret is in the environment variable `CLIENT_SECRET`. If there is no token, or
-//! no request succeeds, it says why and exits with 1:
+//! With arguments, it gets a token from a real identity provider and sends ten requests to a real API.
+//! Set the client's secret in the environment variable `CLIENT_SECRET`. If it gets no token, or no
+//! request succeeds, it prints the reason and exits with 1:
 //!
 //! ```text
 //! cargo run --example quickstart -- --token-url https://… --client-id … --api https://…
@@ -37,10 +36,10 @@ use tower::{Layer as _, ServiceExt as _};
 type BoxError = Box<dyn Error + Send + Sync>;
 type Outcome<T> = Result<T, BoxError>;
 
-/// How long the first tokens live, and the last ones.
+/// The lifetime of the first tokens, and of the later ones.
 const SHORT: Duration = Duration::from_secs(2);
 const LONG: Duration = Duration::from_secs(8);
-/// How long the identity provider takes to renew a token.
+/// How long the identity provider takes for the second token.
 const SLOW: Duration = Duration::from_millis(200);
 
 #[tokio::main]
@@ -50,7 +49,7 @@ async fn main() -> ExitCode {
     let outcome = if env::args().len() > 1 {
         against_a_real_server().await
     } else {
-        against_ourselves().await
+        against_mock_idp().await
     };
     let Err(error) = outcome else {
         return ExitCode::SUCCESS;
@@ -64,15 +63,15 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Nothing, unless `RUST_LOG` asks for it.
+/// Prints the crate's log at the level of `RUST_LOG`. Defaults to off.
 #[cfg(feature = "tracing")]
 fn log() {
-    let asked = env::var("RUST_LOG").unwrap_or("off".to_owned());
-    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(asked);
+    let level = env::var("RUST_LOG").unwrap_or("off".to_owned());
+    let filter = tracing_subscriber::EnvFilter::builder().parse_lossy(level);
     tracing_subscriber::fmt().with_env_filter(filter).init();
 }
 
-async fn against_ourselves() -> Outcome<()> {
+async fn against_mock_idp() -> Outcome<()> {
     let idp = MockIdp::start().await?;
     idp.set_lifetime(SHORT);
 
@@ -80,7 +79,7 @@ async fn against_ourselves() -> Outcome<()> {
     let source =
         ClientCredentials::builder(idp.token_url(), "client-id", "client-secret").build()?;
     let auth = BearerAuthLayer::for_api(idp.api_url(), source)?;
-    // (Everything is on this machine: no proxy, no certificates.)
+    // (All servers are on this machine: no proxy, no certificates.)
     let client = Client::builder().no_proxy().tls_certs_only([]).build()?;
     let client = auth.layer(client);
 
@@ -108,7 +107,7 @@ async fn against_ourselves() -> Outcome<()> {
     load.until(|| idp.tokens_issued() == 2).await;
     load.run(Duration::from_millis(250)).await;
     show.line(format!(
-        "… it was renewed before it expired; the token request took {}, the longest API request {}",
+        "… it was refreshed before it expired; the token request took {}, the longest API request {}",
         Seconds(SLOW),
         Seconds(load.seen().longest)
     ));
@@ -117,36 +116,36 @@ async fn against_ourselves() -> Outcome<()> {
     idp.revoke_all();
     load.run(Duration::from_millis(300)).await;
     show.line(format!(
-        "the token was revoked; 401 answers: {}, sent again with a new token, good for {}; failures: {}",
+        "the token was revoked; 401 answers: {}, resent with a new token, valid for {}; failures: {}",
         idp.api_unauthorized(),
         Seconds(LONG),
         load.seen().failures
     ));
 
     idp.always(Answer::unavailable(0));
-    show.line("the IdP goes down; no request needs it, and the next renewal …");
+    show.line("the IdP goes down; no request needs it, and the next refresh …");
     let failed = || auth.cache().status().last_error.is_some();
     load.until(failed).await;
-    show.line("… is refused (503); requests go on with the cached token …");
+    show.line("… fails (503); requests continue with the cached token …");
     load.run(Duration::from_millis(500)).await;
     idp.recover();
     load.until(|| !failed()).await;
     show.line("… the IdP is back, and the next attempt brings a new token");
 
     let seen = load.seen();
-    let healed = idp.api_unauthorized();
-    let asked = idp.token_requests();
+    let unauthorized = idp.api_unauthorized();
+    let token_requests = idp.token_requests();
     let longest = Seconds(seen.longest);
     println!();
     println!("  requests       {:>7}", seen.requests);
     println!("  failures       {:>7}", seen.failures);
     println!(
-        "  token requests {asked:>7}  (first, renewal, after the 401, refused, after the outage)"
+        "  token requests {token_requests:>7}  (first, refresh, after the 401, failed, after the outage)"
     );
-    println!("  401 answers    {healed:>7}  (healed with a new token)");
-    println!("  longest wait   {longest:>7}  (a whole request, the two bursts aside)");
+    println!("  401 answers    {unauthorized:>7}  (resent with a new token)");
+    println!("  longest wait   {longest:>7}  (a whole request, without the two bursts)");
     if seen.failures > 0 {
-        return Err("there should have been no failure".into());
+        return Err(format!("{} requests failed, although none should", seen.failures).into());
     }
     Ok(())
 }
@@ -167,10 +166,10 @@ async fn against_a_real_server() -> Outcome<()> {
     let auth = BearerAuthLayer::for_api(&arguments.api, source.build()?)?;
     let show = Timeline::start();
     let token = auth.cache().token().await;
-    let token = token.map_err(|error| Wrong::token(&arguments.token_url, error))?;
+    let token = token.map_err(|error| Failure::token(&arguments.token_url, error))?;
     let left = Seconds(auth.cache().status().expires_in.unwrap_or_default());
-    let scope = token.scope().unwrap_or("as asked");
-    show.line(format!("a token, good for {left}; scope: {scope}"));
+    let scope = token.scope().unwrap_or("as requested");
+    show.line(format!("a token, valid for {left}; scope: {scope}"));
 
     let client = Client::builder()
         .redirect(auth.redirect_policy())
@@ -183,14 +182,14 @@ async fn against_a_real_server() -> Outcome<()> {
         let answer = Request::new(Method::GET, url.clone());
         let answer = client.clone().oneshot(answer).await;
         let status = answer
-            .map_err(|error| Wrong::unanswered(&url, error))?
+            .map_err(|error| Failure::unanswered(&url, error))?
             .status();
         let took = Seconds(started.elapsed());
         show.line(format!("GET {url}: {status}, after {took}"));
         succeeded |= status.is_success();
-        // Another request would get the same, or has.
+        // Another request would get the same answer.
         if !succeeded && (request == REQUESTS || !may_change(status)) {
-            return Err(Wrong::answered(&url, status).into());
+            return Err(Failure::answered(&url, status).into());
         }
         if request < REQUESTS {
             time::sleep(Duration::from_millis(500)).await;
@@ -201,7 +200,7 @@ async fn against_a_real_server() -> Outcome<()> {
 
 const REQUESTS: usize = 10;
 
-/// Whether the same request can get another answer later.
+/// Whether the same request may get another answer later.
 fn may_change(status: StatusCode) -> bool {
     let passing = [
         StatusCode::UNAUTHORIZED,
@@ -212,15 +211,15 @@ fn may_change(status: StatusCode) -> bool {
     status.is_success() || status.is_server_error() || passing.contains(&status)
 }
 
-/// What a server said to an argument, and where to look.
+/// A request that failed, with a hint which argument to check.
 #[derive(Debug)]
-struct Wrong {
+struct Failure {
     what: String,
     hint: &'static str,
     cause: Option<BoxError>,
 }
 
-impl Wrong {
+impl Failure {
     /// The identity provider gave no token.
     fn token(url: &str, error: bearer_auth::Error) -> Self {
         let answer = match error.status() {
@@ -233,14 +232,16 @@ impl Wrong {
                 "check --client-id and CLIENT_SECRET, and that the client may use client credentials"
             }
             (_, Some(OAuthErrorCode::InvalidScope)) => "check --scope",
-            (_, Some(_)) => "the identity provider's code says which argument it does not accept",
+            (_, Some(_)) => {
+                "the error code names the argument that the identity provider does not accept"
+            }
             (ErrorKind::Connect, _) => "no connection: check the host and port of --token-url",
             _ if error.is_retryable() => {
-                "check --token-url; if it is right, the identity provider has a problem: try later"
+                "check --token-url; if it is correct, the identity provider has a problem: try later"
             }
             _ => {
-                "check --token-url: it is the address that the provider's metadata call \
-                 `token_endpoint`, not the issuer or a page to log in"
+                "check --token-url: it is the `token_endpoint` of the provider's metadata, \
+                 not the issuer or a login page"
             }
         };
         Self {
@@ -266,16 +267,16 @@ impl Wrong {
                 "the API does not accept this token: check --scope and --audience, \
                  and that --api and --token-url belong together"
             }
-            StatusCode::FORBIDDEN => "the token is not enough for this: check --scope and --api",
+            StatusCode::FORBIDDEN => "the token has too few rights: check --scope and --api",
             StatusCode::NOT_FOUND | StatusCode::GONE => {
-                "nothing is at this address: check the path of --api"
+                "the API has nothing at this path: check the path of --api"
             }
-            StatusCode::METHOD_NOT_ALLOWED => "give --api an address that answers to GET",
+            StatusCode::METHOD_NOT_ALLOWED => "give a URL as --api that accepts GET",
             _ if status.is_redirection() => {
-                "the API sends the client elsewhere: give --api the address where that ends"
+                "the API redirects to another URL: give the final URL as --api"
             }
-            _ if may_change(status) => "the API has a problem, or --api is not its address",
-            _ => "the API does not understand a plain GET: give --api an address that does",
+            _ if may_change(status) => "the API has a problem, or --api is not its URL",
+            _ => "the API does not accept a plain GET: give a URL as --api that does",
         };
         Self {
             what: format!("GET {url}: no request succeeded, the last answer is {status}"),
@@ -285,19 +286,19 @@ impl Wrong {
     }
 }
 
-impl fmt::Display for Wrong {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}\n  hint: {}", self.what, self.hint)
     }
 }
 
-impl Error for Wrong {
+impl Error for Failure {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.cause.as_deref()?)
     }
 }
 
-/// Requests to one URL, and how they went.
+/// Requests to one URL, and their outcomes.
 struct Load {
     client: BearerAuth<Client>,
     url: Url,
@@ -366,7 +367,7 @@ impl Load {
     }
 }
 
-/// Lines with the time in front.
+/// Prints lines with the time in front.
 struct Timeline(Instant);
 
 impl Timeline {
@@ -379,7 +380,7 @@ impl Timeline {
     }
 }
 
-/// The form of all times here.
+/// A time, in the one format of this program.
 struct Seconds(Duration);
 
 impl fmt::Display for Seconds {

@@ -13,10 +13,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .scope("orders:read")
         .build()?;
     let auth = BearerAuthLayer::for_api(idp.api_url(), source)?;
-    // Optional: the token is asked for now, so that the first request need not wait.
+    // Optional: starts the token request now, so that the first request does not wait for it.
     auth.cache().prefetch();
 
-    // Redirects are followed within the API.
+    // Follows redirects within the API only.
     let client = Client::builder().redirect(auth.redirect_policy());
     let mut client = auth.layer(client.build()?);
     let url = format!("{}orders", idp.api_url());
@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let response = client.ready().await?.call(request).await?;
     println!("{}: {}", response.status(), response.text().await?);
 
-    // reqwest's request builder is within reach; only sending is the service's business.
+    // `get_ref` gives reqwest's request builder; the layered client sends the request.
     let request = client.get_ref().post(&url).body("one coffee").build()?;
     let response = client.ready().await?.call(request).await?;
     println!("{}: {}", response.status(), response.text().await?);

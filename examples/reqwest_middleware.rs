@@ -1,4 +1,4 @@
-//! The layer as middleware of `reqwest-middleware`: the client's usual interface stays.
+//! The layer as middleware of `reqwest-middleware`, which keeps the client's usual API.
 //! (Feature `reqwest-middleware`.)
 
 use bearer_auth::{BearerAuthLayer, ClientCredentials, testing::MockIdp};
@@ -11,7 +11,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let source =
         ClientCredentials::builder(idp.token_url(), "client-id", "client-secret").build()?;
     let auth = BearerAuthLayer::for_api(idp.api_url(), source)?;
-    // Redirects are followed within the API.
+    // Follows redirects within the API only.
     let client = reqwest::Client::builder().redirect(auth.redirect_policy());
     let client = reqwest_middleware::ClientBuilder::new(client.build()?)
         .with(auth)
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let response = client.post(&url).body("one coffee").send().await?;
     println!("{}: {}", response.status(), response.text().await?);
 
-    // A refused token is replaced, and the request sent again.
+    // The layer replaces a rejected token and resends the request.
     idp.revoke_all();
     let response = client.get(&url).send().await?;
     println!(

@@ -1,7 +1,7 @@
-//! What the benchmarks share: the things compared, and the way to compare them.
+//! The services that the benchmarks compare, and how they compare them.
 //!
-//! Machines are noisy, and an absolute time says nothing about another one: every figure is a
-//! ratio to something that was measured in the same moment.
+//! Machines are noisy, and absolute times differ between them. Each figure is therefore a ratio to
+//! another one that was measured at the same time.
 #![allow(
     dead_code,
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! criterion, measuring ratios in place of time.
+//! Ratios instead of times, measured by criterion.
 
 use criterion::{
     Throughput,
@@ -7,19 +7,19 @@ use criterion::{
 
 use super::rounds::{Work, interleaved, median, ratios};
 
-/// How many times as long one thing takes as another.
+/// The time of one piece of work as a multiple of another.
 pub struct Ratio;
 
 impl Ratio {
-    /// `work` against `floor`, for `Bencher::iter_custom`: the median of rounds of about a tenth of
-    /// a millisecond, too short for the machine to change between the two.
+    /// Compares `work` with `floor`, for `Bencher::iter_custom`. Returns the median of rounds of about
+    /// 0.1 ms, too short for the machine to change between the two.
     pub fn of<'a>(work: Work<'a>, floor: Work<'a>) -> impl FnMut(u64) -> f64 + 'a {
         const TIMES: u64 = 500;
         let mut contenders = [work, floor];
         move |times| {
             let rounds = times.div_ceil(TIMES) as usize;
             let figures = interleaved(rounds, TIMES, &mut contenders);
-            // criterion divides by the times.
+            // criterion divides by `times`.
             median(&ratios(&figures[0], &figures[1])) * times as f64
         }
     }

@@ -1,15 +1,15 @@
-//! Contenders measured in turns: whatever slows the machine down slows all of them down.
+//! Contenders, measured in turns: what slows the machine down slows all of them down.
 
 use std::{
     sync::Barrier,
     time::{Duration, Instant},
 };
 
-/// Does its work as often as it is told.
+/// Does its work this many times.
 pub type Work<'a> = Box<dyn FnMut(u64) + 'a>;
 
-/// What a round of `times` costs one after the other, in nanoseconds for each time: per contender,
-/// a figure for each round.
+/// Measures rounds of `times` of each contender, in turns. Returns, for each contender, the nanoseconds
+/// for one time in each round.
 pub fn interleaved(rounds: usize, times: u64, contenders: &mut [Work<'_>]) -> Vec<Vec<f64>> {
     let mut figures = vec![Vec::with_capacity(rounds); contenders.len()];
     for contender in contenders.iter_mut() {
@@ -17,7 +17,7 @@ pub fn interleaved(rounds: usize, times: u64, contenders: &mut [Work<'_>]) -> Ve
     }
     for round in 0..rounds {
         for turn in 0..contenders.len() {
-            // Nobody always comes first.
+            // Each round starts with another contender.
             let at = (round + turn) % contenders.len();
             let start = Instant::now();
             contenders[at](times);
@@ -27,8 +27,8 @@ pub fn interleaved(rounds: usize, times: u64, contenders: &mut [Work<'_>]) -> Ve
     figures
 }
 
-/// The CPU time for each time, in nanoseconds, when each of `workers` works in a thread of its own
-/// at the same time as the others.
+/// Runs all `workers` at the same time, each in a thread of its own. Returns the CPU time for one time,
+/// in nanoseconds.
 pub fn at_once(times: u64, workers: Vec<Box<dyn FnMut(u64) + Send + '_>>) -> f64 {
     let threads = workers.len();
     let barrier = Barrier::new(threads);
@@ -51,8 +51,7 @@ pub fn at_once(times: u64, workers: Vec<Box<dyn FnMut(u64) + Send + '_>>) -> f64
     per_time(total, times * threads as u64)
 }
 
-/// What this thread has had of a processor: unlike the clock on the wall, it stands still while
-/// another process has it.
+/// The CPU time of this thread. Unlike real time, it stands still while another process has the processor.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub fn cpu_time() -> Duration {
     use rustix::time::{ClockId, clock_gettime};
@@ -63,7 +62,7 @@ pub fn cpu_time() -> Duration {
     )
 }
 
-/// The clock on the wall will have to do.
+/// Real time, where the CPU time is not available.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub fn cpu_time() -> Duration {
     static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
@@ -78,14 +77,14 @@ pub fn median(figures: &[f64]) -> f64 {
     percentile(figures, 50)
 }
 
-/// What so many percent of the figures are below.
+/// The value that so many percent of the figures are below.
 pub fn percentile(figures: &[f64], percent: usize) -> f64 {
     let mut sorted = figures.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
 }
 
-/// Round by round.
+/// The ratios of two lists of figures, round by round.
 pub fn ratios(of: &[f64], to: &[f64]) -> Vec<f64> {
     of.iter().zip(to).map(|(of, to)| of / to).collect()
 }

@@ -20,7 +20,7 @@ use tower_service::Service;
 
 pub type Body = Empty<Bytes>;
 
-/// Answers at once, and does nothing else.
+/// A service that only answers, at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Noop;
 
@@ -41,7 +41,7 @@ impl<B> Service<Request<B>> for Noop {
     }
 }
 
-/// Makes the response when it is polled, as clients do.
+/// Creates the response when it is polled, as clients do.
 #[derive(Debug)]
 pub struct Answer;
 
@@ -61,14 +61,14 @@ pub fn token(length: usize) -> String {
     "t0k3n".chars().cycle().take(length).collect()
 }
 
-/// One that was not there before: a cache does not take the same twice for a new one.
+/// A new token each time, since a cache does not accept the same token as a new one.
 pub fn new_token(length: usize) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let number = format!("{:08}", COUNT.fetch_add(1, Ordering::Relaxed));
     number + &token(length - 8)
 }
 
-/// What a program does that knows nothing of expiry: the same header on each request.
+/// The floor: the same header on each request, without any knowledge of expiry.
 pub fn floor(length: usize) -> AddAuthorization<Noop> {
     AddAuthorizationLayer::bearer(&token(length))
         .as_sensitive(true)
@@ -80,7 +80,7 @@ pub fn layer(length: usize) -> BearerAuthLayer {
     BearerAuthLayer::for_api(API, cache(length)).unwrap()
 }
 
-/// One that does not send anything twice.
+/// The layered service without resending.
 pub fn ours(length: usize) -> BearerAuth<Noop, Off> {
     BearerAuthLayer::builder(cache(length))
         .api(API)
@@ -90,7 +90,7 @@ pub fn ours(length: usize) -> BearerAuth<Noop, Off> {
         .layer(Noop)
 }
 
-/// A request with `headers` headers. Of memory of its own: nothing of it is shared between threads.
+/// A request with `headers` headers, in memory that no other thread uses.
 pub fn request(headers: usize) -> Request<Body> {
     let known = [
         ("accept", "application/json"),
@@ -106,7 +106,7 @@ pub fn request(headers: usize) -> Request<Body> {
     request.body(Body::new()).unwrap()
 }
 
-/// Sends copies of `request`, one after the other.
+/// Sends copies of `request` one after the other.
 #[inline]
 pub fn drive<S>(service: &mut S, request: &Request<Body>, times: u64)
 where
@@ -115,8 +115,7 @@ where
     drive_keeping(service, request, times, |_| ());
 }
 
-/// `drive`, with a copy of each request made and dropped beside it: the least that a service pays
-/// that can send a request again.
+/// Like `drive`, and also copies and drops each request: the least cost of a service that can resend.
 #[inline]
 pub fn drive_with_a_copy<S>(service: &mut S, request: &Request<Body>, times: u64)
 where
@@ -136,19 +135,19 @@ fn drive_keeping<S, K>(
 {
     let mut cx = Context::from_waker(Waker::noop());
     for _ in 0..times {
-        assert!(service.poll_ready(&mut cx).is_ready(), "never busy");
+        assert!(service.poll_ready(&mut cx).is_ready(), "always ready");
         let request = black_box(request).clone();
         let kept = black_box(keep(&request));
         let future = pin!(service.call(request));
         match future.poll(&mut cx) {
             Poll::Ready(Ok(response)) => drop(black_box(response)),
-            _ => unreachable!("answers at once, and well"),
+            _ => unreachable!("answers at once, with success"),
         }
         drop(kept);
     }
 }
 
-/// Work for a thread: requests with `headers` headers through `service`.
+/// Work for a thread: sends requests with `headers` headers through `service`.
 pub fn work<S>(mut service: S, headers: usize) -> Box<dyn FnMut(u64) + Send>
 where
     S: Service<Request<Body>> + Send + 'static,
@@ -157,7 +156,7 @@ where
     Box::new(move |times| drive(&mut service, &request, times))
 }
 
-/// `work`, with a copy of each request beside it.
+/// Like `work`, and also copies each request.
 pub fn work_with_a_copy<S>(mut service: S, headers: usize) -> Box<dyn FnMut(u64) + Send>
 where
     S: Service<Request<Body>> + Send + 'static,
@@ -166,7 +165,7 @@ where
     Box::new(move |times| drive_with_a_copy(&mut service, &request, times))
 }
 
-/// With its token, which lives for an hour.
+/// A cache with a token that lives for an hour.
 fn cache(length: usize) -> TokenCache {
     let token = token(length);
     let cache = TokenCache::new(source_fn(move |_| {

@@ -1,21 +1,21 @@
-//! How figures are printed.
+//! Prints tables of figures.
 
 use super::rounds::{median, percentile};
 
-/// The columns of [`spread`].
-pub const SPREAD: [&str; 3] = ["median", "10 % below", "10 % above"];
+/// The columns of [`range`].
+pub const RANGE: [&str; 3] = ["median", "10 % below", "10 % above"];
 
-/// What there is to say about the figures of many rounds.
-pub fn spread(figures: &[f64]) -> Vec<String> {
-    let say = [
+/// The median and the range of the figures of many rounds.
+pub fn range(figures: &[f64]) -> Vec<String> {
+    let figures = [
         median(figures),
         percentile(figures, 10),
         percentile(figures, 90),
     ];
-    say.map(|figure| format!("{figure:.3}")).to_vec()
+    figures.map(|figure| format!("{figure:.3}")).to_vec()
 }
 
-/// A headline, a line with the columns' names, and rows that begin with what they are about.
+/// Prints a title, a line with the names of the columns, and rows that begin with their subject.
 pub fn print(title: &str, columns: &[&str], rows: &[(String, Vec<String>)]) {
     let first = rows.iter().map(|(what, _)| what.chars().count()).max();
     let first = first.unwrap_or(0);

@@ -1,6 +1,6 @@
-//! The quickstart as its users run it: what it prints, and what it exits with.
+//! The quickstart as a user runs it: its output and its exit code.
 
-#![allow(clippy::unwrap_used, reason = "whatever fails here fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failure here fails the test")]
 
 use std::{
     env::{self, consts::EXE_SUFFIX},
@@ -10,7 +10,7 @@ use std::{
 
 use bearer_auth::testing::{Answer, MockIdp};
 
-/// What the process printed, and whether it exited with 0.
+/// The output and exit code of the process.
 struct Ran {
     out: String,
     err: String,
@@ -59,7 +59,7 @@ async fn against(token_url: &str, api: &str) -> Ran {
 }
 
 impl Ran {
-    /// It exited with 1, and its error has all of these.
+    /// Asserts that it exited with 1, with all of these parts in its error.
     #[track_caller]
     fn fails_with(&self, parts: &[&str]) {
         assert_eq!(self.code, Some(1), "{}{}", self.out, self.err);
@@ -68,12 +68,12 @@ impl Ran {
         }
     }
 
-    /// The answers of the API that it printed.
+    /// How many answers of the API it printed.
     fn answers(&self) -> usize {
         self.out.matches("GET ").count()
     }
 
-    /// How many times it printed; all of them are seconds with three decimals.
+    /// Counts the times in the output. Asserts that all are seconds with three decimals.
     #[track_caller]
     fn times(&self) -> usize {
         let words: Vec<_> = self.out.split_whitespace().collect();
@@ -87,7 +87,7 @@ impl Ran {
             let unit = &word[number.len()..];
             assert!(
                 number.parse::<f64>().is_err() || !["s", "ms", "µs", "ns"].contains(&unit),
-                "{word:?} has another form, in: {}",
+                "{word:?} has another format, in: {}",
                 self.out
             );
             assert!(!["ms", "µs", "ns"].contains(word), "{}", self.out);
@@ -98,7 +98,7 @@ impl Ran {
                     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
                     !whole.is_empty() && digits(whole) && decimals.len() == 3 && digits(decimals)
                 });
-                assert!(good, "{before:?} s has another form, in: {}", self.out);
+                assert!(good, "{before:?} s has another format, in: {}", self.out);
                 times += 1;
             }
         }
@@ -106,35 +106,35 @@ impl Ran {
     }
 }
 
-/// An address of this machine where no server listens.
-fn refused() -> String {
+/// A URL where no server listens.
+fn refusing_url() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}/", listener.local_addr().unwrap())
 }
 
 #[tokio::test]
-async fn the_demonstration_succeeds_and_its_times_have_one_form() {
+async fn demonstration_succeeds_with_all_times_in_one_format() {
     let ran = quickstart(&[]).await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
-    // Each line of the timeline, three that are said in it, and the longest wait.
+    // One for each line of the timeline, four within these lines, and the longest wait.
     let lines = ran.out.lines().take_while(|line| !line.is_empty()).count();
     assert!(lines > 5, "{}", ran.out);
     assert_eq!(ran.times(), lines + 5, "{}", ran.out);
 }
 
 #[tokio::test]
-async fn a_real_server_gets_ten_requests() {
+async fn real_api_gets_ten_requests() {
     let idp = MockIdp::start().await.unwrap();
     let ran = against(&idp.token_url(), &idp.api_url()).await;
     assert_eq!(ran.code, Some(0), "{}{}", ran.out, ran.err);
     assert_eq!(ran.answers(), 10);
     assert_eq!(idp.api_requests(), 10);
-    // When, and how long it took; and how long the token is good.
+    // Each of 11 lines has its time, and another: how long the request took, or how long the token lives.
     assert_eq!(ran.times(), 2 * 11, "{}", ran.out);
 }
 
 #[tokio::test]
-async fn an_api_that_is_not_there_is_said_once() {
+async fn api_404_fails_after_one_request() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/api/nowhere", Answer::status(404));
     let api = format!("{}nowhere", idp.api_url());
@@ -144,7 +144,7 @@ async fn an_api_that_is_not_there_is_said_once() {
 }
 
 #[tokio::test]
-async fn an_api_that_is_down_is_asked_ten_times() {
+async fn api_503_fails_after_ten_requests() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/", Answer::status(503));
     let ran = against(&idp.token_url(), &idp.api_url()).await;
@@ -153,7 +153,7 @@ async fn an_api_that_is_down_is_asked_ten_times() {
 }
 
 #[tokio::test]
-async fn an_api_that_does_not_accept_the_token_is_said() {
+async fn api_401_hints_at_scope() {
     let idp = MockIdp::start().await.unwrap();
     idp.api_answers("/", Answer::status(401));
     let ran = against(&idp.token_url(), &idp.api_url()).await;
@@ -161,16 +161,16 @@ async fn an_api_that_does_not_accept_the_token_is_said() {
 }
 
 #[tokio::test]
-async fn an_api_without_a_server_is_said() {
+async fn unreachable_api_hints_at_api() {
     let idp = MockIdp::start().await.unwrap();
-    let api = refused();
+    let api = refusing_url();
     let ran = against(&idp.token_url(), &api).await;
     ran.fails_with(&[&api, "hint: ", "--api", "because: "]);
     assert_eq!(ran.answers(), 0);
 }
 
 #[tokio::test]
-async fn a_token_url_that_is_not_there_is_said() {
+async fn token_url_404_hints_at_token_url() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::status(404));
     let ran = against(&idp.token_url(), &idp.api_url()).await;
@@ -179,7 +179,7 @@ async fn a_token_url_that_is_not_there_is_said() {
 }
 
 #[tokio::test]
-async fn a_token_url_that_is_a_page_is_said() {
+async fn token_url_of_a_web_page_hints_at_token_url() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::bytes(200, "text/html", "<h1>Log in</h1>"));
     let ran = against(&idp.token_url(), &idp.api_url()).await;
@@ -187,15 +187,15 @@ async fn a_token_url_that_is_a_page_is_said() {
 }
 
 #[tokio::test]
-async fn a_token_url_without_a_server_is_said() {
+async fn unreachable_token_url_hints_at_token_url() {
     let idp = MockIdp::start().await.unwrap();
-    let token_url = refused();
+    let token_url = refusing_url();
     let ran = against(&token_url, &idp.api_url()).await;
     ran.fails_with(&[&token_url, "hint: ", "--token-url", "because: "]);
 }
 
 #[tokio::test]
-async fn a_wrong_client_is_said() {
+async fn invalid_client_hints_at_client_id_and_secret() {
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::oauth_error("invalid_client"));
     let ran = against(&idp.token_url(), &idp.api_url()).await;

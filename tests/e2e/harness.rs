@@ -1,6 +1,7 @@
-//! Runs the tests with `libtest-mimic`: one whose program is missing is ignored, and not passed.
+//! Runs the tests with `libtest-mimic`. A test whose program is missing is ignored, not passed.
 //!
-//! A test is a function in the list [`tests!`] of its module; one that is in no list is dead code.
+//! Each module lists its tests with [`tests!`]. A test that is not listed is dead code, which is a lint
+//! error.
 
 use std::{collections::BTreeMap, env, process::ExitCode};
 
@@ -9,17 +10,19 @@ use tokio::runtime::Builder;
 
 use crate::{programs::Program, support::process};
 
-/// A test, or what its other processes do: that is called `child`.
+/// A test, or, with the name `child`, the code of a module's child processes.
 #[derive(Clone, Copy)]
 pub(crate) struct Test {
-    /// With its modules, below this crate's.
+    /// The function's path with its modules.
     pub(crate) path: &'static str,
     pub(crate) needs: &'static [Program],
     pub(crate) run: fn(),
 }
 
-/// The tests of a module: `tests! { needs: [Redis]; one, #[threads(2)] another }`. Without `threads`, a
-/// test runs as in `#[tokio::test]`.
+/// Lists the tests of a module: `tests! { needs: [Redis]; one, #[threads(2)] another }`.
+///
+/// `threads` sets the worker threads of the runtime. Defaults to a current-thread runtime, as in
+/// `#[tokio::test]`.
 macro_rules! tests {
     (
         needs: [$($program:ident),+];
@@ -41,7 +44,7 @@ macro_rules! tests {
 }
 pub(crate) use tests;
 
-/// Runs a test on so many threads, or on this one.
+/// Runs a test on a runtime with so many worker threads, or on the current thread.
 pub(crate) fn run(threads: Option<usize>, test: impl Future<Output = ()>) {
     let mut runtime = match threads {
         Some(_) => Builder::new_multi_thread(),
@@ -53,7 +56,7 @@ pub(crate) fn run(threads: Option<usize>, test: impl Future<Output = ()>) {
     runtime.enable_all().build().unwrap().block_on(test);
 }
 
-/// Runs what the arguments ask for.
+/// Runs the tests that the arguments select, or the child.
 pub(crate) fn main(tests: &[Test]) -> ExitCode {
     if process::role().is_some() {
         child(tests);
@@ -94,7 +97,7 @@ fn is_required() -> bool {
     ci && env::var("BEARER_AUTH_E2E").is_ok_and(|e2e| e2e == "required")
 }
 
-/// Runs the one that the first argument names.
+/// Runs the child that the first argument names.
 fn child(tests: &[Test]) {
     let named = env::args().nth(1).unwrap();
     let child = tests.iter().find(|test| name(test) == named).unwrap();

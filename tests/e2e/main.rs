@@ -1,7 +1,7 @@
-//! The tests that need another program: a folder for each.
+//! The tests that need another program, with a folder for each program.
 //!
-//! Where a program is missing, its tests are ignored, and the reason is printed once. It is a failure
-//! where the environment has `CI` and `BEARER_AUTH_E2E=required`.
+//! Tests whose program is missing are ignored, and the reason is printed once. With `CI` and
+//! `BEARER_AUTH_E2E=required` in the environment, a missing program is a failure.
 
 #![allow(
     clippy::unwrap_used,

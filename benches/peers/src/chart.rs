@@ -1,4 +1,4 @@
-//! The chart: bars, in SVG written by hand.
+//! The chart of bars, in SVG.
 
 use std::fmt::Write as _;
 
@@ -11,15 +11,15 @@ const TOP: f64 = 72.0;
 const LINE: f64 = 26.0;
 const BAR: f64 = 16.0;
 
-/// The time of a request. On paper of its own: what is around it may be light or dark, and need not
-/// be what the reader's system prefers.
+/// The time of a request. The chart has a background of its own, since the page around it may be light
+/// or dark.
 pub fn chart(rows: &[Row]) -> Result<String, BoxError> {
     let mut rows: Vec<&Row> = rows.iter().collect();
     rows.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
     let longest = rows.last().map_or(1.0, |row| row.ratio);
     let height = TOP + LINE * rows.len() as f64 + 12.0;
     let mut svg = format!(
-        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="Time per request of bearer-auth and of what one would use instead">
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" aria-label="Time per request of bearer-auth and its alternatives">
 <style>
   text {{ font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #1f2328 }}
   .title {{ font-size: 16px; font-weight: 600 }}
@@ -40,7 +40,7 @@ pub fn chart(rows: &[Row]) -> Result<String, BoxError> {
 </style>
 <rect class="paper" x="0.5" y="0.5" width="{:.1}" height="{:.1}" rx="6"/>
 <text class="title" x="16" y="28">Time to put a cached token on a request</text>
-<text class="small" x="16" y="48">As a multiple of a fixed header (dashed), which knows nothing of expiry. Shorter is better.</text>
+<text class="small" x="16" y="48">As a multiple of a fixed header (dashed), without any handling of expiry. Shorter is better.</text>
 "##,
         WIDTH - 1.0,
         height - 1.0,
@@ -74,7 +74,7 @@ pub fn chart(rows: &[Row]) -> Result<String, BoxError> {
     Ok(svg)
 }
 
-/// The name, and of what it is the words before a colon or a comma.
+/// The name, and the description up to a colon or a comma.
 fn label(row: &Row) -> String {
     let what = row.what.split([':', ',']).next().unwrap_or_default();
     let name = &row.name;

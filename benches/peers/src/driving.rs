@@ -1,4 +1,4 @@
-//! How a peer is driven: all in the same way, whatever it gives.
+//! Drives all peers in the same way, whether they give layers, headers or tokens.
 
 use std::{
     future::{Future, poll_fn},
@@ -20,10 +20,10 @@ use crate::{
     stacks::{Body, Noop, request},
 };
 
-/// Headers in each request before the token comes to them.
+/// The number of headers in each request, without the token.
 const HEADERS: usize = 4;
 
-/// The answer of a service that does nothing, but for the error that its peer asks for.
+/// The answer of a service that does nothing, with the error type that its peer requires.
 pub struct Answer<E>(PhantomData<fn() -> E>);
 
 impl<E> Answer<E> {
@@ -44,10 +44,10 @@ impl<E> Future for Answer<E> {
 
 /// Something that sends requests with a token on them.
 pub trait Peer: Clone + Send + 'static {
-    /// What it takes.
+    /// The type of its requests.
     type Request: Clone + Send + 'static;
 
-    /// The request that is sent again and again.
+    /// The request that is sent repeatedly.
     fn request(&self) -> Self::Request;
 
     /// Sends it to a service that does nothing.
@@ -77,7 +77,7 @@ where
         request: Self::Request,
     ) -> impl Future<Output = Result<(), BoxError>> + Send {
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(self.0.poll_ready(&mut cx).is_ready(), "never busy");
+        assert!(self.0.poll_ready(&mut cx).is_ready(), "always ready");
         let answer = self.0.call(request);
         async move {
             drop(black_box(answer.await.map_err(Into::into)?));
@@ -88,11 +88,11 @@ where
 
 /// A peer that is asked for a token, or for a header, before each request.
 pub trait Asked: Clone + Send + Sync + 'static {
-    /// Asks, and puts it on the request, as its users would.
+    /// Gets the token or header, and sets it on the request, as its users would.
     fn put(&self, request: &mut Request<Body>)
     -> impl Future<Output = Result<(), BoxError>> + Send;
 
-    /// What its documentation wants to be told about each answer.
+    /// Reports the answer to the peer, where its documentation requires that.
     fn answered(&self, _response: &Response<()>) {}
 }
 
@@ -116,9 +116,9 @@ impl<P: Asked> Peer for Puts<P> {
     }
 }
 
-/// One request, and how it went.
+/// One request, with its result and the time that it waited.
 pub type Sent = Pin<Box<dyn Future<Output = (Result<(), BoxError>, Duration)> + Send>>;
-/// Sends as many requests as it is told, one after the other.
+/// Sends this many requests, one after the other.
 pub type Worker = Box<dyn FnMut(u64) + Send>;
 
 /// Any [`Peer`].
@@ -126,11 +126,11 @@ pub trait AnyPeer: Send {
     /// For a thread of its own, over the same token as all others.
     fn worker(&self) -> Worker;
 
-    /// One request, and for how long it waited: not at all, if it was through at once.
+    /// Sends one request. Its wait is zero if it completed at the first poll.
     fn send_one(&self) -> Sent;
 }
 
-/// Wakes a thread that has nothing to do.
+/// Wakes a parked thread.
 struct Unpark(Thread);
 
 impl Wake for Unpark {
@@ -145,7 +145,7 @@ impl<P: Peer> AnyPeer for P {
         let request = peer.request();
         let runtime = Handle::current();
         Box::new(move |times| {
-            // Some make a timer for each request, which takes a runtime.
+            // Some peers create a timer for each request, which needs a runtime.
             let _runtime = runtime.enter();
             let waker = Waker::from(Arc::new(Unpark(thread::current())));
             let mut cx = Context::from_waker(&waker);
@@ -154,8 +154,8 @@ impl<P: Peer> AnyPeer for P {
                 loop {
                     match sending.as_mut().poll(&mut cx) {
                         Poll::Ready(Ok(())) => break,
-                        Poll::Ready(Err(error)) => panic!("with a good token: {error}"),
-                        // For a lock that another thread has.
+                        Poll::Ready(Err(error)) => panic!("failed with a valid token: {error}"),
+                        // Waits for a lock of another thread.
                         Poll::Pending => thread::park(),
                     }
                 }
@@ -176,7 +176,7 @@ impl<P: Peer> AnyPeer for P {
                 poll
             })
             .await;
-            // Another process may have had the processor: that is no wait.
+            // Time in which another process had the processor does not count.
             let wait = if waited {
                 start.elapsed()
             } else {

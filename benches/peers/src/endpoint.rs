@@ -1,4 +1,4 @@
-//! Where the tokens come from: an endpoint on loopback that counts, and takes its time.
+//! A token endpoint on loopback that counts its requests and answers with a delay.
 
 use std::{
     io,
@@ -16,11 +16,11 @@ use crate::stacks;
 
 /// How long each token request takes.
 pub const DELAY: Duration = Duration::from_millis(50);
-/// Token requests this close have the same cause.
+/// Token requests this close together belong to the same refresh.
 const TOGETHER: Duration = Duration::from_millis(250);
 const TOKEN_LENGTH: usize = 1_024;
 
-/// A token endpoint: any path, any method, any credentials.
+/// A token endpoint that accepts any path, method and credentials.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     address: SocketAddr,
@@ -36,7 +36,7 @@ struct Log {
 }
 
 impl Endpoint {
-    /// One whose tokens live for `lifetime`, until the runtime is gone.
+    /// Starts an endpoint whose tokens live for `lifetime`. It runs as long as the runtime.
     pub async fn start(lifetime: Duration) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let endpoint = Self {
@@ -62,7 +62,7 @@ impl Endpoint {
         self.log().requests
     }
 
-    /// Of requests that come together: one token's end, say, at which several callers ask.
+    /// The number of refreshes: token requests close together count once.
     pub fn occasions(&self) -> usize {
         self.log().occasions
     }
@@ -71,7 +71,7 @@ impl Endpoint {
         self.lifetime
     }
 
-    /// A token, for peers that are given a function to get one: it takes as long and counts as
+    /// Returns a token, for peers that get their tokens from a function. It takes as long and counts as
     /// much as over the socket.
     pub async fn token(&self) -> String {
         let number = self.note();
@@ -92,7 +92,7 @@ impl Endpoint {
     }
 
     fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().expect("nobody panics with it")
+        self.log.lock().expect("no thread panics with this lock")
     }
 
     async fn serve(self, connection: TcpStream) -> io::Result<()> {
@@ -114,7 +114,7 @@ impl Endpoint {
     }
 }
 
-/// Reads a request to its end. `None`: there are no more.
+/// Reads a request to its end. `None` if there are no more.
 async fn read_request(connection: &mut BufReader<TcpStream>) -> io::Result<Option<()>> {
     let mut length = 0;
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! What the table says about itself.
+//! Facts about the measurement, for the table.
 
 use std::{process::Command, thread};
 
@@ -6,12 +6,12 @@ use jiff::Timestamp;
 
 use crate::BoxError;
 
-/// Of this build.
+/// The lock file of this build.
 const LOCK: &str = include_str!("../Cargo.lock");
 
 /// The version of a package, from the lock file.
 pub fn version(package: &str) -> Result<&'static str, BoxError> {
-    // Where there are several, that of this package's own dependency.
+    // If there are several versions, that of this package's own dependency.
     let several = format!(" \"{package} ");
     let ours = entry("peers").find_map(|line| line.strip_prefix(&several));
     let version = ours.or_else(|| entry(package).find_map(|line| line.strip_prefix("version = ")));

@@ -1,7 +1,7 @@
-//! bearer-auth beside what a user would pick instead.
+//! Compares bearer-auth with its alternatives.
 //!
-//! Everything runs offline: tokens come from [`endpoint`], requests end in a service that does
-//! nothing. What is compared is in [`peers`], one file each; how, in [`time`] and [`load`].
+//! All of it runs offline: tokens come from [`endpoint`], and requests go to a service that does nothing.
+//! [`peers`] has a file for each alternative; [`time`] and [`load`] measure.
 
 pub mod chart;
 pub mod driving;
@@ -12,7 +12,7 @@ pub mod peers;
 pub mod table;
 pub mod time;
 
-/// Of the crate's own benchmarks: what the two have in common is measured in the same way.
+/// Shared with the crate's own benchmarks, so that both measure in the same way.
 #[allow(dead_code, reason = "shared with the crate's own benchmarks")]
 #[path = "../../support/rounds.rs"]
 pub mod rounds;
@@ -20,12 +20,12 @@ pub mod rounds;
 #[path = "../../support/stacks.rs"]
 pub mod stacks;
 
-/// What can go wrong on the way to a token.
+/// Any error of a peer.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Two of rustls's providers are in this tree, so that it cannot choose by itself.
+/// Installs a crypto provider: this tree has two, so that rustls cannot choose by itself.
 pub fn install_crypto() -> Result<(), BoxError> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
-        .map_err(|_| "somebody was faster".into())
+        .map_err(|_| "a crypto provider is already installed".into())
 }

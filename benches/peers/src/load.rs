@@ -1,4 +1,4 @@
-//! Callers that come, token or not: a crowd at the start, and a stream while tokens are renewed.
+//! Load: many callers at the start, and a stream of requests while tokens are refreshed.
 
 use std::time::Duration;
 
@@ -16,22 +16,22 @@ use crate::{
 
 /// Callers that arrive at once.
 pub const CALLERS: usize = 1_000;
-/// Requests a second while tokens are renewed.
+/// Requests a second while tokens are refreshed.
 pub const RATE: u64 = 2_000;
-/// From here on a request has waited.
+/// A request that takes longer has waited.
 pub const A_WAIT: Duration = Duration::from_millis(5);
-/// For a peer whose callers ask one after the other.
+/// Long enough for a peer whose callers send token requests one after the other.
 const PATIENCE: Duration = Duration::from_secs(70);
 
 /// The token requests of a crowd.
 pub struct Crowd {
     pub requests: usize,
-    /// It waits for a token before anybody can call.
+    /// Whether the peer gets a token before the first call.
     pub token_first: bool,
     pub failed: usize,
 }
 
-/// A thousand callers and no token.
+/// Measures a thousand callers without a cached token.
 pub async fn crowd(entry: &Entry) -> Result<Crowd, BoxError> {
     let endpoint = Endpoint::start(Duration::from_secs(3_600)).await?;
     let start = Instant::now();
@@ -49,17 +49,17 @@ pub async fn crowd(entry: &Entry) -> Result<Crowd, BoxError> {
     })
 }
 
-/// Requests while tokens are renewed.
+/// The requests while tokens are refreshed.
 #[derive(Default)]
 pub struct Stream {
-    /// How often a token was renewed, by however many token requests.
+    /// How often the token was refreshed, with any number of token requests.
     pub renewals: usize,
     pub requests: usize,
     pub waited: usize,
     pub failed: usize,
 }
 
-/// Requests at a fixed rate, whether or not those before are through.
+/// Sends requests at a fixed rate, whether or not earlier ones have ended.
 pub async fn stream(entry: &Entry) -> Result<Stream, BoxError> {
     let endpoint = Endpoint::start(entry.lifetime).await?;
     let peer = entry.start.over(endpoint.clone()).await?;

@@ -1,4 +1,4 @@
-//! What is compared. A file each: how its users use it, and what it does less.
+//! The peers, with a file for each: how its users use it, and what it does not do.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -20,7 +20,7 @@ mod yup_oauth2;
 
 type Starting = Pin<Box<dyn Future<Output = Result<Box<dyn AnyPeer>, BoxError>>>>;
 
-/// Sets a peer up over a token endpoint.
+/// Sets up a peer with a token endpoint.
 #[derive(Clone, Copy)]
 pub struct Start(fn(Endpoint) -> Starting);
 
@@ -29,7 +29,7 @@ impl Start {
         (self.0)(endpoint).await
     }
 
-    /// Over an endpoint of its own, and after its first request.
+    /// Sets it up with an endpoint of its own, and sends the first request.
     pub async fn with_a_token(self) -> Result<Box<dyn AnyPeer>, BoxError> {
         let peer = self.over(Endpoint::start(seconds(3_600)).await?).await?;
         peer.send_one().await.0?;
@@ -37,7 +37,7 @@ impl Start {
     }
 }
 
-/// A `Start` of an `async fn(Endpoint) -> Result<impl Peer, BoxError>`.
+/// Makes a `Start` of an `async fn(Endpoint) -> Result<impl Peer, BoxError>`.
 macro_rules! start {
     ($start:path) => {
         $crate::peers::Start(|endpoint| {
@@ -51,27 +51,27 @@ use start;
 
 /// A row of the table.
 pub struct Entry {
-    /// The crate, for its version. `None`: there is none.
+    /// The crate, for its version. `None` if there is no crate.
     pub package: Option<&'static str>,
-    /// What of it is measured.
+    /// The part of it that is measured.
     pub what: &'static str,
     pub start: Start,
-    /// The same without a token, where a peer takes requests of its own kind.
+    /// The same without a token, where a peer has requests of its own kind.
     pub without: Option<Start>,
-    /// How long tokens live while they are renewed: the shortest that its design is made for.
+    /// The lifetime of the tokens that are refreshed: the shortest that its design supports.
     pub lifetime: Duration,
-    /// Time for two renewals and more.
+    /// How long the stream runs: enough for two refreshes.
     pub run: Duration,
-    /// What it does not do that bearer-auth does, from its source.
+    /// What bearer-auth does and the peer does not, from its source.
     pub less: &'static str,
 }
 
-/// A service that does nothing, as it is.
+/// A service that does nothing.
 pub const NOOP: Start = start!(floor::noop);
 /// The same header on each request.
 pub const FLOOR: Start = start!(floor::fixed);
 
-/// All of them, ours first.
+/// All peers, bearer-auth first.
 pub fn all() -> Vec<Entry> {
     [
         bearer_auth::entries(),

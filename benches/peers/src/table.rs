@@ -25,11 +25,11 @@ pub struct Row {
 }
 
 impl Entry {
-    /// With its version, as built.
+    /// The name, with the version of this build.
     pub fn name(&self) -> Result<String, BoxError> {
         Ok(match self.package {
             Some(package) => format!("{package} {}", facts::version(package)?),
-            None => "by hand".to_owned(),
+            None => "hand-written".to_owned(),
         })
     }
 }
@@ -37,7 +37,7 @@ impl Entry {
 pub fn table(circumstances: &str, rows: &[Row]) -> Result<String, BoxError> {
     let floor = facts::version("tower-http")?;
     let mut table = format!(
-        "# bearer-auth and what one would use instead\n\
+        "# bearer-auth and its alternatives\n\
          \n\
          Written by `cargo run --release --manifest-path benches/peers/Cargo.toml`.\n\
          {circumstances}.\n\
@@ -61,35 +61,34 @@ pub fn table(circumstances: &str, rows: &[Row]) -> Result<String, BoxError> {
     write!(
         table,
         "\n\
-         Each with a good token of 1 KiB in its cache and the same request with 4 headers, over a \
-         service that does nothing; driven as its users would, on loopback.\n\
+         Each has a valid token of 1 KiB in its cache and sends the same request with 4 headers to a \
+         service that does nothing, as its users would, on loopback.\n\
          \n\
-         - **time**: for a request, as a multiple of the least that a header can \
-         cost: tower-http {floor} `AddAuthorizationLayer` with a fixed value. The median of many \
-         rounds in turns.\n\
-         - **allocations**: for each request, above the same.\n\
-         - **two threads**: what each of two threads keeps of the speed of one alone; 100 % is \
-         what the service that does nothing keeps by itself. In brackets the range: small differences \
-         mean nothing.\n\
-         - **token requests**: for {CALLERS} callers that arrive at once with no token in the \
-         cache, at an endpoint that takes {} ms. Where each asks for himself, as many as come before the first answer.\n\
-         - **waits**: requests that wait longer than {} ms, for each renewal, at {RATE} requests a \
-         second: {} is everybody who comes while the endpoint takes its time. In brackets the \
-         lifetime of the tokens: the shortest for which the peer renews much as it does for an hour.\n\
+         - **time**: the time of a request, as a multiple of the least cost of a header: tower-http \
+         {floor} `AddAuthorizationLayer` with a fixed value. The median of many rounds in turns.\n\
+         - **allocations**: per request, minus those of the same layer.\n\
+         - **two threads**: the speed of each of two threads, relative to one alone; 100 % is that \
+         of the service that does nothing. The range is in brackets: small differences mean nothing.\n\
+         - **token requests**: for {CALLERS} callers that arrive at once without a cached token, at \
+         an endpoint that takes {} ms. Without a single flight, as many as arrive before the first \
+         answer.\n\
+         - **waits**: requests that wait longer than {} ms, per refresh, at {RATE} requests a \
+         second: {} are all that arrive during the token request. The lifetime of the tokens is in \
+         brackets: the shortest for which the peer refreshes much as it does for an hour.\n\
          \n\
-         azure_core has requests of its own kind: its figures are the floor's and what its policy \
-         adds to a pipeline without. azure_core, aws-smithy-runtime and the one by hand get their tokens from a \
-         function, which is how these caches are fed; it takes and counts as much as the endpoint.\n",
+         azure_core has requests of its own kind: its figures are the floor plus the cost of its \
+         policy in a pipeline. azure_core, aws-smithy-runtime and the hand-written one get their \
+         tokens from a function, as their API requires; it takes as long and counts as much as the \
+         endpoint.\n",
         DELAY.as_millis(),
         A_WAIT.as_millis(),
         RATE as u128 * DELAY.as_millis() / 1_000,
     )?;
     table += "\n\
-        What each does not do of what bearer-auth does, from the source of this version. Most of \
-        them do other things besides, which bearer-auth does not: other grants, DPoP, the \
-        credentials of a cloud.\n\
+        What bearer-auth does and each of them does not, from the source of this version. Most of \
+        them also do what bearer-auth does not: other grants, DPoP, the credentials of a cloud.\n\
         \n\
-        | | does less |\n\
+        | | missing |\n\
         |---|---|\n";
     for row in rows {
         writeln!(table, "| **{}**<br>{} | {} |", row.name, row.what, row.less)?;
@@ -132,7 +131,7 @@ fn stream(row: &Row) -> String {
     let stream = &row.stream;
     let each = |number: usize| number as f64 / stream.renewals as f64;
     let mut text = match stream.renewals {
-        0 => "not renewed".to_owned(),
+        0 => "not refreshed".to_owned(),
         _ => format!("{:.0}", each(stream.waited)),
     };
     text += &format!(" ({} s)", row.lifetime.as_secs());

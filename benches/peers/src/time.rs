@@ -1,4 +1,4 @@
-//! What a request costs: alone in time, and on two threads at once in processor time.
+//! The cost of a request: its time on one thread, and its CPU time on two threads at once.
 
 use std::time::Instant;
 
@@ -13,10 +13,10 @@ const PAIRS: usize = 5;
 const ATTEMPTS: usize = 20;
 const REQUESTS_A_THREAD: u64 = 20_000;
 
-/// How often it is all set up anew: where in memory things come to lie makes a difference.
+/// How often everything is set up again, since the layout in memory makes a difference.
 pub const SETUPS: usize = 5;
 
-/// A figure from each of the setups.
+/// A figure of each setup.
 #[derive(Clone, Default)]
 pub struct Figures(pub Vec<f64>);
 
@@ -34,15 +34,15 @@ impl Figures {
     }
 }
 
-/// A peer, and what it is like without a token, if that is not the floor.
+/// A peer, and the same without a token, if that is not the floor.
 pub struct Contender {
     pub peer: Box<dyn AnyPeer>,
     pub without: Option<Box<dyn AnyPeer>>,
 }
 
-/// The time of each as a ratio to that of the floor.
+/// Returns the time of each contender as a ratio to that of the floor.
 ///
-/// Of one with requests of its own kind: the floor and what the token adds there.
+/// For a contender with requests of its own kind: the floor plus what the token adds there.
 pub fn ratios(floor: &dyn AnyPeer, contenders: &[Contender]) -> Vec<f64> {
     let mut works: Vec<Work<'static>> = vec![floor.worker()];
     for contender in contenders {
@@ -72,14 +72,14 @@ pub fn ratios(floor: &dyn AnyPeer, contenders: &[Contender]) -> Vec<f64> {
         .collect()
 }
 
-/// How much of the speed of one thread each of two has, as a share of what the service that does
-/// nothing keeps: 1 where threads do not hinder each other. `None` if two threads hardly ever had
-/// a processor each: then they cannot.
+/// Returns the speed of each of two threads relative to one, as a share of the same for the service that
+/// does nothing: 1 if the threads do not slow each other down. `None` if the two threads rarely had a
+/// processor each.
 pub fn scaling(noop: &dyn AnyPeer, contenders: &[Contender]) -> Vec<Option<f64>> {
     let share = |contender: &Contender| {
         let mut shares = Vec::new();
         for _ in 0..ATTEMPTS {
-            // What comes between two that ran side by side has done so, too.
+            // If the measurements before and after ran on two processors, so did the one between.
             let before = kept_side_by_side(noop);
             let peer = kept(&*contender.peer);
             if let (Some(noop), Some(_)) = (before, kept_side_by_side(noop)) {
@@ -98,13 +98,13 @@ fn kept(peer: &dyn AnyPeer) -> f64 {
     cpu(peer, 1) / cpu(peer, 2)
 }
 
-/// `kept`, if neither thread had to wait for a processor.
+/// Like `kept`. `None` if a thread had to wait for a processor.
 fn kept_side_by_side(noop: &dyn AnyPeer) -> Option<f64> {
     let alone = cpu(noop, 1);
     let start = Instant::now();
     let both = cpu(noop, 2);
     let time = start.elapsed().as_nanos() as f64;
-    // An eighth comes before, to warm up.
+    // An eighth more for the warm-up.
     let least = both * REQUESTS_A_THREAD as f64 * 1.125;
     (time < least * 1.25).then_some(alone / both)
 }

@@ -117,7 +117,7 @@ impl MockIdp {
 
     /// Signs all users out: refresh tokens get an `invalid_grant`, and access tokens issued for a
     /// sign-in are [revoked](Self::revoke).
-    pub fn sign_everybody_out(&self) {
+    pub fn sign_out_all_users(&self) {
         self.shared().lock().revoke_all_grants();
     }
 

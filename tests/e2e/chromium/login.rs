@@ -1,8 +1,8 @@
-//! A login on loopback in a real browser: headless Chromium, the pages of `oidc-provider` (see
-//! `../oidc_provider/tokens.rs`), and ours at the end.
+//! A login on loopback in headless Chromium, with the pages of `oidc-provider` (see
+//! `../oidc_provider/tokens.rs`) and the crate's own page at the end.
 //!
-//! Needs `chromium` in the PATH, and what `../oidc_provider/tokens.rs` needs; without, the tests are
-//! ignored.
+//! Needs `chromium` in the PATH, and the programs that `../oidc_provider/tokens.rs` needs. Without them,
+//! the tests are ignored.
 
 use bearer_auth::{
     AuthorizationCode, AuthorizationCodeBuilder, BearerAuthLayer, Error, ErrorKind, OAuthErrorCode,
@@ -24,9 +24,9 @@ use crate::{
 
 tests! {
     needs: [Chromium, OidcProvider];
-    p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them,
-    p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so,
-    the_pages_of_mock_idp_work_in_chromium,
+    p32_p82_p83_p87_user_signs_in_with_chromium_and_the_api_accepts_the_token,
+    p28_p32_p84_login_cancelled_in_chromium_is_access_denied,
+    mock_idp_pages_work_in_chromium,
 }
 
 fn idp() -> OidcProvider {
@@ -37,8 +37,9 @@ fn client(idp: &OidcProvider) -> AuthorizationCodeBuilder {
     native_client(idp.issuer())
 }
 
-/// A login, with a person who takes these steps: how it went for the program, what the person saw,
-/// and the URL that they were sent to.
+/// Runs a login in which the user takes these steps.
+///
+/// Returns the program's result, what the user saw, and the URL that the browser opened.
 async fn login(
     chromium: &Chromium,
     auth: AuthorizationCode,
@@ -64,9 +65,9 @@ fn redirect_uri(url: &Url) -> Url {
     Url::parse(&found.unwrap().1).unwrap()
 }
 
-/// Our page, as it should be: it has its style and has run its script, which takes the code out of
-/// the address, and nothing else was asked for or went wrong.
-fn assert_landed(seen: &Value, heading: &str, redirect_uri: &Url) {
+/// Asserts that the crate's page is complete: its style applies, its script has removed the code from the
+/// address, and there were no further requests and no errors.
+fn assert_final_page(seen: &Value, heading: &str, redirect_uri: &Url) {
     assert_eq!(seen["problems"], json!([]));
     assert_eq!(seen["heading"], heading, "{seen:#}");
     assert_eq!(seen["title"], heading);
@@ -82,7 +83,7 @@ fn assert_landed(seen: &Value, heading: &str, redirect_uri: &Url) {
     assert_ne!(of("dark", "background"), of("dark", "text"));
 }
 
-async fn p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them() {
+async fn p32_p82_p83_p87_user_signs_in_with_chromium_and_the_api_accepts_the_token() {
     let (idp, chromium) = (idp(), Chromium::find());
     let steps = json!([
         { "fill": { "login": "ada", "password": "secret" }, "click": "form:has([value=login]) button" },
@@ -91,7 +92,7 @@ async fn p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them(
     let auth = client(&idp).build().unwrap();
     let (session, seen, url) = login(&chromium, auth, steps).await;
     let session = session.unwrap();
-    assert_landed(&seen, "You are signed in", &redirect_uri(&url));
+    assert_final_page(&seen, "You are signed in", &redirect_uri(&url));
     assert_eq!(seen["titles"], json!(["Sign-in", "Authorize"]));
     assert!(seen["text"].as_str().unwrap().contains("close this window"));
 
@@ -103,11 +104,11 @@ async fn p32_p82_p83_p87_somebody_signs_in_with_chromium_and_the_api_knows_them(
     assert_eq!(idp.stats().await.token_requests, 1);
 }
 
-async fn p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so() {
-    // A child process that another test starts has the port open, too, until it runs its program.
+async fn p28_p32_p84_login_cancelled_in_chromium_is_access_denied() {
+    // A child process of another test inherits the open port until it executes its program.
     alone!();
     let (idp, chromium) = (idp(), Chromium::find());
-    // An address on which nobody else here opens ports.
+    // No other test opens ports at this address.
     let auth = client(&idp).redirect_uri("http://[::1]/callback");
     let steps = json!([{ "click": "text=Cancel" }]);
     let (session, seen, url) = login(&chromium, auth.build().unwrap(), steps).await;
@@ -116,7 +117,7 @@ async fn p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so() {
     let refused = TcpStream::connect(address).await.unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 
-    assert_landed(&seen, "You are not signed in", &redirect_uri);
+    assert_final_page(&seen, "You are not signed in", &redirect_uri);
     assert!(seen["text"].as_str().unwrap().contains("try again"));
     let error = session.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignIn);
@@ -125,7 +126,7 @@ async fn p28_p32_p84_somebody_cancels_in_chromium_and_is_told_so() {
     assert_eq!(idp.stats().await.token_requests, 0);
 }
 
-async fn the_pages_of_mock_idp_work_in_chromium() {
+async fn mock_idp_pages_work_in_chromium() {
     let chromium = Chromium::find();
     for (decision, heading) in [
         ("sign-in", "You are signed in"),
@@ -138,6 +139,6 @@ async fn the_pages_of_mock_idp_work_in_chromium() {
         let steps = json!([{ "fill": { "user": "ada" }, "click": button }]);
         let (session, seen, url) = login(&chromium, auth.build().unwrap(), steps).await;
         assert_eq!(session.is_ok(), decision == "sign-in");
-        assert_landed(&seen, heading, &redirect_uri(&url));
+        assert_final_page(&seen, heading, &redirect_uri(&url));
     }
 }

@@ -1,4 +1,4 @@
-//! Chromium.
+//! Logins in Chromium.
 
 mod login;
 

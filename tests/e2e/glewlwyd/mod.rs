@@ -1,7 +1,7 @@
-//! Against an authorization server of another kind: glewlwyd, in C, which has its own ideas of how
-//! clients prove themselves and of errors.
+//! Tests against the authorization server glewlwyd, written in C. It deviates from the RFCs in client
+//! authentication and in errors.
 //!
-//! Needs Debian's package `glewlwyd`; without, the tests are ignored.
+//! Needs Debian's package `glewlwyd`. Without it, the tests are ignored.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -22,15 +22,15 @@ use crate::{
 
 tests! {
     needs: [Glewlwyd];
-    a_client_proves_itself_in_all_three_ways_and_its_tokens_are_good,
-    p13_raw_basic_is_for_this_server_which_skips_the_decoding,
-    refusals_are_final_and_cost_one_request,
-    somebody_signs_in_with_pkce_and_refresh_tokens_rotate,
+    client_authenticates_by_basic_raw_basic_and_post,
+    p13_raw_basic_works_where_the_server_skips_form_decoding,
+    wrong_secret_or_scope_is_a_permanent_error_after_one_request,
+    user_signs_in_with_pkce_and_refresh_tokens_rotate,
 }
 
-/// Of an access token. It ends on the clock of the test alone.
+/// The lifetime of an access token, which expires on the test's clock only.
 const LIFETIME: Duration = Duration::from_secs(3600);
-/// Form-encoded, these are other characters.
+/// Characters that form encoding changes.
 const SPECIAL: &str = "p+q/%5 ü";
 
 fn methods() -> [(&'static str, ClientAuth); 3] {
@@ -54,7 +54,7 @@ async fn token(
     TokenCache::new(source).token().await
 }
 
-/// Of a person, without a secret.
+/// A public client that signs a user in.
 fn client(idp: &Glewlwyd, path: &Path) -> AuthorizationCode {
     AuthorizationCode::builder(idp.url("auth"), idp.url("token"), "program")
         .redirect_uri("http://127.0.0.1/callback")
@@ -65,7 +65,7 @@ fn client(idp: &Glewlwyd, path: &Path) -> AuthorizationCode {
         .unwrap()
 }
 
-/// The claims of a token that the server has signed.
+/// The verified claims of an access token.
 fn claims(idp: &Glewlwyd, token: &AccessToken) -> Value {
     let mut validation = Validation::new(Algorithm::HS256);
     validation.set_issuer(&[idp.issuer()]);
@@ -75,8 +75,8 @@ fn claims(idp: &Glewlwyd, token: &AccessToken) -> Value {
     claims.unwrap().claims
 }
 
-/// What the server says about a token (RFC 7662), to a service that has to show a token of its own
-/// there: the API behind our layer.
+/// The introspection response (RFC 7662) for a token. The endpoint requires an access token itself,
+/// which the layer sends.
 async fn introspect(idp: &Glewlwyd, token: &str) -> Value {
     let source = ClientCredentials::builder(idp.url("token"), "api", "api-secret")
         .scope("introspect")
@@ -92,7 +92,7 @@ async fn introspect(idp: &Glewlwyd, token: &str) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
-async fn a_client_proves_itself_in_all_three_ways_and_its_tokens_are_good() {
+async fn client_authenticates_by_basic_raw_basic_and_post() {
     let idp = Glewlwyd::start("127.75.0.1").await;
     idp.add_service("plain", "plain-secret", "orders").await;
     idp.add_service("api", "api-secret", "introspect").await;
@@ -102,15 +102,15 @@ async fn a_client_proves_itself_in_all_three_ways_and_its_tokens_are_good() {
         let claims = claims(&idp, &token);
         assert_eq!(claims["client_id"], "plain", "{name}");
         assert_eq!(claims["scope"], "orders");
-        let said = introspect(&idp, token.expose_secret()).await;
-        assert_eq!(said["active"], true, "{name}: {said}");
-        assert_eq!(said["jti"], claims["jti"]);
+        let response = introspect(&idp, token.expose_secret()).await;
+        assert_eq!(response["active"], true, "{name}: {response}");
+        assert_eq!(response["jti"], claims["jti"]);
     }
-    let said = introspect(&idp, "no-token").await;
-    assert_eq!(said["active"], false);
+    let response = introspect(&idp, "no-token").await;
+    assert_eq!(response["active"], false);
 }
 
-async fn p13_raw_basic_is_for_this_server_which_skips_the_decoding() {
+async fn p13_raw_basic_works_where_the_server_skips_form_decoding() {
     let idp = Glewlwyd::start("127.75.0.2").await;
     idp.add_service("special", SPECIAL, "orders").await;
     for (name, auth) in methods() {
@@ -125,18 +125,18 @@ async fn p13_raw_basic_is_for_this_server_which_skips_the_decoding() {
     }
 }
 
-async fn refusals_are_final_and_cost_one_request() {
+async fn wrong_secret_or_scope_is_a_permanent_error_after_one_request() {
     let mut idp = Glewlwyd::start("127.75.0.3").await;
     idp.add_service("client", "client-secret", "orders").await;
     for (name, auth) in methods() {
         let wrong = ["client", "wrong", "orders"];
         let error = token(&idp, wrong, auth.clone()).await.unwrap_err();
-        // No `invalid_client`, no body: its status is all that this server says.
+        // This server answers with a status only: no body, no `invalid_client`.
         assert_eq!(error.kind(), ErrorKind::Status, "{name}");
         assert_eq!(error.status(), Some(StatusCode::FORBIDDEN));
         assert!(!error.is_retryable());
 
-        // It has a name of its own for `invalid_scope`, too.
+        // Its code for `invalid_scope` is its own.
         let other = ["client", "client-secret", "other"];
         let error = token(&idp, other, auth.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::OAuth, "{name}");
@@ -146,18 +146,18 @@ async fn refusals_are_final_and_cost_one_request() {
 
         let right = ["client", "client-secret", "orders"];
         token(&idp, right, auth).await.unwrap();
-        let said = idp.says_until("Access token generated for client 'client'");
-        let refused = said
+        let log = idp.log_until("Access token generated for client 'client'");
+        let refused = log
             .iter()
             .filter(|line| line.contains("invalid for client_id"));
-        assert_eq!(refused.count(), 1, "{name}: {said:#?}");
+        assert_eq!(refused.count(), 1, "{name}: {log:#?}");
     }
 }
 
-async fn somebody_signs_in_with_pkce_and_refresh_tokens_rotate() {
+async fn user_signs_in_with_pkce_and_refresh_tokens_rotate() {
     let idp = Glewlwyd::start("127.75.0.4").await;
     idp.add_service("api", "api-secret", "introspect").await;
-    // Public: nothing but PKCE protects its codes, which this server is told to insist on.
+    // A public client: only PKCE protects its codes, and this server is configured to require it.
     idp.add_client(&json!({
         "client_id": "program",
         "confidential": false,
@@ -187,23 +187,23 @@ async fn somebody_signs_in_with_pkce_and_refresh_tokens_rotate() {
         assert_eq!(claims["client_id"], "program");
         assert_eq!(claims["scope"], "orders");
         assert!(!seen.contains(&claims["jti"]), "a new one");
-        let said = introspect(&idp, token.expose_secret()).await;
+        let response = introspect(&idp, token.expose_secret()).await;
         assert_eq!(
-            (&said["active"], &said["username"]),
+            (&response["active"], &response["username"]),
             (&json!(true), &json!("ada"))
         );
         seen.push(claims["jti"].clone());
         clock.advance(LIFETIME);
     }
 
-    // Somebody who has copied the first refresh token: it was used, so both sessions end. An empty
-    // 400 is how this server says so.
+    // An attacker has copied the first refresh token. It was used already, so the server revokes both
+    // sessions, with an empty 400.
     let stolen = client("stolen").session();
     let stolen = TokenCache::builder(stolen).clock(clock.clone()).build();
     stolen.token().await.unwrap();
     clock.advance(LIFETIME);
-    for ended in [stolen, cache] {
-        let error = ended.token().await.unwrap_err();
+    for revoked in [stolen, cache] {
+        let error = revoked.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SignInRequired);
         assert!(!error.is_retryable());
         let cause = std::error::Error::source(&error).unwrap();

@@ -1,4 +1,4 @@
-//! A session in a keyring, with canaries in it: see `tests/it/canary`.
+//! A session with canaries as its secrets, in a keyring: see `tests/it/canary`.
 
 use std::fs;
 
@@ -18,17 +18,17 @@ use crate::{
             rig::{REDIRECT, encoded, idp, parameter},
             watch::Watch,
         },
-        process::{Process, role, say, told, wait},
+        process::{Process, argument, role, say, wait},
     },
 };
 
 tests! {
     needs: [GnomeKeyring];
     child,
-    #[threads(2)] p55_a_keyring_s_traffic_is_not_logged,
+    #[threads(2)] p55_keyring_traffic_is_not_logged,
 }
 
-/// Not a test: what the other process does.
+/// Not a test: the code of the child process.
 async fn child() {
     if role().is_none() {
         return;
@@ -41,7 +41,7 @@ async fn child() {
 async fn keep_in_a_keyring() {
     let watch = Watch::new().await;
     let idp = idp().await;
-    let store = KeyringStore::new("bearer-auth canary", "alice", told("LOCK"));
+    let store = KeyringStore::new("bearer-auth canary", "alice", argument("LOCK"));
     watch.debug(&store);
     let auth =
         AuthorizationCode::builder(idp.authorization_url(), idp.token_url(), ClientId.text())
@@ -71,15 +71,15 @@ async fn keep_in_a_keyring() {
     watch.end();
 }
 
-async fn p55_a_keyring_s_traffic_is_not_logged() {
+async fn p55_keyring_traffic_is_not_logged() {
     alone!();
     let keyring = GnomeKeyring::start();
     let home = tempfile::tempdir().unwrap();
     let lock = home.path().join("session.lock");
     let setup = format!("export DBUS_SESSION_BUS_ADDRESS='{}'", keyring.address());
-    let told = [("LOCK", lock.to_str().unwrap())];
-    let mut process = Process::start_after(module_path!(), &setup, "keyring", &told);
-    // Servers of this process go on meanwhile.
+    let environment = [("LOCK", lock.to_str().unwrap())];
+    let mut process = Process::start_after(module_path!(), &setup, "keyring", &environment);
+    // The servers of this process keep running meanwhile.
     assert!(block_in_place(|| process.says("done")));
     assert!(block_in_place(|| process.succeeds()));
     let watch = Watch::new().await;

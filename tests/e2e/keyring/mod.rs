@@ -1,4 +1,4 @@
-//! A keyring: gnome-keyring.
+//! Sessions in the keyring of gnome-keyring.
 
 #[cfg(feature = "full")]
 mod canary;

@@ -1,5 +1,5 @@
-//! `KeyringStore` with a real keyring, `gnome-keyring`, among processes: this test binary starts
-//! itself, as `child`, with the bus that leads to the keyring in its environment.
+//! `KeyringStore` with the keyring of `gnome-keyring`, in several processes. This test binary starts
+//! itself again, as `child`, with the address of the keyring's D-Bus in its environment.
 
 use std::{
     io::stdin,
@@ -20,7 +20,7 @@ use crate::{
     programs::keyring::GnomeKeyring,
     support::{
         errors::text,
-        process::{Process, role, say, told, wait},
+        process::{Process, argument, role, say, wait},
         sessions::{CANARY, directory, increment, load, save},
     },
 };
@@ -28,21 +28,20 @@ use crate::{
 tests! {
     needs: [GnomeKeyring];
     child,
-    #[threads(2)] a_session_is_there_for_the_next_process_until_it_is_forgotten,
-    #[threads(2)] a_session_may_be_long,
-    #[threads(2)] a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing,
-    #[threads(2)] many_processes_lose_no_update,
-    #[threads(2)] processes_share_one_session_and_use_no_refresh_token_twice,
-    #[threads(2)] a_session_goes_on_without_its_keyring,
+    #[threads(2)] session_is_loaded_by_the_next_process_until_it_is_deleted,
+    #[threads(2)] long_session_is_stored,
+    #[threads(2)] locked_or_stopped_keyring_is_reported_and_loses_nothing,
+    #[threads(2)] concurrent_processes_lose_no_update,
+    #[threads(2)] processes_share_one_session_and_send_no_refresh_token_twice,
+    #[threads(2)] session_continues_while_the_keyring_is_unavailable,
 }
 
 const TIMES: usize = 10;
 const PROCESSES: usize = 4;
 
-/// Who is signed in to what.
 fn store() -> KeyringStore {
-    let store = KeyringStore::new("bearer-auth test", "alice", told("LOCK"));
-    // Patient, so that a busy machine is no error.
+    let store = KeyringStore::new("bearer-auth test", "alice", argument("LOCK"));
+    // Long, so that a busy machine is no error.
     store.lock_timeout(Duration::from_secs(120))
 }
 
@@ -51,7 +50,7 @@ type Failures = Arc<Mutex<Vec<(StoreOperation, String)>>>;
 fn client() -> (AuthorizationCode, Failures) {
     let failures = Failures::default();
     let heard = Arc::clone(&failures);
-    let client = AuthorizationCode::builder(told("AUTHORIZE"), told("TOKEN"), "app")
+    let client = AuthorizationCode::builder(argument("AUTHORIZE"), argument("TOKEN"), "app")
         .redirect_uri("https://app.example/callback")
         .store(store())
         .on_store_error(move |error| {
@@ -61,14 +60,14 @@ fn client() -> (AuthorizationCode, Failures) {
     (client.build().unwrap(), failures)
 }
 
-/// Not a test: what the other processes do.
+/// Not a test: the code of the child processes.
 async fn child() {
     let Some(role) = role() else { return };
     match role.as_str() {
         "save" => save(&store(), CANARY).await.unwrap(),
         "load" => say(&format!("loaded {:?}", load(&store()).await.unwrap())),
-        "forget" => {
-            // Twice is as good.
+        "delete" => {
+            // The second time there is nothing to delete, which is no error.
             for _ in 0..2 {
                 let mut locked = store().lock().await.unwrap();
                 locked.save(None).await.unwrap();
@@ -105,7 +104,7 @@ async fn child() {
         }
         "share" => {
             let (client, failures) = client();
-            // Its limits are on a clock that stands.
+            // A clock that stands still, so that no pause limits the refreshes.
             let cache = TokenCache::builder(client.session()).clock(ManualClock::new());
             let cache = cache.build();
             say(&format!(
@@ -118,7 +117,7 @@ async fn child() {
             }
             assert!(failures.lock().unwrap().is_empty(), "{failures:?}");
         }
-        "go on" => {
+        "continue" => {
             let (client, failures) = client();
             let session = client.session();
             let cache = TokenCache::new(session.clone());
@@ -142,16 +141,17 @@ async fn child() {
         "start" => match TokenCache::new(client().0.session()).token().await {
             Ok(token) => say(&format!("token {}", token.expose_secret())),
             Err(error) => {
-                let (kind, later) = (error.kind(), error.is_retryable());
-                say(&format!("error {kind:?}, later: {later}"));
+                let (kind, retryable) = (error.kind(), error.is_retryable());
+                say(&format!("error {kind:?}, retryable: {retryable}"));
             }
         },
         _ => panic!("{role}"),
     }
 }
 
-/// A keyring, and an identity provider, for processes. The latter lives on the runtime: who waits
-/// for a process lets it go on meanwhile.
+/// A keyring and an identity provider for child processes.
+///
+/// The identity provider runs on the runtime, so a test that waits for a child uses `block_in_place`.
 struct Desktop {
     keyring: GnomeKeyring,
     idp: MockIdp,
@@ -170,7 +170,7 @@ impl Desktop {
     fn process(&self, role: &str) -> Process {
         let lock = self.directory.path().join("session.lock");
         let (authorize, token) = (self.idp.authorization_url(), self.idp.token_url());
-        let told = [
+        let environment = [
             ("LOCK", lock.to_str().unwrap()),
             ("AUTHORIZE", &authorize),
             ("TOKEN", &token),
@@ -179,19 +179,19 @@ impl Desktop {
             "export DBUS_SESSION_BUS_ADDRESS='{}'",
             self.keyring.address()
         );
-        Process::start_after(module_path!(), &bus, role, &told)
+        Process::start_after(module_path!(), &bus, role, &environment)
     }
 
     fn run(&self, role: &str) {
         assert!(ends_well(self.process(role)), "{role}");
     }
 
-    /// What a process of this role says.
+    /// The answer of a process with this role.
     fn says(&self, role: &str, word: &str) -> String {
         answer(&mut self.process(role), word)
     }
 
-    /// Somebody signs in, in a process that ends then.
+    /// Signs a user in, in a process that ends then.
     fn sign_in(&self) {
         let mut process = self.process("sign in");
         let url = answer(&mut process, "url ");
@@ -210,36 +210,36 @@ impl Desktop {
 
 #[track_caller]
 fn answer(process: &mut Process, word: &str) -> String {
-    block_in_place(|| process.answer(word)).expect("it has ended")
+    block_in_place(|| process.answer(word)).expect("the process has ended")
 }
 
 fn ends_well(process: Process) -> bool {
     block_in_place(|| process.succeeds())
 }
 
-async fn a_session_is_there_for_the_next_process_until_it_is_forgotten() {
+async fn session_is_loaded_by_the_next_process_until_it_is_deleted() {
     let mut desktop = Desktop::start().await;
     assert_eq!(desktop.says("load", "loaded "), "None");
     desktop.run("save");
     let saved = format!("{:?}", Some(CANARY));
     assert_eq!(desktop.says("load", "loaded "), saved);
-    // After the next login, too; and nobody else reads it there.
+    // It survives the next login, and its file does not show the secret.
     desktop.keyring.stop();
     for file in desktop.keyring.files() {
         assert!(!String::from_utf8_lossy(&file).contains(CANARY));
     }
     desktop.keyring.go_on();
     assert_eq!(desktop.says("load", "loaded "), saved);
-    desktop.run("forget");
+    desktop.run("delete");
     assert_eq!(desktop.says("load", "loaded "), "None");
 }
 
-async fn a_session_may_be_long() {
+async fn long_session_is_stored() {
     let desktop = Desktop::start().await;
     desktop.run("sizes");
 }
 
-async fn a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing() {
+async fn locked_or_stopped_keyring_is_reported_and_loses_nothing() {
     let mut desktop = Desktop::start().await;
     desktop.run("save");
     desktop.keyring.lock();
@@ -254,7 +254,7 @@ async fn a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing() {
     for _ in ["load", "save"] {
         let error = answer(&mut process, "error ");
         assert!(
-            error.contains("in the keyring: the keyring fails"),
+            error.contains("in the keyring: the keyring failed"),
             "{error}"
         );
     }
@@ -264,7 +264,7 @@ async fn a_keyring_that_is_locked_or_gone_is_told_and_has_lost_nothing() {
     assert_eq!(desktop.says("load", "loaded "), saved);
 }
 
-async fn many_processes_lose_no_update() {
+async fn concurrent_processes_lose_no_update() {
     let desktop = Desktop::start().await;
     let start = |_| desktop.process("increment");
     let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
@@ -281,13 +281,13 @@ async fn many_processes_lose_no_update() {
     assert_eq!(desktop.says("load", "loaded "), count);
 }
 
-async fn processes_share_one_session_and_use_no_refresh_token_twice() {
+async fn processes_share_one_session_and_send_no_refresh_token_twice() {
     let desktop = Desktop::start().await;
     desktop.sign_in();
     let start = |_| desktop.process("share");
     let mut processes: Vec<_> = (0..PROCESSES).map(start).collect();
     for process in &mut processes {
-        // That of the login, from the keyring.
+        // The login's access token, from the keyring.
         assert_eq!(answer(process, "token "), "token-1");
     }
     assert_eq!(desktop.idp.token_requests(), 1);
@@ -300,16 +300,16 @@ async fn processes_share_one_session_and_use_no_refresh_token_twice() {
     let sent = desktop.refreshes();
     assert!(sent.len() >= TIMES, "{sent:?}");
     let expected: Vec<_> = (1..=sent.len()).map(|n| format!("refresh-{n}")).collect();
-    assert_eq!(sent, expected, "each in its turn, once");
-    // And the next one finds what the last one got.
+    assert_eq!(sent, expected, "each one once, in order");
+    // The next process finds the last token.
     let last = desktop.idp.issued().pop().unwrap();
     assert_eq!(desktop.says("start", "token "), last);
 }
 
-async fn a_session_goes_on_without_its_keyring() {
+async fn session_continues_while_the_keyring_is_unavailable() {
     let mut desktop = Desktop::start().await;
     desktop.sign_in();
-    let mut process = desktop.process("go on");
+    let mut process = desktop.process("continue");
     assert_eq!(answer(&mut process, "token "), "token-1");
     let mut next = |what: &str| {
         process.tell(what);
@@ -330,18 +330,18 @@ async fn a_session_goes_on_without_its_keyring() {
         "{failed}"
     );
     assert_eq!(desktop.refreshes(), ["refresh-1", "refresh-2", "refresh-3"]);
-    // Who knows nothing yet is told to try again, and not to sign in.
-    assert_eq!(desktop.says("start", "error "), "Source, later: true");
-    // It is back, and gets what it has missed.
+    // A process without a session in memory gets a retryable error, not `SignInRequired`.
+    assert_eq!(desktop.says("start", "error "), "Source, retryable: true");
+    // The keyring is back, and the session is saved.
     desktop.keyring.go_on();
     assert_eq!(next("refresh"), "");
     let last = desktop.idp.issued().pop().unwrap();
     assert_eq!(desktop.says("start", "token "), last);
-    // The end of the session is everybody's.
+    // A logout ends the session for all processes.
     assert_eq!(next("log out"), "");
     assert_eq!(
         desktop.says("start", "error "),
-        "SignInRequired, later: false"
+        "SignInRequired, retryable: false"
     );
     assert_eq!(desktop.says("load", "loaded "), "None");
     assert_eq!(desktop.refreshes().len(), 4);

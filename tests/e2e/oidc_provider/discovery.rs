@@ -1,5 +1,5 @@
-//! A real authorization server (see `tokens.rs`) is found by its issuer, and gets logins
-//! beforehand (RFC 9126), as its metadata offer it.
+//! Discovery of an authorization server (see `tokens.rs`) by its issuer, and pushed authorization
+//! requests (RFC 9126), which its metadata offers.
 
 use bearer_auth::{
     AuthorizationCode, ClientAuth, ClientCredentials, ErrorKind, Issuer, OAuthErrorCode, TokenCache,
@@ -10,11 +10,11 @@ use crate::{harness::tests, programs::oidc_provider::OidcProvider};
 
 tests! {
     needs: [OidcProvider];
-    a_service_needs_its_issuer_alone,
-    a_login_is_pushed_and_a_session_ends_at_the_server,
+    client_credentials_need_only_the_issuer,
+    login_is_pushed_and_logout_revokes_the_session,
 }
 
-async fn a_service_needs_its_issuer_alone() {
+async fn client_credentials_need_only_the_issuer() {
     let idp = OidcProvider::start();
     let discover = |id, secret| ClientCredentials::discover(idp.issuer(), id, secret);
     let post = discover("post-client", "post-secret").client_auth(ClientAuth::post());
@@ -29,14 +29,14 @@ async fn a_service_needs_its_issuer_alone() {
     let error = TokenCache::new(wrong).token().await.unwrap_err();
     let code = error.oauth_error().unwrap().code();
     assert_eq!(code, &OAuthErrorCode::InvalidClient);
-    // It is another issuer with a slash at its end.
+    // With a slash at its end, it is another issuer.
     let other = Issuer::new(format!("{}/", idp.issuer()));
     let other = ClientCredentials::discover(other, "basic-client", "basic-secret");
     let error = TokenCache::new(other.build().unwrap()).token().await;
     assert_eq!(error.unwrap_err().kind(), ErrorKind::Discovery);
 }
 
-async fn a_login_is_pushed_and_a_session_ends_at_the_server() {
+async fn login_is_pushed_and_logout_revokes_the_session() {
     let idp = OidcProvider::start_with(json!({ "sign_in": true }));
     let auth = AuthorizationCode::discover(idp.issuer(), "native-client")
         .redirect_uri("http://127.0.0.1/callback")

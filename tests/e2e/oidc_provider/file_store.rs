@@ -1,5 +1,5 @@
-//! `FileStore` against a real authorization server (see `tokens.rs`), which rotates refresh
-//! tokens, and revokes the whole grant when one is used a second time.
+//! `FileStore` against an authorization server (see `tokens.rs`) that rotates refresh tokens and revokes
+//! the grant when one is used twice.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::{
     harness::tests,
     programs::oidc_provider::{OidcProvider, native_client},
     support::{
-        process::{Process, role, told},
+        process::{Process, argument, role},
         sessions::directory,
     },
 };
@@ -23,7 +23,7 @@ tests! {
     needs: [OidcProvider];
     #[threads(2)] child,
     eight_processes_share_one_session_and_the_grant_survives,
-    a_refresh_token_that_is_used_twice_ends_the_grant,
+    refresh_token_used_twice_revokes_the_grant,
 }
 
 fn client(issuer: &str, path: impl AsRef<Path>) -> AuthorizationCode {
@@ -36,12 +36,12 @@ fn client(issuer: &str, path: impl AsRef<Path>) -> AuthorizationCode {
         .unwrap()
 }
 
-/// Not a test: what the other processes do.
+/// Not a test: the code of the child processes.
 async fn child() {
     if role().is_none() {
         return;
     }
-    share(&client(&told("ISSUER"), told("PATH"))).await;
+    share(&client(&argument("ISSUER"), argument("PATH"))).await;
 }
 
 async fn eight_processes_share_one_session_and_the_grant_survives() {
@@ -52,31 +52,33 @@ async fn eight_processes_share_one_session_and_the_grant_survives() {
     let client = client(idp.issuer(), &path);
     sign_in(&idp, &client).await;
 
-    let told = [
+    let environment = [
         ("ISSUER", idp.issuer().to_owned()),
         ("PATH", path.to_str().unwrap().to_owned()),
     ];
-    let told = told.each_ref().map(|(what, value)| (*what, value.as_str()));
-    let start = || Process::start(module_path!(), "share", &told);
+    let environment = environment
+        .each_ref()
+        .map(|(what, value)| (*what, value.as_str()));
+    let start = || Process::start(module_path!(), "share", &environment);
     grant_survives(&idp, &client, start).await;
 }
 
-/// What the test above is about: without the store's lock, this is what happens.
-async fn a_refresh_token_that_is_used_twice_ends_the_grant() {
+/// The failure that the store's lock prevents in the test above.
+async fn refresh_token_used_twice_revokes_the_grant() {
     let idp = OidcProvider::start_with(json!({ "sign_in": true }));
     let directory = directory();
     let (one, other) = (directory.path().join("one"), directory.path().join("other"));
     sign_in(&idp, &client(idp.issuer(), &one)).await;
     std::fs::copy(&one, &other).unwrap();
 
-    let renew = async |path: &Path| {
+    let refresh = async |path: &Path| {
         let (cache, clock) = cache(&client(idp.issuer(), path));
         cache.token().await.unwrap();
         clock.advance(LIFETIME);
         cache.token().await
     };
-    let token = renew(&one).await.unwrap();
+    let token = refresh(&one).await.unwrap();
     assert_eq!(idp.status_with(token.expose_secret()).await, 200);
-    renew(&other).await.unwrap_err();
+    refresh(&other).await.unwrap_err();
     assert_eq!(idp.status_with(token.expose_secret()).await, 401);
 }

@@ -1,6 +1,5 @@
-//! A fleet of processes against a real authorization server (see `tokens.rs`), which rotates
-//! refresh tokens, and revokes the whole grant when one is used a second time. Their session is in a
-//! real Redis.
+//! Processes that share a session in Redis, against an authorization server (see `tokens.rs`) that
+//! rotates refresh tokens and revokes the grant when one is used twice.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +19,7 @@ use crate::{
         oidc_provider::{OidcProvider, native_client},
         redis::{Redis, until},
     },
-    support::process::{Process, role, say, told},
+    support::process::{Process, argument, role, say},
 };
 
 tests! {
@@ -42,7 +41,7 @@ fn client(issuer: &str, redis: &str) -> AuthorizationCode {
     client.with_store(store.store(client.token_key("me")))
 }
 
-/// Somebody has signed in, and gets access tokens of so many seconds.
+/// Signs a user in, whose access tokens live for so many seconds.
 async fn signed_in(seconds: u64) -> (Redis, OidcProvider, AuthorizationCode) {
     let config = json!({ "sign_in": true, "ttl": seconds });
     let (redis, idp) = (Redis::start().await, OidcProvider::start_with(config));
@@ -51,28 +50,28 @@ async fn signed_in(seconds: u64) -> (Redis, OidcProvider, AuthorizationCode) {
     (redis, idp, client)
 }
 
-/// Not a test: what the other processes do.
+/// Not a test: the code of the child processes.
 async fn child() {
     match role().as_deref() {
-        Some("share") => share(&client(&told("ISSUER"), &told("REDIS"))).await,
+        Some("share") => share(&client(&argument("ISSUER"), &argument("REDIS"))).await,
         Some("live") => live().await,
         _ => {}
     }
 }
 
-/// Requests of the API, on the clock of the world, until there is nothing more to read.
+/// Sends requests to the API in real time, until standard input ends.
 async fn live() {
-    let session = client(&told("ISSUER"), &told("REDIS")).session();
-    let api: Url = told("API").parse().unwrap();
+    let session = client(&argument("ISSUER"), &argument("REDIS")).session();
+    let api: Url = argument("API").parse().unwrap();
     let auth = BearerAuthLayer::for_api(api.as_str(), session).unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let client = auth.layer(client);
-    let ends = tokio::task::spawn_blocking(|| std::io::stdin().lines().count());
+    let stdin_ends = tokio::task::spawn_blocking(|| std::io::stdin().lines().count());
     let mut pace = tokio::time::interval(Duration::from_millis(50));
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut good, mut bad) = (0, Vec::new());
     say("ready");
-    while !ends.is_finished() {
+    while !stdin_ends.is_finished() {
         let request = reqwest::Request::new(Method::GET, api.join("resource").unwrap());
         match client.clone().oneshot(request).await {
             Ok(response) if response.status() == 200 => good += 1,
@@ -85,25 +84,24 @@ async fn live() {
     say(&format!("bad {bad:?}"));
 }
 
-/// How often the session goes on in that, which takes some 4 s each: some, or as many as the
-/// environment says.
-fn renewals() -> u64 {
-    let renewals = std::env::var("FLEET_RENEWALS");
-    renewals.map_or(5, |renewals| renewals.parse().unwrap())
+/// How many refreshes the test waits for, each about 4 s. Defaults to 5; `FLEET_RENEWALS` overrides it.
+fn refreshes() -> u64 {
+    let refreshes = std::env::var("FLEET_RENEWALS");
+    refreshes.map_or(5, |refreshes| refreshes.parse().unwrap())
 }
 
-/// For minutes, and with a line for each renewal: `FLEET_RENEWALS=100 cargo test --all-features
-/// --test e2e -- eight_processes_live`
+/// Prints a line for each refresh. To run it for minutes:
+/// `FLEET_RENEWALS=100 cargo test --all-features --test e2e -- eight_processes_live`
 async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
     let (redis, idp, client) = signed_in(6).await;
     let (redis_url, api) = (redis.url(), idp.api_url());
-    let told = [
+    let environment = [
         ("ISSUER", idp.issuer()),
         ("REDIS", &redis_url),
         ("API", &api),
     ];
     let mut processes: Vec<_> = (0..PROCESSES)
-        .map(|_| Process::start(module_path!(), "live", &told))
+        .map(|_| Process::start(module_path!(), "live", &environment))
         .collect();
     for process in &mut processes {
         assert!(process.says("ready"));
@@ -111,10 +109,10 @@ async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
     #[allow(clippy::disallowed_methods, reason = "this test is in real time")]
     let began = Instant::now();
     let mut all = idp.stats().await;
-    for renewal in 1..=renewals() {
-        until("the session goes on", async || {
+    for refresh in 1..=refreshes() {
+        until("the session is refreshed", async || {
             all = idp.stats().await;
-            all.token_requests > renewal
+            all.token_requests > refresh
         })
         .await;
         let took = began.elapsed().as_secs();
@@ -127,7 +125,7 @@ async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
         assert_eq!(process.answer("bad ").unwrap(), "[]");
         assert!(process.succeeds());
     }
-    // None was refused, so no refresh token was sent twice, and the session goes on.
+    // No token request failed, so no refresh token was sent twice, and the session is still valid.
     let stats = idp.stats().await;
     assert_eq!(stats.token_requests_failed, 0);
     let last = TokenCache::new(client.session());
@@ -138,7 +136,7 @@ async fn eight_processes_live_on_short_tokens_and_the_grant_survives() {
 async fn eight_processes_share_one_session_in_redis_and_the_grant_survives() {
     let (redis, idp, client) = signed_in(LIFETIME.as_secs()).await;
     let redis = redis.url();
-    let told = [("ISSUER", idp.issuer()), ("REDIS", &redis)];
-    let start = || Process::start(module_path!(), "share", &told);
+    let environment = [("ISSUER", idp.issuer()), ("REDIS", &redis)];
+    let start = || Process::start(module_path!(), "share", &environment);
     grant_survives(&idp, &client, start).await;
 }

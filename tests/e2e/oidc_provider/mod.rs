@@ -1,4 +1,4 @@
-//! The npm package `oidc-provider`, on Node.js.
+//! The authorization server of the npm package `oidc-provider`, on Node.js.
 
 mod discovery;
 #[cfg(feature = "seal")]

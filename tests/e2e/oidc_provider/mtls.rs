@@ -1,5 +1,5 @@
-//! Mutual TLS (RFC 8705) with a real authorization server (see `tokens.rs`), which checks
-//! certificates and binds tokens to them, and an API that compares.
+//! Mutual TLS (RFC 8705): the authorization server (see `tokens.rs`) verifies certificates and binds
+//! tokens to them, and the API compares the two.
 
 use bearer_auth::{
     BearerAuthLayer, ClientAuth, ClientCredentials, Error, ErrorKind, OAuthErrorCode, TokenCache,
@@ -17,16 +17,16 @@ use crate::{
 
 tests! {
     needs: [OidcProvider];
-    both_methods_bring_tokens_that_are_bound_to_the_certificate,
-    a_wrong_certificate_is_one_request_and_a_terminal_error,
-    a_token_is_of_no_use_with_another_certificate,
-    a_public_client_s_session_is_bound_to_the_certificate_that_it_began_with,
+    both_mtls_methods_get_certificate_bound_tokens,
+    wrong_certificate_is_a_permanent_error_after_one_request,
+    token_used_with_another_certificate_is_rejected,
+    public_client_session_is_bound_to_its_first_certificate,
 }
 
-/// The server, and the clients that it knows.
+/// The server, with its registered clients.
 struct Rig {
     idp: OidcProvider,
-    /// The server's certificate, which is its own root.
+    /// The server's self-signed certificate.
     root: String,
     authority: Authority,
     self_signed: Identity,
@@ -65,7 +65,7 @@ fn rig() -> Rig {
 }
 
 impl Rig {
-    /// Tokens for the client that is registered with this method.
+    /// A cache for the client that is registered with this method.
     fn cache(&self, method: &str, http: ReqwestClient) -> TokenCache {
         let source = ClientCredentials::builder(self.idp.token_url(), method, "")
             .client_auth(ClientAuth::tls())
@@ -90,7 +90,7 @@ fn code(error: &Error) -> &OAuthErrorCode {
     error.oauth_error().unwrap().code()
 }
 
-async fn both_methods_bring_tokens_that_are_bound_to_the_certificate() {
+async fn both_mtls_methods_get_certificate_bound_tokens() {
     let rig = rig();
     let issued = rig.authority.issue("ours");
     for (tokens, method, identity) in [
@@ -98,12 +98,12 @@ async fn both_methods_bring_tokens_that_are_bound_to_the_certificate() {
         (4, "self_signed_tls_client_auth", &rig.self_signed),
     ] {
         let cache = rig.cache(method, identity.http(&rig.root));
-        // The second goes on with a TLS session of the first.
+        // The second token request resumes the TLS session of the first.
         for token in [cache.token().await, cache.refresh().await] {
             let token = token.unwrap();
             let about = rig.idp.introspect(token.expose_secret()).await;
             assert_eq!(about["cnf"]["x5t#S256"], identity.thumbprint(), "{about}");
-            // Stolen, it is worth nothing: this request has no certificate.
+            // The API rejects a stolen token: this request has no certificate.
             assert_eq!(rig.idp.status_with(token.expose_secret()).await, 401);
             let (status, body) = rig.get(&cache, identity).await;
             assert_eq!(status, 200, "{body}");
@@ -113,10 +113,10 @@ async fn both_methods_bring_tokens_that_are_bound_to_the_certificate() {
     }
 }
 
-async fn a_wrong_certificate_is_one_request_and_a_terminal_error() {
+async fn wrong_certificate_is_a_permanent_error_after_one_request() {
     let rig = rig();
     let methods = ["tls_client_auth", "self_signed_tls_client_auth"];
-    // Of another client; of nobody known, in the right name; none.
+    // The certificate of another client; one with the right name of an unknown authority; none.
     let wrong = || {
         [
             rig.authority.issue("other").http(&rig.root),
@@ -139,12 +139,12 @@ async fn a_wrong_certificate_is_one_request_and_a_terminal_error() {
     }
 }
 
-async fn a_token_is_of_no_use_with_another_certificate() {
+async fn token_used_with_another_certificate_is_rejected() {
     let rig = rig();
     let [ours, renewed] = ["ours", "ours"].map(|name| rig.authority.issue(name));
     let cache = rig.cache("tls_client_auth", ours.http(&rig.root));
     assert_eq!(rig.get(&cache, &ours).await.0, 200);
-    // Where requests have another one than token requests, a new token does not help.
+    // A new token does not help when API requests use another certificate than token requests.
     assert_eq!(rig.get(&cache, &renewed).await.0, 401);
     let expected = Stats {
         token_requests: 2,
@@ -154,7 +154,7 @@ async fn a_token_is_of_no_use_with_another_certificate() {
     };
     assert_eq!(rig.idp.stats().await, expected);
 
-    // A source and a layer of its own: a new token, and no 401.
+    // With a source and a layer of its own, the new certificate gets a new token and no 401.
     let cache = rig.cache("tls_client_auth", renewed.http(&rig.root));
     assert_eq!(rig.get(&cache, &renewed).await.0, 200);
     let expected = Stats {
@@ -165,7 +165,7 @@ async fn a_token_is_of_no_use_with_another_certificate() {
     assert_eq!(rig.idp.stats().await, expected);
 }
 
-async fn a_public_client_s_session_is_bound_to_the_certificate_that_it_began_with() {
+async fn public_client_session_is_bound_to_its_first_certificate() {
     let rig = rig();
     let folder = tempfile::tempdir().unwrap();
     let client = |identity: &Identity| {

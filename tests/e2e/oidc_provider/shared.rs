@@ -1,4 +1,4 @@
-//! Processes that share a session, whatever it is in.
+//! Processes that share a session, in any store.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::{
 };
 
 pub(crate) const PROCESSES: usize = 8;
-/// How often the access token ends.
-const ENDS: u64 = 6;
-/// Of an access token. It ends on the clock of the test alone.
+/// How often the access token expires.
+const EXPIRIES: u64 = 6;
+/// The lifetime of an access token, which expires on the test's clock only.
 pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Signs a person in.
+/// Signs a user in.
 pub(crate) async fn sign_in(idp: &OidcProvider, client: &AuthorizationCode) {
     let login = client.start().await.unwrap();
     let callback = idp.sign_in(login.url()).await;
@@ -28,7 +28,7 @@ pub(crate) fn cache(client: &AuthorizationCode) -> (TokenCache, ManualClock) {
     (cache.build(), clock)
 }
 
-/// What one of the processes does.
+/// The code of one of the processes.
 pub(crate) async fn share(client: &AuthorizationCode) {
     let (cache, clock) = cache(client);
     say("ready");
@@ -43,7 +43,7 @@ pub(crate) async fn share(client: &AuthorizationCode) {
     }
 }
 
-/// They use one refresh token after the other, and none twice.
+/// Asserts that the processes send each refresh token once, in order.
 pub(crate) async fn grant_survives(
     idp: &OidcProvider,
     client: &AuthorizationCode,
@@ -54,9 +54,9 @@ pub(crate) async fn grant_survives(
         assert!(process.says("ready"));
     }
     let mut before = String::new();
-    for ends in 0..=ENDS {
+    for expiries in 0..=EXPIRIES {
         for process in &mut processes {
-            process.tell(if ends == 0 { "now" } else { "later" });
+            process.tell(if expiries == 0 { "now" } else { "later" });
         }
         let answers = processes.iter_mut().map(|p| p.answer("token").unwrap());
         let answers: Vec<_> = answers.collect();
@@ -67,10 +67,10 @@ pub(crate) async fn grant_survives(
         );
         assert_ne!(token, before, "a new one each time");
         assert_eq!(idp.status_with(token).await, 200);
-        // One for the code, and one for each end: the others have used what the first one got. None
-        // failed: no refresh token was sent twice.
+        // One token request for the code, and one for each expiry: the other processes share the new
+        // token. None failed, so no refresh token was sent twice.
         let stats = idp.stats().await;
-        assert_eq!(stats.token_requests, 1 + ends);
+        assert_eq!(stats.token_requests, 1 + expiries);
         assert_eq!(stats.token_requests_failed, 0);
         token.clone_into(&mut before);
     }
@@ -78,12 +78,12 @@ pub(crate) async fn grant_survives(
         process.kill();
     }
 
-    // The session outlives them all.
+    // The session outlives its processes.
     let (cache, clock) = cache(client);
     assert_eq!(cache.token().await.unwrap().expose_secret(), before);
     clock.advance(LIFETIME);
     let token = cache.token().await.unwrap();
     assert_ne!(token.expose_secret(), before);
     assert_eq!(idp.status_with(token.expose_secret()).await, 200);
-    assert_eq!(idp.stats().await.token_requests, ENDS + 2);
+    assert_eq!(idp.stats().await.token_requests, EXPIRIES + 2);
 }

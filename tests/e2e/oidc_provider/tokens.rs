@@ -1,8 +1,7 @@
-//! Against a real authorization server: the npm package `oidc-provider`, and an API that its
-//! tokens open (`tests/e2e/oidc_provider/server/server.mjs`).
+//! Tests against the authorization server of the npm package `oidc-provider`, and an API that accepts
+//! its tokens (`tests/e2e/oidc_provider/server/server.mjs`).
 //!
-//! `npm ci` in `tests/e2e/oidc_provider/server` first; without it, or without Node.js, the tests are
-//! ignored.
+//! Needs Node.js, and `npm ci` in `tests/e2e/oidc_provider/server`. Without them, the tests are ignored.
 
 use std::sync::Arc;
 
@@ -26,20 +25,20 @@ use crate::{
 
 tests! {
     needs: [OidcProvider];
-    a_reqwest_client_fetches_a_token_and_uses_it,
-    a_hyper_util_client_fetches_a_token_uses_it_and_heals,
-    a_revoked_token_is_replaced_and_the_caller_sees_200,
-    requests_go_on_across_the_end_of_a_token,
-    a_token_that_ended_while_nobody_asked_is_replaced,
-    a_kept_token_is_renewed_while_nobody_asks,
-    a_wrong_secret_is_one_request_and_a_terminal_error_without_the_secret,
-    special_characters_in_id_and_secret,
-    #[threads(4)] eight_tasks_at_once_are_one_token_request,
-    the_granted_scope_is_the_token_s,
-    a_resource_indicator_makes_the_token_one_for_that_api,
-    an_unknown_resource_is_one_request_and_a_terminal_error,
-    #[cfg(feature = "jwt")] clients_prove_themselves_by_signed_jwts,
-    #[cfg(feature = "jwt")] a_signed_jwt_is_exchanged_for_a_token,
+    reqwest_client_fetches_a_token_and_uses_it,
+    hyper_util_client_recovers_from_a_revoked_token,
+    revoked_token_is_replaced_and_the_caller_gets_200,
+    requests_succeed_across_token_expiry,
+    token_expired_while_idle_is_replaced,
+    keep_fresh_refreshes_an_idle_token,
+    wrong_secret_is_a_permanent_error_that_hides_the_secret,
+    special_characters_in_id_and_secret_authenticate,
+    #[threads(4)] eight_concurrent_tasks_make_one_token_request,
+    token_scope_is_the_granted_scope,
+    resource_indicator_sets_the_token_audience,
+    unknown_resource_is_a_permanent_error_after_one_request,
+    #[cfg(feature = "jwt")] clients_authenticate_with_signed_jwts,
+    #[cfg(feature = "jwt")] jwt_bearer_assertion_is_exchanged_for_a_token,
 }
 
 type Failure = ServiceError<reqwest::Error>;
@@ -72,14 +71,14 @@ async fn send(
     Ok((status, parse(body)))
 }
 
-/// A GET that must succeed; returns how many different tokens the API has seen.
+/// Sends a GET that must succeed. Returns how many different tokens the API has seen.
 async fn get(client: &BearerAuth<reqwest::Client>, idp: &OidcProvider) -> u64 {
     let (status, body) = send(client, idp, Method::GET, "").await.unwrap();
     assert_eq!(status, 200, "{body}");
     body["token_n"].as_u64().unwrap()
 }
 
-async fn a_reqwest_client_fetches_a_token_and_uses_it() {
+async fn reqwest_client_fetches_a_token_and_uses_it() {
     let idp = OidcProvider::start();
     let client = client(&idp, source(&idp));
     assert_eq!(get(&client, &idp).await, 1);
@@ -94,7 +93,7 @@ async fn a_reqwest_client_fetches_a_token_and_uses_it() {
     assert_eq!(idp.stats().await, expected);
 }
 
-async fn a_hyper_util_client_fetches_a_token_uses_it_and_heals() {
+async fn hyper_util_client_recovers_from_a_revoked_token() {
     let idp = OidcProvider::start();
     let hyper = || Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let source = source(&idp).http_client(TowerClient::new(hyper()));
@@ -117,7 +116,7 @@ async fn a_hyper_util_client_fetches_a_token_uses_it_and_heals() {
     assert_eq!(idp.stats().await, expected);
 }
 
-async fn a_revoked_token_is_replaced_and_the_caller_sees_200() {
+async fn revoked_token_is_replaced_and_the_caller_gets_200() {
     let idp = OidcProvider::start();
     let client = client(&idp, source(&idp));
     assert_eq!(get(&client, &idp).await, 1);
@@ -126,7 +125,7 @@ async fn a_revoked_token_is_replaced_and_the_caller_sees_200() {
     let (status, body) = send(&client, &idp, Method::POST, "order").await.unwrap();
     assert_eq!(status, 200);
     let expected = json!({ "ok": true, "token_n": 2, "body_length": 5 });
-    assert_eq!(body, expected, "sent again in full, with the second token");
+    assert_eq!(body, expected, "resent in full, with the second token");
     let expected = Stats {
         token_requests: 2,
         token_requests_failed: 0,
@@ -136,31 +135,31 @@ async fn a_revoked_token_is_replaced_and_the_caller_sees_200() {
     assert_eq!(idp.stats().await, expected);
 }
 
-/// The server counts whole seconds, so such a token really lives for one to two.
-async fn requests_go_on_across_the_end_of_a_token() {
+/// The server counts whole seconds: a token of 2 s lives for one to two.
+async fn requests_succeed_across_token_expiry() {
     let idp = OidcProvider::start_with(json!({ "ttl": 2 }));
     let client = client(&idp, source(&idp));
-    // `get` asserts that each of them succeeds.
+    // `get` asserts that each request succeeds.
     poll("a second token", async || {
         (get(&client, &idp).await == 2).then_some(())
     })
     .await;
     let stats = idp.stats().await;
     assert_eq!(stats.token_requests_failed, 0);
-    // Two, as a rule; a machine that stands still for a second costs one more.
+    // Usually two. A machine that stalls for a second needs one more.
     assert!((2..=3).contains(&stats.token_requests), "{stats:?}");
-    // When the server's second ends before ours begins to age, it is the API that says so: once.
+    // The server's clock may pass the expiry before the refresh window begins. Then the API answers 401.
     assert!(stats.api_401 < stats.token_requests, "{stats:?}");
 }
 
-async fn a_token_that_ended_while_nobody_asked_is_replaced() {
+async fn token_expired_while_idle_is_replaced() {
     let idp = OidcProvider::start_with(json!({ "ttl": 2 }));
     let client = client(&idp, source(&idp));
     assert_eq!(get(&client, &idp).await, 1);
     let layer = layer(&idp, source(&idp));
     let token = layer.cache().token().await.unwrap();
-    // That one was asked for later than the client's: when it is over, so is the client's.
-    poll("the end of the token", async || {
+    // This token is newer than the client's: when it has expired, so has the client's.
+    poll("the expiry of the token", async || {
         (idp.status_with(token.expose_secret()).await == 401).then_some(())
     })
     .await;
@@ -174,7 +173,7 @@ async fn a_token_that_ended_while_nobody_asked_is_replaced() {
     assert!(after.api_401 <= before.api_401 + 1);
 }
 
-async fn a_kept_token_is_renewed_while_nobody_asks() {
+async fn keep_fresh_refreshes_an_idle_token() {
     let idp = OidcProvider::start_with(json!({ "ttl": 2 }));
     let cache = TokenCache::new(source(&idp).build().unwrap());
     let guard = cache.keep_fresh();
@@ -186,7 +185,7 @@ async fn a_kept_token_is_renewed_while_nobody_asks() {
     drop(guard);
 }
 
-async fn a_wrong_secret_is_one_request_and_a_terminal_error_without_the_secret() {
+async fn wrong_secret_is_a_permanent_error_that_hides_the_secret() {
     const SECRET: &str = "s3cret-canary";
     let idp = OidcProvider::start();
     let methods = [
@@ -196,7 +195,7 @@ async fn a_wrong_secret_is_one_request_and_a_terminal_error_without_the_secret()
     for (requests, (id, auth)) in (1..).zip(methods) {
         let source = ClientCredentials::builder(idp.token_url(), id, SECRET).client_auth(auth);
         let client = client(&idp, source);
-        // The second call asks nobody.
+        // The second call sends no token request.
         for _ in 0..2 {
             let failure = send(&client, &idp, Method::GET, "").await.unwrap_err();
             let error: &Error = failure.token_error().unwrap();
@@ -216,8 +215,8 @@ async fn a_wrong_secret_is_one_request_and_a_terminal_error_without_the_secret()
     }
 }
 
-/// The server takes printable ASCII in credentials: here is all of it.
-async fn special_characters_in_id_and_secret() {
+/// All of printable ASCII, which is what this server accepts in credentials.
+async fn special_characters_in_id_and_secret_authenticate() {
     let secret: String = (' '..='~').collect();
     let id: String = secret.chars().rev().collect();
     let client_of = |method: &str| {
@@ -241,7 +240,7 @@ async fn special_characters_in_id_and_secret() {
     }
 }
 
-async fn eight_tasks_at_once_are_one_token_request() {
+async fn eight_concurrent_tasks_make_one_token_request() {
     const TASKS: usize = 8;
     let idp = Arc::new(OidcProvider::start());
     let client = client(&idp, source(&idp));
@@ -267,21 +266,21 @@ async fn eight_tasks_at_once_are_one_token_request() {
     assert_eq!(idp.stats().await, expected);
 }
 
-async fn the_granted_scope_is_the_token_s() {
+async fn token_scope_is_the_granted_scope() {
     let idp = OidcProvider::start();
-    for (asked, granted) in [
+    for (requested, granted) in [
         ("api:read api:write", Some("api:read api:write")),
-        // The server drops what it does not know.
+        // The server drops scopes that it does not know.
         ("api:read no:such", Some("api:read")),
         ("", None),
     ] {
-        let layer = layer(&idp, source(&idp).scope(asked));
+        let layer = layer(&idp, source(&idp).scope(requested));
         let token = layer.cache().token().await.unwrap();
-        assert_eq!(token.scope(), granted, "{asked}");
+        assert_eq!(token.scope(), granted, "{requested}");
     }
 }
 
-async fn a_resource_indicator_makes_the_token_one_for_that_api() {
+async fn resource_indicator_sets_the_token_audience() {
     const RESOURCE: &str = "https://api.example.com";
     let idp = OidcProvider::start();
     let source = source(&idp).resource(RESOURCE).scope("api:write");
@@ -295,7 +294,7 @@ async fn a_resource_indicator_makes_the_token_one_for_that_api() {
     assert_eq!(idp.status_with(token.expose_secret()).await, 200);
 }
 
-async fn an_unknown_resource_is_one_request_and_a_terminal_error() {
+async fn unknown_resource_is_a_permanent_error_after_one_request() {
     let idp = OidcProvider::start();
     let client = client(&idp, source(&idp).resource("https://unknown.example"));
     for _ in 0..2 {
@@ -324,14 +323,14 @@ fn public_jwk(key: &rcgen::KeyPair) -> Value {
         65 => {
             json!({"kty": "EC", "crv": "P-256", "x": encode(&raw[1..33]), "y": encode(&raw[33..])})
         }
-        // A sequence of DER: the modulus behind 9 bytes, and 65537.
+        // A DER sequence: nine bytes, the modulus, and the exponent 65537.
         270 => json!({"kty": "RSA", "n": encode(&raw[9..265]), "e": "AQAB"}),
         other => unreachable!("a public key of {other} bytes"),
     }
 }
 
 #[cfg(feature = "jwt")]
-async fn clients_prove_themselves_by_signed_jwts() {
+async fn clients_authenticate_with_signed_jwts() {
     use bearer_auth::{SigningAlgorithm, SigningKey};
     use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PKCS_RSA_SHA256};
 
@@ -374,13 +373,13 @@ async fn clients_prove_themselves_by_signed_jwts() {
         auths.push((name, ClientAuth::private_key_jwt(key)));
     }
     for (id, auth) in auths {
-        // The issuer, as the draft has it, and the token endpoint's URL.
+        // The issuer, as in the draft, and the URL of the token endpoint.
         let by_issuer = auth.clone().assertion_audience(idp.issuer());
         for auth in [by_issuer, auth.clone()] {
             let token = fetch(id, auth).await.unwrap();
             assert_eq!(idp.status_with(token.expose_secret()).await, 200, "{id}");
         }
-        // Somebody else's.
+        // The audience of another server.
         let error = fetch(id, auth.assertion_audience("https://other.example"));
         let error = error.await.unwrap_err();
         let code = error.oauth_error().unwrap().code();
@@ -388,9 +387,9 @@ async fn clients_prove_themselves_by_signed_jwts() {
     }
 }
 
-/// The JWT bearer grant (RFC 7523 §2.1), verified by `jose`: see the harness.
+/// The JWT bearer grant (RFC 7523 §2.1). The server verifies the assertion with `jose`.
 #[cfg(feature = "jwt")]
-async fn a_signed_jwt_is_exchanged_for_a_token() {
+async fn jwt_bearer_assertion_is_exchanged_for_a_token() {
     use bearer_auth::{JwtBearer, JwtBearerBuilder, SigningKey};
     use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
@@ -419,14 +418,14 @@ async fn a_signed_jwt_is_exchanged_for_a_token() {
         signed(&key),
         signed(&key).client("app", "secret"),
         signed(&key).assertion_type("authorization-grant+jwt"),
-        signed(&key).claim("whatever", json!({"a": [1]})),
-        // Addressed to the token endpoint.
+        signed(&key).claim("custom", json!({"a": [1]})),
+        // With the token endpoint as the audience.
         by_url.client("public", ""),
     ] {
         let cache = TokenCache::new(source.build().unwrap());
         let first = cache.token().await.unwrap();
         assert_eq!(idp.status_with(first.expose_secret()).await, 200);
-        // The server takes no assertion twice.
+        // The server accepts no assertion twice.
         cache.refresh().await.unwrap();
         let second = cache.token().await.unwrap();
         assert_ne!(first.expose_secret(), second.expose_secret());
@@ -451,5 +450,9 @@ async fn a_signed_jwt_is_exchanged_for_a_token() {
         assert_eq!(code, &OAuthErrorCode::InvalidGrant, "{error}");
         assert!(!error.is_retryable());
     }
-    assert_eq!(idp.stats().await.token_requests_failed, 4, "one each");
+    assert_eq!(
+        idp.stats().await.token_requests_failed,
+        4,
+        "one request each"
+    );
 }

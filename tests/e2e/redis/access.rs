@@ -1,4 +1,4 @@
-//! Access tokens are shared.
+//! Processes share access tokens.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use futures_util::future::join_all;
 use tokio::task::JoinHandle;
 
 use super::{
-    Redis, end_lease, lease, leases_are_free, patient, process, secret, shared, source, store,
-    told_process,
+    Redis, end_lease, lease, leases_are_free, patient, process, reporting_process, secret, shared,
+    source, store,
 };
 use crate::{
     harness::tests,
@@ -22,30 +22,30 @@ use crate::{
 
 tests! {
     needs: [Redis];
-    eight_that_start_together_make_one_token_request,
-    who_comes_later_takes_what_is_there,
-    who_comes_later_takes_its_age_as_well,
-    other_scopes_are_another_token,
-    a_token_that_the_api_refused_is_replaced_once_for_all,
-    a_renewal_is_one_for_all,
-    a_failure_of_the_server_is_everybody_s,
-    who_asks_by_hand_asks_although_another_has_failed,
-    what_is_wrong_with_one_is_not_everybody_s,
-    who_has_an_older_token_takes_the_newer_one,
-    a_token_in_hand_asks_nobody,
-    a_lease_is_prolonged_for_as_long_as_the_server_takes,
-    what_is_shared_is_shared_for_all_of_its_life,
-    who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease,
-    nobody_prolongs_what_is_not_theirs,
-    a_clock_of_redis_that_is_behind_stops_nobody,
-    who_looked_too_early_looks_again,
-    who_goes_gives_the_lease_back,
-    who_waits_asks_now_and_then,
-    a_server_that_stumbles_once_fails_nobody,
-    a_refused_token_is_replaced_once_by_one_that_ends_sooner,
+    eight_caches_starting_together_make_one_token_request,
+    later_process_uses_the_shared_token,
+    shared_token_without_expiry_keeps_its_age,
+    another_token_key_is_another_token,
+    rejected_token_is_replaced_by_one_request_for_all_processes,
+    simultaneous_refreshes_make_one_token_request,
+    server_failure_is_shared_by_all_processes,
+    explicit_refresh_ignores_the_pause_after_a_shared_failure,
+    wrong_secret_of_one_process_does_not_stop_the_others,
+    process_with_an_older_token_adopts_the_newer_shared_one,
+    cached_token_needs_no_redis_command,
+    lease_is_extended_until_the_server_answers,
+    shared_token_stays_in_redis_until_it_expires,
+    late_holder_neither_overwrites_newer_token_nor_releases_foreign_lease,
+    foreign_lease_is_not_extended,
+    redis_clock_set_back_does_not_block_new_tokens,
+    token_written_between_read_and_lock_is_used,
+    dropped_fetch_releases_the_lease,
+    waiting_process_polls_the_lease_with_backoff,
+    single_503_is_retried_and_every_process_gets_a_token,
+    rejected_token_is_replaced_once_by_one_that_expires_sooner,
 }
 
-async fn eight_that_start_together_make_one_token_request() {
+async fn eight_caches_starting_together_make_one_token_request() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
@@ -53,7 +53,7 @@ async fn eight_that_start_together_make_one_token_request() {
     let tokens = fleet.iter().map(secret);
     let (tokens, ()) = futures_util::future::join(join_all(tokens), async {
         idp.token_requests_reach(1).await;
-        // All others have looked and asked for the lease, and some of them more than once.
+        // All others have read the token and asked for the lease, some of them more than once.
         until("all wait", async || redis.scripts_run().await >= 16 + 8).await;
         hold.release();
     })
@@ -62,7 +62,7 @@ async fn eight_that_start_together_make_one_token_request() {
     assert!(tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
 }
 
-async fn who_comes_later_takes_what_is_there() {
+async fn later_process_uses_the_shared_token() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let first = process(&idp, store(&redis)).token().await.unwrap();
@@ -72,10 +72,10 @@ async fn who_comes_later_takes_what_is_there() {
     let second = process(&idp, store(&redis)).token().await.unwrap();
     assert_eq!(second.expose_secret(), first.expose_secret());
     assert_eq!(idp.token_requests(), 1);
-    // With what is left of its life, and not with all of it.
+    // The second process gets the remaining lifetime, not the full one.
     let sooner = sooner(&second, &first).as_secs();
     assert!((1700..=1800).contains(&sooner), "{sooner}");
-    // What is all but over is nobody's.
+    // A token that is about to expire is not shared.
     redis.ask::<u64>(&["PEXPIRE", &data, "60000"]).await;
     let third = process(&idp, store(&redis)).token().await.unwrap();
     assert_ne!(third.expose_secret(), first.expose_secret());
@@ -86,42 +86,42 @@ fn sooner(one: &AccessToken, other: &AccessToken) -> Duration {
     ends[1].duration_since(ends[0]).unwrap()
 }
 
-/// Of a token that says nothing of its end, and has one by what each process is told.
-async fn who_comes_later_takes_its_age_as_well() {
+/// The server sends no `expires_in`; the default lifetime of each process decides when the token expires.
+async fn shared_token_without_expiry_keeps_its_age() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.set_expires_in(None);
-    let told = |hours: u64| {
+    let with_default_lifetime = |hours: u64| {
         let shared = shared(&idp, store(&redis));
         let cache = TokenCache::builder(shared);
         cache
             .default_lifetime(Duration::from_secs(hours * 3600))
             .build()
     };
-    let first = told(1).token().await.unwrap();
+    let first = with_default_lifetime(1).token().await.unwrap();
     let data = redis.keys().await.remove(0);
     let left: u64 = redis.ask(&["PTTL", &data]).await;
     // Half an hour later, as far as Redis is concerned.
     let later = (left - 1_800_000).to_string();
     redis.ask::<u64>(&["PEXPIRE", &data, &later]).await;
-    let second = told(1).token().await.unwrap();
+    let second = with_default_lifetime(1).token().await.unwrap();
     assert_eq!(second.expose_secret(), first.expose_secret());
     let sooner = sooner(&second, &first).as_secs();
     assert!((1700..=1800).contains(&sooner), "{sooner}");
-    // An hour and a half later, it is over for some.
+    // After an hour and a half, the token has expired for processes with a default of one hour.
     let later = (left - 5_400_000).to_string();
     redis.ask::<u64>(&["PEXPIRE", &data, &later]).await;
-    let patient = told(2).token().await.unwrap();
+    let patient = with_default_lifetime(2).token().await.unwrap();
     assert_eq!(patient.expose_secret(), first.expose_secret());
     assert_eq!(idp.token_requests(), 1);
-    let third = told(1);
-    // Who has waited for it gets it, as whatever comes: nobody knows better than the API.
+    let third = with_default_lifetime(1);
+    // The waiting caller gets the token nevertheless; the API decides. The next call replaces it.
     assert_eq!(secret(&third).await, first.expose_secret());
     assert_ne!(secret(&third).await, first.expose_secret());
     assert_eq!(idp.token_requests(), 2);
 }
 
-async fn other_scopes_are_another_token() {
+async fn another_token_key_is_another_token() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let one = secret(&process(&idp, store(&redis))).await;
@@ -132,14 +132,14 @@ async fn other_scopes_are_another_token() {
     assert_eq!(redis.keys().await.len(), 2);
 }
 
-async fn a_token_that_the_api_refused_is_replaced_once_for_all() {
+async fn rejected_token_is_replaced_by_one_request_for_all_processes() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
     let old = join_all(fleet.iter().map(TokenCache::token)).await;
     let old: Vec<_> = old.into_iter().map(Result::unwrap).collect();
     assert_eq!(idp.token_requests(), 1);
-    // Each gets its 401.
+    // Each process gets a 401.
     let new = fleet.iter().zip(&old).map(|(process, old)| async move {
         process.reject(old);
         process.refresh().await.unwrap().expose_secret().to_owned()
@@ -150,7 +150,7 @@ async fn a_token_that_the_api_refused_is_replaced_once_for_all() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-async fn a_renewal_is_one_for_all() {
+async fn simultaneous_refreshes_make_one_token_request() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();
@@ -164,8 +164,8 @@ async fn a_renewal_is_one_for_all() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-/// A server in trouble is not asked by all in turn.
-async fn a_failure_of_the_server_is_everybody_s() {
+/// A failing server does not get one token request from each process.
+async fn server_failure_is_shared_by_all_processes() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.always(Answer::unavailable(30));
@@ -192,11 +192,12 @@ async fn a_failure_of_the_server_is_everybody_s() {
     assert_eq!(idp.token_requests(), 1);
 }
 
-/// Whoever has mended something, and wants to know, does not wait for that; and what comes is for all.
-async fn who_asks_by_hand_asks_although_another_has_failed() {
+/// A user who has fixed the configuration calls `refresh` and does not wait for the pause. All processes
+/// share the new token.
+async fn explicit_refresh_ignores_the_pause_after_a_shared_failure() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let [one, other, third] = [(); 3].map(|()| told_process(&idp, store(&redis)));
+    let [one, other, third] = [(); 3].map(|()| reporting_process(&idp, store(&redis)));
     let old = secret(&one.0).await;
     for (process, _) in [&other, &third] {
         assert_eq!(secret(process).await, old);
@@ -208,7 +209,7 @@ async fn who_asks_by_hand_asks_although_another_has_failed() {
     assert!(mark.starts_with("failed "), "{mark}");
     let hold = idp.hold();
     let before = redis.scripts_run().await;
-    let by_hand = [&other.0, &third.0].map(|process| {
+    let explicit = [&other.0, &third.0].map(|process| {
         let process = process.clone();
         tokio::spawn(async move { process.refresh().await.unwrap() })
     });
@@ -218,21 +219,21 @@ async fn who_asks_by_hand_asks_although_another_has_failed() {
     })
     .await;
     hold.release();
-    for task in by_hand {
+    for task in explicit {
         let new = task.await.unwrap();
         assert_ne!(new.expose_secret(), old);
         let late = process(&idp, store(&redis));
         assert_eq!(secret(&late).await, new.expose_secret());
     }
     assert_eq!(idp.token_requests(), 3);
-    for (_, told) in [one, other, third] {
-        assert_eq!(*told.lock().unwrap(), []);
+    for (_, store_errors) in [one, other, third] {
+        assert_eq!(*store_errors.lock().unwrap(), []);
     }
     leases_are_free(&redis).await;
 }
 
-/// … but a process whose own secret is wrong stops nobody.
-async fn what_is_wrong_with_one_is_not_everybody_s() {
+/// An error that only concerns one process does not stop the others.
+async fn wrong_secret_of_one_process_does_not_stop_the_others() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::oauth_error("invalid_client"));
@@ -242,7 +243,7 @@ async fn what_is_wrong_with_one_is_not_everybody_s() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-async fn who_has_an_older_token_takes_the_newer_one() {
+async fn process_with_an_older_token_adopts_the_newer_shared_one() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let [one, other, third] = [(); 3].map(|()| process(&idp, store(&redis)));
@@ -251,7 +252,7 @@ async fn who_has_an_older_token_takes_the_newer_one() {
         assert_eq!(secret(process).await, old.expose_secret());
     }
     let new = one.refresh().await.unwrap();
-    // After a 401, and when it is due.
+    // After a 401, and for a refresh.
     other.reject(&old);
     assert_eq!(secret(&other).await, new.expose_secret());
     let renewed = third.refresh().await.unwrap();
@@ -259,27 +260,30 @@ async fn who_has_an_older_token_takes_the_newer_one() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-/// Redis is asked when a token is due, and not by requests.
-async fn a_token_in_hand_asks_nobody() {
+/// Redis is asked for a refresh, not for each request.
+async fn cached_token_needs_no_redis_command() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let process = process(&idp, store(&redis));
     secret(&process).await;
-    // To look, to take, to write, to give back.
-    until("it is given back", async || redis.scripts_run().await == 4).await;
+    // Read, take the lease, write, release the lease.
+    until("the lease is released", async || {
+        redis.scripts_run().await == 4
+    })
+    .await;
     for _ in 0..1000 {
         secret(&process).await;
     }
     assert_eq!(redis.scripts_run().await, 4);
 }
 
-/// One process of a fleet of them, that is asking.
-struct Asking {
+/// A process whose token request waits until [`finish`](Self::finish).
+struct Fetching {
     idp: Idp,
     task: JoinHandle<String>,
 }
 
-impl Asking {
+impl Fetching {
     fn start(name: &'static str, store: SharedRedis) -> Self {
         let idp = Idp::new(&ManualClock::new());
         idp.prefix(name);
@@ -290,132 +294,137 @@ impl Asking {
         Self { idp, task }
     }
 
-    async fn asks(&self) {
-        until("it asks the server", async || self.idp.fetches() == 1).await;
+    async fn is_in_flight(&self) {
+        until("the token request is in flight", async || {
+            self.idp.fetches() == 1
+        })
+        .await;
     }
 
-    async fn ends(self) -> String {
+    /// Lets the server answer.
+    async fn finish(self) -> String {
         self.idp.release();
         self.task.await.unwrap()
     }
 }
 
-async fn a_lease_is_prolonged_for_as_long_as_the_server_takes() {
+async fn lease_is_extended_until_the_server_answers() {
     let redis = Redis::start().await;
-    // A machine that stands still for longer than a lease lasts loses it.
+    // A machine that stalls for longer than the lease loses it: try again.
     for _ in 0..5 {
         redis.ask::<()>(&["FLUSHALL"]).await;
-        if is_prolonged(&redis).await {
+        if is_extended(&redis).await {
             return;
         }
     }
-    panic!("the lease runs out, time and again");
+    panic!("the lease expired in all five tries");
 }
 
-async fn is_prolonged(redis: &Redis) -> bool {
+/// `false` if this machine was too slow to extend the lease in time.
+async fn is_extended(redis: &Redis) -> bool {
     let store = || store(redis).lease(Duration::from_secs(3));
-    let one = Asking::start("one", store());
-    one.asks().await;
+    let one = Fetching::start("one", store());
+    one.is_in_flight().await;
     let Some((owner, mut left)) = lease(redis).await else {
         return false;
     };
-    let other = Asking::start("other", store());
-    let (mut prolonged, mut is_lost) = (0, false);
-    // Each time to all of it, when a third is over, and not once only.
-    until("it is prolonged", async || {
+    let other = Fetching::start("other", store());
+    let (mut extensions, mut is_lost) = (0, false);
+    // After a third of its time, to its full length, more than once.
+    until("the lease is extended", async || {
         match lease(redis).await {
             Some((now, is_left)) if now == owner => {
                 assert!(is_left <= 3000);
-                prolonged += usize::from(is_left > left);
+                extensions += usize::from(is_left > left);
                 left = is_left;
             }
             _ => is_lost = true,
         }
-        is_lost || prolonged == 2
+        is_lost || extensions == 2
     })
     .await;
     if is_lost {
         return false;
     }
-    assert_eq!(one.ends().await, "one-1");
-    // The other may have had it by now, if that took long.
+    assert_eq!(one.finish().await, "one-1");
+    // On a slow machine the other process may have taken the lease by now.
     let asked = other.idp.fetches();
     other.idp.release();
     asked == 0 && other.task.await.unwrap() == "one-1"
 }
 
-/// Until the token ends, however long the server took.
-async fn what_is_shared_is_shared_for_all_of_its_life() {
+/// The response time of the server does not shorten the token's time in Redis.
+async fn shared_token_stays_in_redis_until_it_expires() {
     let redis = Redis::start().await;
     let before = redis.time().await;
-    let one = Asking::start("one", store(&redis));
-    one.asks().await;
+    let one = Fetching::start("one", store(&redis));
+    one.is_in_flight().await;
     let slow = before + Duration::from_secs(1);
     until("the server is slow", async || redis.time().await > slow).await;
-    assert_eq!(one.ends().await, "one-1");
+    assert_eq!(one.finish().await, "one-1");
     let data = redis.keys().await.remove(0);
     let end: u64 = redis.ask(&["PEXPIRETIME", &data]).await;
     let lived = Duration::from_millis(end) - before;
-    // Our clocks are coarse.
+    // The crate's clocks are coarse.
     assert!(lived > Duration::from_millis(3_599_900), "{lived:?}");
 }
 
-async fn who_is_late_replaces_nothing_newer_and_gives_back_nobody_else_s_lease() {
+async fn late_holder_neither_overwrites_newer_token_nor_releases_foreign_lease() {
     let redis = Redis::start().await;
-    let late = Asking::start("late", store(&redis));
-    late.asks().await;
+    let late = Fetching::start("late", store(&redis));
+    late.is_in_flight().await;
     let (owner, _) = lease(&redis).await.unwrap();
     end_lease(&redis).await;
-    let newer = Asking::start("newer", store(&redis));
-    newer.asks().await;
+    let newer = Fetching::start("newer", store(&redis));
+    newer.is_in_flight().await;
     let (new_owner, _) = lease(&redis).await.unwrap();
     assert_ne!(owner, new_owner);
-    // Nobody has written, so that this one is the newest so far.
-    assert_eq!(late.ends().await, "late-1");
+    // No process has written a token, so the late one is the newest so far.
+    assert_eq!(late.finish().await, "late-1");
     assert_eq!(lease(&redis).await.unwrap().0, new_owner);
-    assert_eq!(newer.ends().await, "newer-1");
-    let third = Asking::start("third", store(&redis));
+    assert_eq!(newer.finish().await, "newer-1");
+    let third = Fetching::start("third", store(&redis));
     assert_eq!(third.task.await.unwrap(), "newer-1");
 
-    // The other way round, with the key gone in between as well.
+    // The newer process writes first, with and without the loss of the key in between.
     for is_lost in [false, true] {
         redis.ask::<()>(&["FLUSHALL"]).await;
-        let late = Asking::start("late", store(&redis));
-        late.asks().await;
+        let late = Fetching::start("late", store(&redis));
+        late.is_in_flight().await;
         end_lease(&redis).await;
         if is_lost {
             redis.ask::<()>(&["FLUSHALL"]).await;
         }
-        let newer = Asking::start("newer", store(&redis));
-        newer.asks().await;
-        assert_eq!(newer.ends().await, "newer-1");
-        assert_eq!(late.ends().await, "late-1");
-        let third = Asking::start("third", store(&redis));
+        let newer = Fetching::start("newer", store(&redis));
+        newer.is_in_flight().await;
+        assert_eq!(newer.finish().await, "newer-1");
+        assert_eq!(late.finish().await, "late-1");
+        let third = Fetching::start("third", store(&redis));
         assert_eq!(third.task.await.unwrap(), "newer-1", "{is_lost}");
     }
 }
 
-/// Of another, who has died.
-async fn nobody_prolongs_what_is_not_theirs() {
+/// The lease of a process that has died expires.
+async fn foreign_lease_is_not_extended() {
     let redis = Redis::start().await;
-    let one = Asking::start("one", store(&redis).lease(Duration::from_secs(1)));
-    one.asks().await;
+    let one = Fetching::start("one", store(&redis).lease(Duration::from_secs(1)));
+    one.is_in_flight().await;
     let keys = redis.keys().await;
-    let taken = ["SET", &keys[0], "somebody dead", "PX", "3000"];
+    let taken = ["SET", &keys[0], "dead process", "PX", "3000"];
     redis.ask::<()>(&taken).await;
-    until("it runs out", async || lease(&redis).await.is_none()).await;
-    assert_eq!(one.ends().await, "one-1");
+    until("the lease expires", async || lease(&redis).await.is_none()).await;
+    assert_eq!(one.finish().await, "one-1");
 }
 
-/// As on another machine, after a failover.
-async fn a_clock_of_redis_that_is_behind_stops_nobody() {
+/// As after a failover to a machine whose clock is behind.
+async fn redis_clock_set_back_does_not_block_new_tokens() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let one = process(&idp, store(&redis));
     secret(&one).await;
     let data = redis.keys().await.remove(0);
     for _ in 0..3 {
-        // In the year 2100.
+        // A generation of the year 2100.
         let set = ["HSET", &data, "g", "4102444800000000"];
         redis.ask::<u64>(&set).await;
         let token = one.refresh().await.unwrap();
@@ -424,8 +433,8 @@ async fn a_clock_of_redis_that_is_behind_stops_nobody() {
     }
 }
 
-/// The other was done between the look and the question for the lease.
-async fn who_looked_too_early_looks_again() {
+/// Another process finishes between this one's read and its request for the lease.
+async fn token_written_between_read_and_lock_is_used() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
@@ -437,22 +446,21 @@ async fn who_looked_too_early_looks_again() {
     secret(&other).await;
     proxy.hold_after(1);
     let early = tokio::spawn(async move { other.refresh().await.unwrap() });
-    until("it has looked", async || proxy.holds()).await;
+    until("it has read the token", async || proxy.is_holding()).await;
     let new = one.refresh().await.unwrap();
     leases_are_free(&redis).await;
-    proxy.let_on();
+    proxy.release();
     assert_eq!(early.await.unwrap().expose_secret(), new.expose_secret());
     assert_eq!(idp.token_requests(), 2);
 }
 
-/// A fetch that is dropped.
-async fn who_goes_gives_the_lease_back() {
+async fn dropped_fetch_releases_the_lease() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
     let source = source(&idp);
     let key = source.token_key();
-    // Longer than a test waits for its end.
+    // Longer than the test waits, so that only a release can end it.
     let store = store(&redis).lease(Duration::from_secs(60));
     let shared = SharedSource::new(source, store, key);
     let fetch = tokio::spawn(async move { shared.fetch(TokenRequest::new()).await });
@@ -464,28 +472,28 @@ async fn who_goes_gives_the_lease_back() {
     drop(hold);
 }
 
-/// Of somebody who has died, without having asked.
-async fn who_waits_asks_now_and_then() {
+/// The lease's holder has died before its token request.
+async fn waiting_process_polls_the_lease_with_backoff() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let process = process(&idp, store(&redis));
     let old = secret(&process).await;
     leases_are_free(&redis).await;
     let lease = format!("{}:lease", redis.keys().await[0]);
-    let set = ["SET", &lease, "somebody dead", "PX", "1500"];
+    let set = ["SET", &lease, "dead process", "PX", "1500"];
     redis.ask::<()>(&set).await;
     let before = redis.scripts_run().await;
     let new = process.refresh().await.unwrap();
     assert_ne!(new.expose_secret(), old);
-    // It looks, asks for the lease, writes, and gives it back; and asks once after each pause. Those of a
-    // second and a half are 20, 40, 80 … 500 ms, or half of that, which are eleven. Two scripts each
-    // time would be 17 at least.
+    // Read, request the lease, write and release are four scripts. Each pause is followed by one more. In
+    // 1.5 s there are eleven pauses at most: 20, 40, 80 … 500 ms, or half of that. With two scripts for
+    // each pause there would be 17 at least.
     let scripts = redis.scripts_run().await - before;
     assert!(scripts <= 4 + 12, "{scripts}");
 }
 
-/// As without sharing: a flight that is awaited asks again at once where that may help.
-async fn a_server_that_stumbles_once_fails_nobody() {
+/// As without sharing: an awaited token request is retried at once where a retry may help.
+async fn single_503_is_retried_and_every_process_gets_a_token() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     idp.then(Answer::status(503));
@@ -495,8 +503,8 @@ async fn a_server_that_stumbles_once_fails_nobody() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-/// The refused one had longer to live: that says nothing for it.
-async fn a_refused_token_is_replaced_once_by_one_that_ends_sooner() {
+/// The rejected token would have expired later. It must not replace the new one.
+async fn rejected_token_is_replaced_once_by_one_that_expires_sooner() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let fleet: Vec<_> = (0..8).map(|_| process(&idp, store(&redis))).collect();

@@ -1,4 +1,4 @@
-//! Redis fails: for access tokens it is as if it was not there.
+//! Redis fails: each process sends token requests of its own, as without Redis.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,8 +10,8 @@ use bearer_auth::{
 };
 
 use super::{
-    Outage, Redis, Tempered, Told, key, patient, process, secret, source, store, telling,
-    told_process,
+    Outage, Redis, StoreErrors, SwitchedTimeout, key, patient, process, reporting_process,
+    reporting_source, secret, source, store,
 };
 use crate::{
     harness::tests,
@@ -20,127 +20,127 @@ use crate::{
 
 tests! {
     needs: [Redis];
-    without_redis_everybody_has_a_token_and_with_it_again_they_share_one,
-    a_connection_that_nobody_answers_is_used_once_and_not_again,
-    a_connection_that_is_closed_is_made_anew,
-    down_while_somebody_waits,
-    data_that_is_lost_is_fetched_once,
-    a_replica_serves_what_it_has_and_shares_when_it_is_promoted,
-    what_is_older_than_one_s_own_is_replaced,
-    down_from_the_beginning,
-    down_while_the_token_is_good_is_noticed_by_nobody,
-    up_again_it_is_used_again_without_its_data,
-    silent_it_is_waited_for_half_a_second,
-    full_it_takes_no_token_and_everybody_has_one,
+    processes_fetch_alone_during_an_outage_and_share_after_it,
+    unanswered_connection_is_replaced_after_one_timeout,
+    closed_connection_is_reopened_without_an_error,
+    redis_killed_while_a_process_waits_causes_a_token_request,
+    lost_data_costs_one_token_request,
+    replica_serves_reads_and_shares_after_promotion,
+    shared_token_older_than_the_cached_one_is_replaced,
+    unreachable_redis_at_startup_causes_a_token_request,
+    cached_token_serves_during_an_outage,
+    restarted_redis_without_data_is_used_again,
+    silent_redis_costs_one_default_timeout,
+    full_redis_causes_a_token_request,
     garbage_in_the_key_is_overwritten,
-    a_key_of_another_type_is_nobody_s_outage,
-    slow_is_not_down_for_the_patient,
-    a_token_that_is_due_serves_while_redis_is_silent,
-    an_answer_that_is_lost_costs_nothing,
+    key_of_another_type_causes_a_token_request,
+    slow_redis_within_the_timeout_is_no_outage,
+    token_in_the_refresh_window_serves_while_redis_is_silent,
+    lost_redis_reply_is_retried_without_an_error,
 }
 
-/// A process, how it waits, and what it is told.
-fn tempered(
+/// A process, the switch of its timeout, and its store errors.
+fn process_with_switch(
     idp: &MockIdp,
     store: &SharedRedis,
 ) -> (
     TokenCache,
-    Tempered<Arc<SharedSource<ClientCredentials>>>,
-    Told,
+    SwitchedTimeout<Arc<SharedSource<ClientCredentials>>>,
+    StoreErrors,
 ) {
-    let told = Told::default();
-    let of = |store| Arc::new(telling(idp, store, &told));
-    let tempered = Tempered::new(store, of);
-    (TokenCache::new(tempered.clone()), tempered, told)
+    let store_errors = StoreErrors::default();
+    let of = |store| Arc::new(reporting_source(idp, store, &store_errors));
+    let switch = SwitchedTimeout::new(store, of);
+    (TokenCache::new(switch.clone()), switch, store_errors)
 }
 
-async fn without_redis_everybody_has_a_token_and_with_it_again_they_share_one() {
+async fn processes_fetch_alone_during_an_outage_and_share_after_it() {
     for outage in Outage::ALL {
         let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let idp = MockIdp::start().await.unwrap();
         let lease = Duration::from_secs(2);
         let store = SharedRedis::sealed(proxy.client(), key()).lease(lease);
-        let (one, tempered, told) = tempered(&idp, &store);
+        let (one, switch, store_errors) = process_with_switch(&idp, &store);
         let token = secret(&one).await;
         outage.begin(&redis, &proxy).await;
-        tempered.notices(outage);
-        // Who has a token notices nothing.
+        switch.outage_begins(outage);
+        // A cached token needs no Redis.
         let before = proxy.connections();
         assert_eq!(secret(&one).await, token, "{outage:?}");
         assert_eq!(
-            (told.lock().unwrap().len(), proxy.connections()),
+            (store_errors.lock().unwrap().len(), proxy.connections()),
             (0, before)
         );
-        // Who needs one gets one, after one thing that did not work.
+        // A refresh succeeds after one failed Redis operation.
         let alone = one.refresh().await.unwrap();
         assert_ne!(alone.expose_secret(), token, "{outage:?}");
-        assert_eq!(told.lock().unwrap().len(), 1, "{outage:?}");
+        assert_eq!(store_errors.lock().unwrap().len(), 1, "{outage:?}");
         assert_eq!(idp.token_requests(), 2, "{outage:?}");
-        // Who has just started takes what can be read.
-        let (late, late_tempered, told) = self::tempered(&idp, &store);
-        late_tempered.notices(outage);
+        // A new process uses the shared token where Redis can be read.
+        let (late, late_switch, store_errors) = process_with_switch(&idp, &store);
+        late_switch.outage_begins(outage);
         let reads = matches!(outage, Outage::Full | Outage::ReadOnly | Outage::Forbidden);
         assert_eq!(secret(&late).await == token, reads, "{outage:?}");
-        assert_eq!(told.lock().unwrap().is_empty(), reads, "{outage:?}");
+        assert_eq!(store_errors.lock().unwrap().is_empty(), reads, "{outage:?}");
 
         outage.end(&redis, &proxy).await;
-        tempered.calms_down();
-        let (other, told) = told_process(&idp, patient(redis.client()));
+        switch.outage_ends();
+        let (other, store_errors) = reporting_process(&idp, patient(redis.client()));
         until("they share", async || {
             let renewed = one.refresh().await.unwrap();
             let shared = other.refresh().await.unwrap();
-            // Each would renew what the other has just renewed.
+            // The two may refresh in turns, each one the other's token.
             renewed.expose_secret() == shared.expose_secret()
                 || one.refresh().await.unwrap().expose_secret() == shared.expose_secret()
         })
         .await;
-        assert!(told.lock().unwrap().is_empty(), "{outage:?}");
+        assert!(store_errors.lock().unwrap().is_empty(), "{outage:?}");
     }
 }
 
-/// A machine that has lost its power tells nobody. Another has its name.
-async fn a_connection_that_nobody_answers_is_used_once_and_not_again() {
+/// As after a power failure: the connection is not closed, and another machine answers at the address.
+async fn unanswered_connection_is_replaced_after_one_timeout() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
     let store = SharedRedis::sealed(proxy.client(), key());
-    let (one, tempered, told) = tempered(&idp, &store);
+    let (one, switch, store_errors) = process_with_switch(&idp, &store);
     secret(&one).await;
     assert_eq!(proxy.connections(), 1);
     proxy.forget_connections();
-    tempered.notices(Outage::Silent);
+    switch.outage_begins(Outage::Silent);
     one.refresh().await.unwrap();
-    tempered.calms_down();
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    switch.outage_ends();
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
     let shared = one.refresh().await.unwrap();
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
     assert_eq!(proxy.connections(), 2);
     let other = process(&idp, super::store(&redis));
     assert_eq!(secret(&other).await, shared.expose_secret());
 }
 
-/// As a firewall does with those that are idle for long: it is noticed at once.
-async fn a_connection_that_is_closed_is_made_anew() {
+/// A firewall closes idle connections. The process notices that at once.
+async fn closed_connection_is_reopened_without_an_error() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, store(&redis));
+    let (one, store_errors) = reporting_process(&idp, store(&redis));
     secret(&one).await;
     redis
         .ask::<u64>(&["CLIENT", "KILL", "TYPE", "normal"])
         .await;
     let token = one.refresh().await.unwrap();
-    assert!(told.lock().unwrap().is_empty());
+    assert!(store_errors.lock().unwrap().is_empty());
     let other = process(&idp, store(&redis));
     assert_eq!(secret(&other).await, token.expose_secret());
 }
 
-/// While it waits for what another process fetches.
-async fn down_while_somebody_waits() {
+/// The process waits for a token request of another process.
+async fn redis_killed_while_a_process_waits_causes_a_token_request() {
     let mut redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let hold = idp.hold();
-    let processes = [(); 2].map(|()| told_process(&idp, store(&redis)));
+    let processes = [(); 2].map(|()| reporting_process(&idp, store(&redis)));
     let tasks = processes.each_ref().map(|(process, _)| {
         let process = process.clone();
         tokio::spawn(async move { secret(&process).await })
@@ -153,12 +153,12 @@ async fn down_while_somebody_waits() {
     for task in tasks {
         task.await.unwrap();
     }
-    let told = processes.map(|(_, told)| told.lock().unwrap().clone());
-    assert!(told.contains(&vec![Save]), "{told:?}");
+    let store_errors = processes.map(|(_, store_errors)| store_errors.lock().unwrap().clone());
+    assert!(store_errors.contains(&vec![Save]), "{store_errors:?}");
     assert_eq!(idp.token_requests(), 2);
 }
 
-async fn data_that_is_lost_is_fetched_once() {
+async fn lost_data_costs_one_token_request() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let old = secret(&process(&idp, store(&redis))).await;
@@ -170,7 +170,7 @@ async fn data_that_is_lost_is_fetched_once() {
     assert_eq!(idp.token_requests(), 2);
 }
 
-async fn a_replica_serves_what_it_has_and_shares_when_it_is_promoted() {
+async fn replica_serves_reads_and_shares_after_promotion() {
     let (master, replica) = (Redis::start().await, Redis::start().await);
     let idp = MockIdp::start().await.unwrap();
     let token = secret(&process(&idp, store(&master))).await;
@@ -180,21 +180,21 @@ async fn a_replica_serves_what_it_has_and_shares_when_it_is_promoted() {
         !replica.keys().await.is_empty()
     })
     .await;
-    let (one, told) = told_process(&idp, store(&replica));
+    let (one, store_errors) = reporting_process(&idp, store(&replica));
     assert_eq!(secret(&one).await, token);
-    assert!(told.lock().unwrap().is_empty());
+    assert!(store_errors.lock().unwrap().is_empty());
     one.refresh().await.unwrap();
-    assert_eq!(*told.lock().unwrap(), [Lock]);
+    assert_eq!(*store_errors.lock().unwrap(), [Lock]);
     drop(master);
     replica.ask::<()>(&["REPLICAOF", "NO", "ONE"]).await;
     let shared = one.refresh().await.unwrap();
     let other = process(&idp, store(&replica));
     assert_eq!(secret(&other).await, shared.expose_secret());
-    assert_eq!(*told.lock().unwrap(), [Lock]);
+    assert_eq!(*store_errors.lock().unwrap(), [Lock]);
 }
 
-/// Fetched alone, while the other was all that Redis had.
-async fn what_is_older_than_one_s_own_is_replaced() {
+/// The newer token was fetched during an outage and is not in Redis.
+async fn shared_token_older_than_the_cached_one_is_replaced() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
@@ -211,40 +211,40 @@ async fn what_is_older_than_one_s_own_is_replaced() {
     assert_eq!(secret(&other).await, new.expose_secret());
 }
 
-async fn down_from_the_beginning() {
+async fn unreachable_redis_at_startup_causes_a_token_request() {
     let idp = MockIdp::start().await.unwrap();
-    // Nobody listens there.
+    // No server listens there.
     let client = redis::Client::open("redis://127.0.0.1:1/").unwrap();
-    let (process, told) = told_process(&idp, SharedRedis::sealed(client, key()));
+    let (process, store_errors) = reporting_process(&idp, SharedRedis::sealed(client, key()));
     secret(&process).await;
     assert_eq!(idp.token_requests(), 1);
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
 }
 
-async fn down_while_the_token_is_good_is_noticed_by_nobody() {
+async fn cached_token_serves_during_an_outage() {
     let mut redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (process, told) = told_process(&idp, store(&redis));
+    let (process, store_errors) = reporting_process(&idp, store(&redis));
     let token = secret(&process).await;
     redis.kill();
     assert_eq!(secret(&process).await, token);
     assert_eq!(idp.token_requests(), 1);
-    assert!(told.lock().unwrap().is_empty());
+    assert!(store_errors.lock().unwrap().is_empty());
 }
 
-async fn up_again_it_is_used_again_without_its_data() {
+async fn restarted_redis_without_data_is_used_again() {
     let mut redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, store(&redis));
+    let (one, store_errors) = reporting_process(&idp, store(&redis));
     secret(&one).await;
     redis.kill();
     let alone = one.refresh().await.unwrap();
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
     redis.run_again().await;
     let shared = one.refresh().await.unwrap();
     assert_ne!(shared.expose_secret(), alone.expose_secret());
     assert_eq!(idp.token_requests(), 3);
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
     assert_eq!(
         secret(&process(&idp, store(&redis))).await,
         shared.expose_secret()
@@ -252,26 +252,30 @@ async fn up_again_it_is_used_again_without_its_data() {
     assert_eq!(idp.token_requests(), 3);
 }
 
-async fn silent_it_is_waited_for_half_a_second() {
+async fn silent_redis_costs_one_default_timeout() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (process, told) = told_process(&idp, SharedRedis::sealed(redis.client(), key()));
+    let (process, store_errors) =
+        reporting_process(&idp, SharedRedis::sealed(redis.client(), key()));
     secret(&process).await;
     redis.stop();
     process.refresh().await.unwrap();
     redis.go_on();
     assert_eq!(idp.token_requests(), 2);
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
 }
 
-async fn full_it_takes_no_token_and_everybody_has_one() {
+async fn full_redis_causes_a_token_request() {
     let redis = Redis::start_with(&["--maxmemory", "1", "--maxmemory-policy", "noeviction"]).await;
     let idp = MockIdp::start().await.unwrap();
-    let (process, told) = told_process(&idp, store(&redis));
+    let (process, store_errors) = reporting_process(&idp, store(&redis));
     secret(&process).await;
     assert_eq!(idp.token_requests(), 1);
-    let told = told.lock().unwrap().clone();
-    assert!(matches!(told[..], [Lock] | [Save]), "{told:?}");
+    let store_errors = store_errors.lock().unwrap().clone();
+    assert!(
+        matches!(store_errors[..], [Lock] | [Save]),
+        "{store_errors:?}"
+    );
 }
 
 async fn garbage_in_the_key_is_overwritten() {
@@ -287,14 +291,14 @@ async fn garbage_in_the_key_is_overwritten() {
         .query_async(&mut connection)
         .await
         .unwrap();
-    let (other, told) = told_process(&idp, store(&redis));
+    let (other, store_errors) = reporting_process(&idp, store(&redis));
     let token = secret(&other).await;
     assert_eq!(idp.token_requests(), 2);
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
     assert_eq!(secret(&process(&idp, store(&redis))).await, token);
 }
 
-async fn a_key_of_another_type_is_nobody_s_outage() {
+async fn key_of_another_type_causes_a_token_request() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     secret(&process(&idp, store(&redis))).await;
@@ -306,27 +310,27 @@ async fn a_key_of_another_type_is_nobody_s_outage() {
         .query_async(&mut connection)
         .await
         .unwrap();
-    let (other, told) = told_process(&idp, store(&redis));
+    let (other, store_errors) = reporting_process(&idp, store(&redis));
     secret(&other).await;
     assert_eq!(idp.token_requests(), 2);
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
 }
 
-/// The limit is the store's own, and not that of the crate `redis`, which is half a second.
-async fn slow_is_not_down_for_the_patient() {
+/// The store's own timeout counts. The crate `redis` has one of half a second.
+async fn slow_redis_within_the_timeout_is_no_outage() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, store(&redis));
+    let (one, store_errors) = reporting_process(&idp, store(&redis));
     secret(&one).await;
     redis.ask::<()>(&["CLIENT", "PAUSE", "1000", "WRITE"]).await;
     let token = one.refresh().await.unwrap();
-    assert!(told.lock().unwrap().is_empty());
+    assert!(store_errors.lock().unwrap().is_empty());
     let other = process(&idp, store(&redis));
     assert_eq!(secret(&other).await, token.expose_secret());
 }
 
-/// No request waits for Redis while there is a token.
-async fn a_token_that_is_due_serves_while_redis_is_silent() {
+/// No request waits for Redis while the cached token is valid.
+async fn token_in_the_refresh_window_serves_while_redis_is_silent() {
     let redis = Redis::start().await;
     let clock = ManualClock::new();
     let idp = MockIdp::builder().clock(clock.clone());
@@ -346,29 +350,32 @@ async fn a_token_that_is_due_serves_while_redis_is_silent() {
     for _ in 0..100 {
         assert_eq!(secret(&cache).await, token);
     }
-    until("it has a new one", async || secret(&cache).await != token).await;
+    until("the cache has a new token", async || {
+        secret(&cache).await != token
+    })
+    .await;
     assert_eq!(idp.token_requests(), 2);
     redis.go_on();
 }
 
-async fn an_answer_that_is_lost_costs_nothing() {
+async fn lost_redis_reply_is_retried_without_an_error() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, patient(proxy.client()));
+    let (one, store_errors) = reporting_process(&idp, patient(proxy.client()));
     let other = process(&idp, store(&redis));
     secret(&one).await;
     secret(&other).await;
-    // To look, to take the lease, to write, to give it back.
+    // Read, take the lease, write, release the lease.
     for step in 0..4 {
         proxy.lose_answers((0..=step).map(|at| at == step));
         let token = one.refresh().await.unwrap();
-        until("it was lost", async || proxy.has_lost_them()).await;
+        until("the reply was lost", async || proxy.has_lost_answers()).await;
         assert_eq!(
             other.refresh().await.unwrap().expose_secret(),
             token.expose_secret()
         );
         assert_eq!(idp.token_requests(), 2 + step);
     }
-    assert!(told.lock().unwrap().is_empty());
+    assert!(store_errors.lock().unwrap().is_empty());
 }

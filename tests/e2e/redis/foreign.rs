@@ -1,23 +1,23 @@
-//! What somebody else has put there: by hand, by mistake, or with another program. It stops nobody.
+//! Values that an administrator or another program has written to the keys. They block no process.
 
 use bearer_auth::testing::MockIdp;
 
-use super::{Redis, leases_are_free, process, secret, session::Fleet, store, told_process};
+use super::{Redis, leases_are_free, process, reporting_process, secret, session::Fleet, store};
 use crate::harness::tests;
 
 tests! {
     needs: [Redis];
-    a_lease_without_an_end_is_nobody_s,
-    nor_is_it_of_a_session,
-    an_absurd_generation_is_none,
-    nor_is_it_one_of_a_session,
+    lease_without_expiry_is_ignored,
+    session_lease_without_expiry_is_ignored,
+    absurd_generation_is_ignored,
+    absurd_session_generation_is_ignored,
 }
 
-/// Of nobody who comes back, however it looks.
-const HOLDERS: [&str; 3] = ["somebody", "", "failed for ever"];
+/// Values of a lease that no process of ours has written.
+const HOLDERS: [&str; 3] = ["unknown process", "", "failed without an expiry"];
 
-/// What no clock says. The last but one is nearly too much, and what is beyond comes after it; the last
-/// is of a clock that is ahead by some decades.
+/// Generations that no clock gives. The last but one is just below the limit, so that the next write
+/// exceeds it. The last one is of a clock that is decades ahead.
 const GENERATIONS: [&str; 13] = [
     "text",
     "",
@@ -34,24 +34,24 @@ const GENERATIONS: [&str; 13] = [
     "4102444800000000",
 ];
 
-async fn a_lease_without_an_end_is_nobody_s() {
+async fn lease_without_expiry_is_ignored() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, store(&redis));
+    let (one, store_errors) = reporting_process(&idp, store(&redis));
     secret(&one).await;
     for holder in HOLDERS {
         leases_are_free(&redis).await;
         let lease = format!("{}:lease", redis.keys().await[0]);
         redis.ask::<()>(&["SET", &lease, holder]).await;
         let token = one.refresh().await.unwrap();
-        assert_eq!(*told.lock().unwrap(), [], "{holder}");
+        assert_eq!(*store_errors.lock().unwrap(), [], "{holder}");
         let other = process(&idp, store(&redis));
         assert_eq!(secret(&other).await, token.expose_secret(), "{holder}");
     }
     assert_eq!(idp.token_requests(), 1 + HOLDERS.len());
 }
 
-async fn nor_is_it_of_a_session() {
+async fn session_lease_without_expiry_is_ignored() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
@@ -62,29 +62,29 @@ async fn nor_is_it_of_a_session() {
         redis.ask::<()>(&["SET", &lease, holder]).await;
         fleet.end_tokens();
         let token = secret(&process.cache).await;
-        assert_eq!(*process.told.lock().unwrap(), [], "{holder}");
+        assert_eq!(*process.store_errors.lock().unwrap(), [], "{holder}");
         let other = fleet.process_at(&store(&redis));
         assert_eq!(secret(&other.cache).await, token, "{holder}");
     }
     assert_eq!(fleet.refreshes().len(), HOLDERS.len());
 }
 
-async fn an_absurd_generation_is_none() {
+async fn absurd_generation_is_ignored() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, store(&redis));
+    let (one, store_errors) = reporting_process(&idp, store(&redis));
     secret(&one).await;
     let data = redis.keys().await.remove(0);
     for generation in GENERATIONS {
         leases_are_free(&redis).await;
         redis.ask::<u64>(&["HSET", &data, "g", generation]).await;
-        // And once more, over what was written on it.
+        // The second time over the value that the first refresh wrote.
         for _ in 0..2 {
             let token = one.refresh().await.unwrap();
-            assert_eq!(*told.lock().unwrap(), [], "{generation}");
+            assert_eq!(*store_errors.lock().unwrap(), [], "{generation}");
             let other = process(&idp, store(&redis));
             assert_eq!(secret(&other).await, token.expose_secret(), "{generation}");
-            // For as long as it lives, and no longer.
+            // Redis keeps the token until it expires.
             let left: i64 = redis.ask(&["TTL", &data]).await;
             assert!((1..=3600).contains(&left), "{generation}: {left}");
         }
@@ -92,7 +92,7 @@ async fn an_absurd_generation_is_none() {
     assert_eq!(idp.token_requests(), 1 + 2 * GENERATIONS.len());
 }
 
-async fn nor_is_it_one_of_a_session() {
+async fn absurd_session_generation_is_ignored() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
@@ -104,7 +104,7 @@ async fn nor_is_it_one_of_a_session() {
         for _ in 0..2 {
             fleet.end_tokens();
             let token = secret(&process.cache).await;
-            assert_eq!(*process.told.lock().unwrap(), [], "{generation}");
+            assert_eq!(*process.store_errors.lock().unwrap(), [], "{generation}");
             let other = fleet.process_at(&store(&redis));
             assert_eq!(secret(&other.cache).await, token, "{generation}");
         }

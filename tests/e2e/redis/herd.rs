@@ -1,4 +1,4 @@
-//! Many who wait for one.
+//! Many processes wait for one lease.
 
 use std::time::Duration;
 
@@ -17,29 +17,33 @@ use crate::{
 
 tests! {
     needs: [Redis];
-    a_lease_that_nobody_gives_back_is_waited_for_for_some_seconds,
-    who_takes_a_lease_from_one_takes_it_from_nobody_else,
+    unreleased_lease_is_taken_over_after_some_seconds,
+    take_over_of_a_failed_lease_spares_its_next_holder,
 }
 
-/// How many wait.
+/// The number of waiting processes.
 const WAITING: usize = 8;
 
-/// Who has the lease, and does nothing with it.
+/// A lease holder that makes no progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Holder {
-    /// It waits for an answer of the server, and prolongs its lease: it may be cut off from that, and
-    /// not know it.
+    /// The holder waits for the server and extends its lease, as a process does whose connection to the
+    /// server is broken.
     Waits,
-    /// A lease that is longer than anybody waits.
+    /// The holder has died, and its lease lasts longer than any process waits.
     HasDied,
 }
 
-/// They wait at the same time, since they do so by the real clock.
-async fn a_lease_that_nobody_gives_back_is_waited_for_for_some_seconds() {
-    join(outwaited(Holder::Waits), outwaited(Holder::HasDied)).await;
+/// Both cases run at the same time, since their waiting is in real time.
+async fn unreleased_lease_is_taken_over_after_some_seconds() {
+    join(
+        taken_over_from(Holder::Waits),
+        taken_over_from(Holder::HasDied),
+    )
+    .await;
 }
 
-async fn outwaited(holder: Holder) {
+async fn taken_over_from(holder: Holder) {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let long = Duration::from_secs(20);
@@ -63,7 +67,7 @@ async fn outwaited(holder: Holder) {
             let data = redis.keys().await.remove(0);
             redis.ask::<u64>(&["DEL", &data]).await;
             let lease = format!("{data}:lease");
-            let set = ["SET", &lease, "somebody dead", "PX", "600000"];
+            let set = ["SET", &lease, "dead process", "PX", "600000"];
             redis.ask::<()>(&set).await;
             (idp.hold(), None)
         }
@@ -71,9 +75,9 @@ async fn outwaited(holder: Holder) {
     let fleet = fleet.map(spawn);
     let asks = tokio::time::timeout(PATIENCE, idp.token_requests_reach(2));
     asks.await.unwrap();
-    // The others wait for that one now. Their time would be up otherwise, one after the other.
+    // The others wait for the new holder now. Otherwise each would time out in turn.
     let before = redis.scripts_run().await;
-    until("they wait", async || {
+    until("the others wait", async || {
         redis.scripts_run().await >= before + 5 * (WAITING as u64 - 1)
     })
     .await;
@@ -90,9 +94,9 @@ async fn outwaited(holder: Holder) {
     assert_eq!(idp.token_requests(), 2, "{holder:?}");
 }
 
-/// Two by hand, in a pause after a failure: the first has ended it, and asks, when the other is about to
-/// do so as well.
-async fn who_takes_a_lease_from_one_takes_it_from_nobody_else() {
+/// Two explicit refreshes in the pause after a failure: one process has ended the pause and sends its
+/// token request when the other is about to end the pause as well.
+async fn take_over_of_a_failed_lease_spares_its_next_holder() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let idp = MockIdp::start().await.unwrap();
@@ -104,20 +108,26 @@ async fn who_takes_a_lease_from_one_takes_it_from_nobody_else() {
     leases_are_free(&redis).await;
     idp.then(Answer::unavailable(30));
     failing.refresh().await.unwrap_err();
-    // It looks, asks for the lease, and hears of the failure.
+    // Two scripts pass: it reads the token, and its request for the lease reports the failure.
     proxy.hold_after(2);
-    let by_hand = |process: TokenCache| {
+    let refresh = |process: TokenCache| {
         let new = async move { process.refresh().await.unwrap().expose_secret().to_owned() };
         tokio::spawn(new)
     };
-    let other = by_hand(other);
-    until("it is about to take it", async || proxy.holds()).await;
+    let other = refresh(other);
+    until("it is about to take the lease over", async || {
+        proxy.is_holding()
+    })
+    .await;
     let hold = idp.hold();
-    let one = by_hand(one);
+    let one = refresh(one);
     idp.token_requests_reach(3).await;
     let before = redis.scripts_run().await;
-    proxy.let_on();
-    until("it waits", async || redis.scripts_run().await >= before + 3).await;
+    proxy.release();
+    until("it waits for the lease", async || {
+        redis.scripts_run().await >= before + 3
+    })
+    .await;
     assert_eq!(idp.token_requests(), 3);
     hold.release();
     assert_eq!(other.await.unwrap(), one.await.unwrap());

@@ -16,7 +16,7 @@ use bearer_auth::{
 use super::Redis;
 use crate::programs::redis::proxy::{Mode, Proxy};
 
-/// A way in which Redis, or what is between it and us, can fail, and its end.
+/// A failure of Redis or of the network before it, with its start and end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outage {
     Closed,
@@ -41,7 +41,7 @@ impl Outage {
         Self::Forbidden,
     ];
 
-    /// Whether it shows only by the time that passes.
+    /// Whether only a timeout shows it.
     pub(crate) fn is_silence(self) -> bool {
         matches!(self, Self::Silent | Self::Stopped | Self::Paused)
     }
@@ -54,7 +54,7 @@ impl Outage {
             Self::Stopped => redis.stop(),
             Self::Paused => redis.ask(&["CLIENT", "PAUSE", "600000", "WRITE"]).await,
             Self::Full => redis.ask(&["CONFIG", "SET", "maxmemory", "1"]).await,
-            // Of a master that is not there.
+            // A replica of a master that does not exist.
             Self::ReadOnly => redis.ask(&["REPLICAOF", "127.0.0.1", "1"]).await,
             Self::Forbidden => redis.ask(&["ACL", "SETUSER", "default", "-@write"]).await,
         }
@@ -72,49 +72,51 @@ impl Outage {
     }
 }
 
-/// How long whoever notices an outage waits for Redis: while all is well, long enough for a busy machine
-/// to be no outage; during one, as long as a [`SharedRedis`] does by default, where that is how it shows.
+/// Something with a Redis timeout that a test switches.
+///
+/// The long timeout applies without an outage, so that a busy machine is not taken for one. The short
+/// one is the default of [`SharedRedis`] and applies during an outage that only a timeout shows.
 #[derive(Clone)]
-pub(crate) struct Tempered<T> {
-    patient: T,
-    hasty: T,
-    is_hasty: Arc<AtomicBool>,
+pub(crate) struct SwitchedTimeout<T> {
+    long: T,
+    short: T,
+    uses_short: Arc<AtomicBool>,
 }
 
-impl<T> Tempered<T> {
+impl<T> SwitchedTimeout<T> {
     pub(crate) fn new(store: &SharedRedis, of: impl Fn(SharedRedis) -> T) -> Self {
         Self {
-            patient: of(store.clone().timeout(Duration::from_secs(60))),
-            hasty: of(store.clone().timeout(Duration::from_millis(500))),
-            is_hasty: Arc::default(),
+            long: of(store.clone().timeout(Duration::from_secs(60))),
+            short: of(store.clone().timeout(Duration::from_millis(500))),
+            uses_short: Arc::default(),
         }
     }
 
-    /// Since an outage of this kind has begun.
-    pub(crate) fn notices(&self, outage: Outage) {
-        self.is_hasty.store(outage.is_silence(), SeqCst);
+    /// Applies the timeout for this outage.
+    pub(crate) fn outage_begins(&self, outage: Outage) {
+        self.uses_short.store(outage.is_silence(), SeqCst);
     }
 
-    /// All is well.
-    pub(crate) fn calms_down(&self) {
-        self.is_hasty.store(false, SeqCst);
+    /// Applies the long timeout again.
+    pub(crate) fn outage_ends(&self) {
+        self.uses_short.store(false, SeqCst);
     }
 
     fn now(&self) -> &T {
-        match self.is_hasty.load(SeqCst) {
-            true => &self.hasty,
-            false => &self.patient,
+        match self.uses_short.load(SeqCst) {
+            true => &self.short,
+            false => &self.long,
         }
     }
 }
 
-impl<S: TokenSource> TokenSource for Tempered<Arc<S>> {
+impl<S: TokenSource> TokenSource for SwitchedTimeout<Arc<S>> {
     async fn fetch(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
         self.now().fetch(request).await
     }
 }
 
-impl<S: TokenStore + Sync> TokenStore for Tempered<S> {
+impl<S: TokenStore + Sync> TokenStore for SwitchedTimeout<S> {
     type Locked = S::Locked;
 
     async fn lock(&self) -> Result<S::Locked, BoxError> {

@@ -1,5 +1,5 @@
-//! A fleet of operating system processes: this test binary starts itself, as `child`. The servers
-//! are here.
+//! Operating system processes share tokens: this test binary starts itself again, as `child`. The
+//! servers run in the parent.
 
 use std::{process::Command, time::Duration};
 
@@ -13,22 +13,22 @@ use bearer_auth::{
 use crate::{
     harness::tests,
     programs::redis::{Redis, until},
-    support::process::{Process, role, say, told},
+    support::process::{Process, argument, role, say},
 };
 
 tests! {
     needs: [Redis];
     #[threads(2)] child,
     eight_processes_that_start_together_make_one_token_request,
-    a_dead_process_costs_the_others_its_lease_and_no_more,
-    a_process_that_wakes_up_late_replaces_nothing_newer,
-    a_process_that_dies_in_an_exchange_is_counted,
-    eight_processes_make_one_exchange,
+    killed_process_delays_the_others_until_its_lease_expires,
+    process_resumed_late_does_not_overwrite_a_newer_token,
+    refresh_token_of_killed_processes_is_sent_twice_at_most,
+    eight_processes_make_one_refresh_request,
 }
 
-/// In seconds: long, so that a busy machine loses none.
+/// A lease in seconds: long, so that a busy machine does not lose it.
 const LONG: u64 = 20;
-/// For those who wait until it has run out.
+/// A lease in seconds, for tests that wait for its expiry.
 const SHORT: u64 = 2;
 
 fn store(url: &str, lease: u64) -> SharedRedis {
@@ -48,12 +48,12 @@ fn sign_in(url: &str, lease: u64, idp: &str) -> AuthorizationCode {
     auth.with_store(session)
 }
 
-/// Not a test: what the other processes do.
+/// Not a test: the code of the child processes.
 async fn child() {
     let Some(role) = role() else { return };
     let clock = ManualClock::new();
-    let (redis, idp) = (told("REDIS"), told("IDP"));
-    let lease = told("LEASE").parse().unwrap();
+    let (redis, idp) = (argument("REDIS"), argument("IDP"));
+    let lease = argument("LEASE").parse().unwrap();
     let cache = if role == "session" {
         let cache = TokenCache::builder(sign_in(&redis, lease, &idp).session());
         cache.clock(clock.clone()).build()
@@ -82,7 +82,7 @@ async fn child() {
     }
 }
 
-/// What they share.
+/// The servers that the processes share.
 struct Servers {
     redis: Redis,
     idp: MockIdp,
@@ -111,8 +111,8 @@ impl Servers {
     fn process(&self, role: &str) -> Process {
         let (redis, idp) = (self.redis.url(), self.idp_url());
         let lease = self.lease.to_string();
-        let told = [("REDIS", &*redis), ("IDP", &idp), ("LEASE", &lease)];
-        let mut process = Process::start(module_path!(), role, &told);
+        let environment = [("REDIS", &*redis), ("IDP", &idp), ("LEASE", &lease)];
+        let mut process = Process::start(module_path!(), role, &environment);
         assert!(process.says("ready"));
         process
     }
@@ -121,16 +121,16 @@ impl Servers {
         (0..count).map(|_| self.process(role)).collect()
     }
 
-    /// Until so many more scripts have run: each of those who wait for the lease runs some.
+    /// Waits until so many more scripts have run: each process that waits for the lease runs some.
     async fn scripts_reach(&self, more: u64) {
         let enough = self.redis.scripts_run().await + more;
-        until("they wait", async || {
+        until("the processes wait for the lease", async || {
             self.redis.scripts_run().await >= enough
         })
         .await;
     }
 
-    /// For how many milliseconds somebody has the lease.
+    /// The milliseconds until the lease expires, if a process has it.
     async fn lease(&self) -> Option<u64> {
         let keys = self.redis.keys().await;
         let lease = keys.iter().find(|key| key.ends_with(":lease"))?;
@@ -139,7 +139,7 @@ impl Servers {
     }
 }
 
-/// What each answers, read without stopping the servers here.
+/// Reads one answer of each process, without blocking the servers here.
 async fn answers(processes: Vec<Process>) -> (Vec<String>, Vec<Process>) {
     let reading = tokio::task::spawn_blocking(|| {
         let read = |mut process: Process| {
@@ -171,7 +171,7 @@ async fn eight_processes_that_start_together_make_one_token_request() {
     assert_eq!(tokens, [" token-1"; 8]);
     assert_eq!(servers.idp.token_requests(), 1);
 
-    // All of them get a 401 for it.
+    // Each process gets a 401.
     let hold = servers.idp.hold();
     for process in &mut processes {
         process.tell("401");
@@ -184,8 +184,8 @@ async fn eight_processes_that_start_together_make_one_token_request() {
     assert_eq!(servers.idp.token_requests(), 2);
 }
 
-/// `kill -9`, in the midst of its token request.
-async fn a_dead_process_costs_the_others_its_lease_and_no_more() {
+/// `kill -9` during the token request.
+async fn killed_process_delays_the_others_until_its_lease_expires() {
     let servers = Servers::start(SHORT).await;
     let mut dies = servers.process("access");
     let mut processes = servers.processes("access", 7);
@@ -199,17 +199,17 @@ async fn a_dead_process_costs_the_others_its_lease_and_no_more() {
     dies.kill();
     let mut left = servers.lease().await.unwrap();
     assert!(left <= 2000, "{left}");
-    // Nobody prolongs it, and nobody asks the server before it has run out.
-    let asked = || servers.idp.token_requests();
-    until("it runs out", async || {
-        let before = asked();
+    // No process extends the lease or sends a token request before the lease expires.
+    let token_requests = || servers.idp.token_requests();
+    until("the lease expires", async || {
+        let before = token_requests();
         match servers.lease().await {
             Some(now) if now <= left => {
                 assert_eq!(before, 1);
                 left = now;
                 false
             }
-            // Nobody has it, or the next.
+            // It has expired, or the next process has it.
             _ => true,
         }
     })
@@ -219,12 +219,12 @@ async fn a_dead_process_costs_the_others_its_lease_and_no_more() {
     let (tokens, _) = answers(processes).await;
     assert!(tokens.iter().all(|token| *token == tokens[0]), "{tokens:?}");
     assert!(tokens[0].starts_with(" token-"));
-    assert_eq!(asked(), 2);
+    assert_eq!(token_requests(), 2);
 }
 
-/// As a machine that sleeps, or a long pause of the system: it wakes up when another has its lease,
-/// and has fetched.
-async fn a_process_that_wakes_up_late_replaces_nothing_newer() {
+/// As after the sleep of a machine: the process resumes when another one has taken its lease and has
+/// fetched a token.
+async fn process_resumed_late_does_not_overwrite_a_newer_token() {
     let servers = Servers::start(SHORT).await;
     let mut late = servers.process("access");
     let mut other = servers.process("access");
@@ -239,7 +239,7 @@ async fn a_process_that_wakes_up_late_replaces_nothing_newer() {
     signal("-CONT", &late);
     let (token, _late) = answers(vec![late]).await;
     assert_ne!(token, newer);
-    // What is shared is what came later.
+    // The newer token is the shared one.
     let mut third = servers.process("access");
     third.tell("now");
     let (shared, _third) = answers(vec![third]).await;
@@ -248,9 +248,9 @@ async fn a_process_that_wakes_up_late_replaces_nothing_newer() {
     drop(others);
 }
 
-/// Its refresh token may have been used, and may be not: the next sends it once more, and after that
-/// nobody does.
-async fn a_process_that_dies_in_an_exchange_is_counted() {
+/// The server may have used the refresh token of a killed process or not. One other process sends it
+/// once more; after that, the user must sign in again.
+async fn refresh_token_of_killed_processes_is_sent_twice_at_most() {
     let servers = Servers::start(SHORT).await;
     servers.idp.set_refresh_tokens(RefreshTokens::Kept);
     let auth = sign_in(&servers.redis.url(), servers.lease, &servers.idp_url());
@@ -280,24 +280,24 @@ async fn a_process_that_dies_in_an_exchange_is_counted() {
     assert_eq!(servers.idp.token_requests(), 3);
 }
 
-async fn eight_processes_make_one_exchange() {
+async fn eight_processes_make_one_refresh_request() {
     let servers = Servers::start(LONG).await;
     let auth = sign_in(&servers.redis.url(), servers.lease, &servers.idp_url());
     let login = auth.start().await.unwrap();
     let callback = servers.idp.sign_in(login.url()).unwrap();
     login.finish(&callback).await.unwrap();
     let mut processes = servers.processes("session", 8);
-    for ends in 0..3 {
+    for refreshes in 0..3 {
         for process in &mut processes {
-            process.tell(if ends == 0 { "now" } else { "later" });
+            process.tell(if refreshes == 0 { "now" } else { "later" });
         }
         let answered;
         (answered, processes) = answers(processes).await;
-        let token = format!(" token-{}", ends + 1);
+        let token = format!(" token-{}", refreshes + 1);
         assert!(
             answered.iter().all(|answer| *answer == token),
             "{answered:?}"
         );
-        assert_eq!(servers.idp.token_requests(), 1 + ends);
+        assert_eq!(servers.idp.token_requests(), 1 + refreshes);
     }
 }

@@ -1,4 +1,4 @@
-//! Who reads Redis reads no token, and who writes there makes none.
+//! A user with access to Redis, but without the key, can neither read nor forge tokens.
 
 use bearer_auth::{
     ErrorKind, TokenCache,
@@ -9,22 +9,22 @@ use bearer_auth::{
 };
 
 use super::{
-    Redis, key, leases_are_free, process, secret, session::Fleet, source, store, told_process,
+    Redis, key, leases_are_free, process, reporting_process, secret, session::Fleet, source, store,
 };
 use crate::harness::tests;
 
 tests! {
     needs: [Redis];
-    there_is_nothing_to_read,
-    plain_text_is_what_it_says,
-    a_key_is_replaced_while_the_fleet_works,
-    so_it_is_with_sessions,
-    what_does_not_open_is_as_good_as_absent,
-    what_is_moved_does_not_open,
-    what_is_changed_does_not_open,
+    sealed_redis_shows_no_token_and_no_name,
+    plain_text_redis_shows_tokens,
+    sealing_key_is_rotated_while_processes_run,
+    sealing_key_of_sessions_is_rotated,
+    value_sealed_with_another_key_is_replaced,
+    sealed_value_moved_to_another_key_does_not_open,
+    modified_sealed_value_does_not_open,
 }
 
-/// Names and values of all that is there, however it is stored.
+/// Names and values of all keys.
 async fn dump(redis: &Redis) -> String {
     let mut dump = String::new();
     for key in redis.keys().await {
@@ -51,14 +51,14 @@ fn sealed_with(redis: &Redis, key: SealingKey) -> SharedRedis {
     SharedRedis::sealed(redis.client(), key).timeout(patience)
 }
 
-/// What a value says of its key: the eight bytes behind `ba-seal` and the version.
+/// The id of the sealing key in a value: the eight bytes after `ba-seal` and the version.
 async fn key_id(redis: &Redis) -> Vec<u8> {
     let value: Vec<u8> = redis.ask(&["HGET", &redis.keys().await[0], "v"]).await;
     assert!(value.starts_with(b"ba-seal\n\x01"));
     value[9..17].to_vec()
 }
 
-async fn there_is_nothing_to_read() {
+async fn sealed_redis_shows_no_token_and_no_name() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let idp = MockIdp::start().await.unwrap();
@@ -90,22 +90,22 @@ async fn there_is_nothing_to_read() {
     secret(&access).await;
     secret(&session.cache).await;
     check("written").await;
-    // While both ask.
+    // During both token requests.
     fleet.end_tokens();
-    let holds = [&idp, &fleet.idp].map(MockIdp::hold);
-    let asking = [access.clone(), session.cache].map(|cache| {
+    let held = [&idp, &fleet.idp].map(MockIdp::hold);
+    let refreshing = [access.clone(), session.cache].map(|cache| {
         tokio::spawn(async move {
             cache.refresh().await.unwrap();
         })
     });
     idp.token_requests_reach(2).await;
     fleet.idp.token_requests_reach(2).await;
-    check("asking").await;
-    drop(holds);
-    for asking in asking {
-        asking.await.unwrap();
+    check("in flight").await;
+    drop(held);
+    for refreshing in refreshing {
+        refreshing.await.unwrap();
     }
-    // What has failed is in clear.
+    // A failure is stored in clear text.
     idp.always(Answer::unavailable(30));
     access.refresh().await.unwrap_err();
     let failed = dump(&redis).await;
@@ -123,7 +123,7 @@ async fn there_is_nothing_to_read() {
     }
 }
 
-async fn plain_text_is_what_it_says() {
+async fn plain_text_redis_shows_tokens() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let idp = MockIdp::start().await.unwrap();
@@ -142,24 +142,24 @@ async fn plain_text_is_what_it_says() {
     }
 }
 
-async fn a_key_is_replaced_while_the_fleet_works() {
+async fn sealing_key_is_rotated_while_processes_run() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
-    let told = |store| told_process(&idp, store);
+    let reporting = |store| reporting_process(&idp, store);
     let first = sealed_with(&redis, key());
     let prepared = sealed_with(&redis, key()).with_previous_key(another_key());
     let replaced = sealed_with(&redis, another_key()).with_previous_key(key());
     let last = sealed_with(&redis, another_key());
-    let (one, _) = told(first.clone());
+    let (one, _) = reporting(first.clone());
     let token = secret(&one).await;
     let old_id = key_id(&redis).await;
-    let stages = [first, prepared, replaced, last].map(told);
-    for (process, told) in &stages[..3] {
+    let stages = [first, prepared, replaced, last].map(reporting);
+    for (process, store_errors) in &stages[..3] {
         assert_eq!(secret(process).await, token);
-        assert!(told.lock().unwrap().is_empty());
+        assert!(store_errors.lock().unwrap().is_empty());
     }
     assert_eq!(idp.token_requests(), 1);
-    // The first that seals with the new one.
+    // The first process that seals with the new key.
     let [_, prepared, replaced, last] = &stages;
     let token = replaced.0.refresh().await.unwrap();
     let new_id = key_id(&redis).await;
@@ -167,13 +167,13 @@ async fn a_key_is_replaced_while_the_fleet_works() {
     let adopted = prepared.0.refresh().await.unwrap();
     assert_eq!(adopted.expose_secret(), token.expose_secret());
     assert_eq!(secret(&last.0).await, token.expose_secret());
-    for (_, told) in [prepared, last] {
-        assert!(told.lock().unwrap().is_empty());
+    for (_, store_errors) in [prepared, last] {
+        assert!(store_errors.lock().unwrap().is_empty());
     }
     assert_eq!(idp.token_requests(), 2);
 }
 
-async fn so_it_is_with_sessions() {
+async fn sealing_key_of_sessions_is_rotated() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = |store: SharedRedis| fleet.place(&store);
@@ -181,11 +181,11 @@ async fn so_it_is_with_sessions() {
     let both = || sealed_with(&redis, another_key()).with_previous_key(key());
     let replaced = fleet.process(place(both()));
     secret(&replaced.cache).await;
-    // Not yet: nothing has been written anew.
+    // The old key cannot be dropped yet: the session has not been written again.
     let early = fleet.process(place(sealed_with(&redis, another_key())));
     let error = early.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
-    assert_eq!(*early.told.lock().unwrap(), [Load]);
+    assert_eq!(*early.store_errors.lock().unwrap(), [Load]);
     fleet.end_tokens();
     let token = secret(&replaced.cache).await;
     let last = fleet.process(place(sealed_with(&redis, another_key())));
@@ -193,28 +193,28 @@ async fn so_it_is_with_sessions() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-async fn what_does_not_open_is_as_good_as_absent() {
+async fn value_sealed_with_another_key_is_replaced() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let first = secret(&process(&idp, store(&redis))).await;
-    let (other, told) = told_process(&idp, sealed_with(&redis, another_key()));
+    let (other, store_errors) = reporting_process(&idp, sealed_with(&redis, another_key()));
     let token = secret(&other).await;
     assert_ne!(token, first);
-    assert_eq!(*told.lock().unwrap(), [Load]);
-    // And it is overwritten.
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
+    // The value is overwritten.
     let third = process(&idp, sealed_with(&redis, another_key()));
     assert_eq!(secret(&third).await, token);
     assert_eq!(idp.token_requests(), 2);
-    // Nor is what is in clear, among those who seal.
+    // Nor does a store with a key accept clear text.
     redis.ask::<()>(&["FLUSHALL"]).await;
     let plain = secret(&process(&idp, SharedRedis::plain_text(redis.client()))).await;
-    let (sealed, told) = told_process(&idp, store(&redis));
+    let (sealed, store_errors) = reporting_process(&idp, store(&redis));
     assert_ne!(secret(&sealed).await, plain);
-    assert_eq!(*told.lock().unwrap(), [Load]);
+    assert_eq!(*store_errors.lock().unwrap(), [Load]);
 }
 
-/// By somebody who can write to Redis, and has no key.
-async fn what_is_moved_does_not_open() {
+/// By an attacker who can write to Redis and does not have the key.
+async fn sealed_value_moved_to_another_key_does_not_open() {
     let redis = Redis::start().await;
     let idp = MockIdp::start().await.unwrap();
     let of = |who: &str| {
@@ -235,7 +235,7 @@ async fn what_is_moved_does_not_open() {
     let next = secret(&of("guest")).await;
     assert!(next != admin && next != guest, "{next}");
 
-    // A session, into the place of another person's.
+    // A session, copied to the key of another session.
     redis.ask::<()>(&["FLUSHALL"]).await;
     let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;
@@ -247,11 +247,11 @@ async fn what_is_moved_does_not_open() {
     let process = fleet.process(elsewhere);
     let error = process.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
-    assert_eq!(*process.told.lock().unwrap(), [Load]);
+    assert_eq!(*process.store_errors.lock().unwrap(), [Load]);
     assert_eq!(fleet.refreshes(), [""; 0]);
 }
 
-async fn what_is_changed_does_not_open() {
+async fn modified_sealed_value_does_not_open() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;

@@ -1,5 +1,7 @@
-//! Sessions: the refresh token rotates, so that one that is sent twice costs the session. Whatever
-//! goes wrong with Redis keeps it from being sent.
+//! Processes share a session whose refresh token rotates.
+//!
+//! A refresh token that is sent twice can cost the session. A process therefore sends it only while it
+//! has the lease, and not when Redis fails.
 
 use std::{
     future::Future,
@@ -25,7 +27,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::{
-    Outage, Redis, Tempered, Told, end_lease, key, leases_are_free, patient, secret, store,
+    Outage, Redis, StoreErrors, SwitchedTimeout, end_lease, key, leases_are_free, patient, secret,
+    store,
 };
 use crate::{
     harness::tests,
@@ -35,32 +38,32 @@ use crate::{
 tests! {
     needs: [Redis];
     eight_processes_share_one_session,
-    that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it,
-    an_exchange_outlives_its_callers_and_the_others_have_its_result,
-    without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends,
-    data_that_is_lost_is_a_session_that_is_lost,
-    a_replica_has_the_session_and_sends_nothing_until_it_is_promoted,
-    a_lease_that_is_lost_sends_nothing,
-    what_was_not_sent_is_not_counted,
-    what_came_for_a_refresh_token_is_written_although_the_lease_is_lost,
-    a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that,
-    a_late_refusal_ends_no_newer_session,
-    an_answer_of_redis_that_is_lost_costs_nothing,
-    what_cannot_be_read_is_not_sent_from_memory,
-    what_redis_does_not_take_is_written_with_the_next_question,
-    who_waits_for_the_lease_of_a_dead_one_asks_now_and_then,
-    who_signs_out_is_not_signed_in_again_by_somebody_late,
-    a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to,
-    for_ever_is_a_time_as_well,
-    who_signs_out_waits_for_twenty_seconds_at_most,
-    people_are_not_confused,
-    what_is_no_session_is_not_sent,
+    send_count_and_response_are_saved_before_use,
+    refresh_outlives_its_caller_and_other_processes_get_the_token,
+    outage_prevents_refreshes_and_access_token_serves_until_expiry,
+    lost_data_requires_a_new_sign_in,
+    replica_sends_no_refresh_token_until_it_is_promoted,
+    lost_lease_prevents_the_refresh,
+    unsent_refresh_token_is_not_counted_as_sent,
+    refreshed_session_is_saved_although_the_lease_is_lost,
+    late_refresh_adopts_the_newer_session_and_does_not_overwrite_it,
+    late_invalid_grant_does_not_end_a_newer_session,
+    lost_redis_reply_does_not_affect_the_session,
+    unreadable_session_is_not_refreshed_from_memory,
+    unsaved_session_is_saved_with_the_next_request,
+    waiting_session_polls_the_lease_with_backoff,
+    late_refresh_does_not_undo_a_logout,
+    unused_session_expires_after_session_ttl,
+    session_ttl_of_duration_max_never_expires,
+    logout_waits_twenty_seconds_for_the_lease_at_most,
+    sessions_of_different_users_are_separate,
+    garbage_in_the_session_key_is_not_sent,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// Those who share a session, and their server.
+/// Processes that share a session, and their authorization server.
 pub(crate) struct Fleet {
     pub(crate) idp: MockIdp,
     pub(crate) clock: ManualClock,
@@ -69,7 +72,7 @@ pub(crate) struct Fleet {
 pub(crate) struct Process {
     pub(crate) cache: TokenCache,
     pub(crate) session: Session,
-    pub(crate) told: Told,
+    pub(crate) store_errors: StoreErrors,
 }
 
 impl Fleet {
@@ -80,49 +83,52 @@ impl Fleet {
         Self { idp, clock }
     }
 
-    /// With somebody who has signed in, and whose session is in Redis.
+    /// A fleet whose user has signed in: the session is in Redis.
     pub(crate) async fn signed_in(redis: &Redis) -> Self {
         let fleet = Self::start().await;
         fleet.sign_in(fleet.place(&store(redis))).await;
         fleet
     }
 
-    fn auth(&self, store: impl TokenStore, told: &Told) -> AuthorizationCode {
-        let tells = Arc::clone(told);
+    fn auth(&self, store: impl TokenStore, store_errors: &StoreErrors) -> AuthorizationCode {
+        let recorded = Arc::clone(store_errors);
         AuthorizationCode::builder(self.idp.authorization_url(), self.idp.token_url(), "app")
             .redirect_uri("https://app.example/callback")
             .store(store)
-            .on_store_error(move |error| tells.lock().unwrap().push(error.operation))
+            .on_store_error(move |error| recorded.lock().unwrap().push(error.operation))
             .build()
             .unwrap()
     }
 
-    /// Where the session is.
+    /// The session's store in this Redis.
     pub(crate) fn place(&self, store: &SharedRedis) -> RedisStore {
-        let auth = self.auth(bearer_auth::store::MemoryStore::new(), &Told::default());
+        let auth = self.auth(
+            bearer_auth::store::MemoryStore::new(),
+            &StoreErrors::default(),
+        );
         store.store(auth.token_key("alice"))
     }
 
-    /// Somebody signs in, and goes on in the process where they do.
+    /// Signs a user in, and returns the process that did.
     pub(crate) async fn sign_in(&self, store: impl TokenStore) -> Process {
-        let told = Told::default();
-        let login = self.auth(store, &told).start().await.unwrap();
+        let store_errors = StoreErrors::default();
+        let login = self.auth(store, &store_errors).start().await.unwrap();
         let callback = self.idp.sign_in(login.url()).unwrap();
-        self.goes_on(login.finish(&callback).await.unwrap(), told)
+        self.process_of(login.finish(&callback).await.unwrap(), store_errors)
     }
 
-    /// A process that goes on with what is there.
+    /// A process that uses the stored session.
     pub(crate) fn process(&self, store: impl TokenStore) -> Process {
-        let told = Told::default();
-        self.goes_on(self.auth(store, &told).session(), told)
+        let store_errors = StoreErrors::default();
+        self.process_of(self.auth(store, &store_errors).session(), store_errors)
     }
 
-    fn goes_on(&self, session: Session, told: Told) -> Process {
+    fn process_of(&self, session: Session, store_errors: StoreErrors) -> Process {
         let cache = TokenCache::builder(session.clone()).clock(self.clock.clone());
         Process {
             cache: cache.build(),
             session,
-            told,
+            store_errors,
         }
     }
 
@@ -130,8 +136,8 @@ impl Fleet {
         self.process(self.place(store))
     }
 
-    /// Its token has ended: it asks for another, and the answer is held.
-    pub(crate) async fn renews(
+    /// Lets the token expire and starts a refresh, whose answer is held.
+    pub(crate) async fn start_refresh(
         &self,
         process: &Process,
     ) -> (Hold, JoinHandle<Result<String, Error>>) {
@@ -143,7 +149,7 @@ impl Fleet {
         (hold, task)
     }
 
-    /// The access tokens end.
+    /// Lets the access tokens expire.
     pub(crate) fn end_tokens(&self) {
         self.clock.advance(HOUR);
     }
@@ -161,8 +167,8 @@ impl Fleet {
 }
 
 impl Process {
-    pub(crate) fn told(&self) -> Vec<bearer_auth::store::StoreOperation> {
-        self.told.lock().unwrap().clone()
+    pub(crate) fn store_errors(&self) -> Vec<bearer_auth::store::StoreOperation> {
+        self.store_errors.lock().unwrap().clone()
     }
 
     pub(crate) fn spawn(&self) -> JoinHandle<Result<String, Error>> {
@@ -174,7 +180,7 @@ impl Process {
     }
 }
 
-/// What `plain_text` wrote.
+/// The stored session. (Written by `plain_text`.)
 async fn written(redis: &Redis) -> Value {
     let keys = redis.keys().await;
     let data = keys.iter().find(|key| !key.ends_with(":lease")).unwrap();
@@ -200,7 +206,7 @@ async fn eight_processes_share_one_session() {
         let asked = redis.scripts_run().await;
         let (new, ()) = futures_util::future::join(tokens(), async {
             fleet.idp.token_requests_reach(1 + round).await;
-            // All others have asked for the lease in vain, and some of them more than once.
+            // All others have asked for the lease and did not get it, some of them more than once.
             let enough = asked + 3 + 10;
             until("all wait", async || redis.scripts_run().await >= enough).await;
             hold.release();
@@ -212,14 +218,14 @@ async fn eight_processes_share_one_session() {
     }
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2", "refresh-3"]);
     for process in processes {
-        assert_eq!(process.told(), []);
+        assert_eq!(process.store_errors(), []);
     }
 }
 
-async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it() {
+async fn send_count_and_response_are_saved_before_use() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
-    // Longer than a test waits for its end.
+    // Longer than the test waits, so that only a release can end it.
     let plain = SharedRedis::plain_text(redis.client()).lease(MINUTE);
     let place = || fleet.place(&plain);
     fleet.sign_in(place()).await;
@@ -227,7 +233,7 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
     assert_eq!(written(&redis).await["refresh_token"], "refresh-1");
     let process = fleet.process(place());
     secret(&process.cache).await;
-    let (hold, task) = fleet.renews(&process).await;
+    let (hold, task) = fleet.start_refresh(&process).await;
     let sent = written(&redis).await;
     assert_eq!(
         (&sent["refresh_token"], &sent["sends"]),
@@ -244,7 +250,7 @@ async fn that_it_is_sent_and_what_came_for_it_are_written_before_anybody_uses_it
     leases_are_free(&redis).await;
 }
 
-async fn an_exchange_outlives_its_callers_and_the_others_have_its_result() {
+async fn refresh_outlives_its_caller_and_other_processes_get_the_token() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let [one, other] = [(); 2].map(|()| fleet.process_at(&store(&redis)));
@@ -258,7 +264,7 @@ async fn an_exchange_outlives_its_callers_and_the_others_have_its_result() {
     drop(cache);
     let fetch = tokio::spawn(async move { session.fetch(request).await });
     fleet.idp.token_requests_reach(2).await;
-    // Its caller goes, and its cache has gone.
+    // The caller drops its fetch; the cache is dropped already.
     fetch.abort();
     assert!(fetch.await.is_err());
     let waits = other.spawn();
@@ -267,21 +273,21 @@ async fn an_exchange_outlives_its_callers_and_the_others_have_its_result() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends() {
+async fn outage_prevents_refreshes_and_access_token_serves_until_expiry() {
     for outage in Outage::ALL {
         let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
         let fleet = Fleet::signed_in(&redis).await;
-        // What was asked in vain may be done afterwards, and then has the lease of nobody.
+        // Redis may run a timed-out command later; its lease then has no holder.
         let lease = Duration::from_secs(2);
         let store = SharedRedis::sealed(proxy.client(), key()).lease(lease);
-        let tempered = Tempered::new(&store, |store| fleet.place(&store));
-        let process = fleet.process(tempered.clone());
+        let switched = SwitchedTimeout::new(&store, |store| fleet.place(&store));
+        let process = fleet.process(switched.clone());
         let token = secret(&process.cache).await;
         leases_are_free(&redis).await;
 
         outage.begin(&redis, &proxy).await;
-        tempered.notices(outage);
+        switched.outage_begins(outage);
         fleet.clock.advance(HOUR - MINUTE);
         assert_eq!(secret(&process.cache).await, token, "{outage:?}");
         fleet.clock.advance(MINUTE);
@@ -292,13 +298,13 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
             fleet.clock.advance(10 * MINUTE);
         }
         assert_eq!(fleet.refreshes(), [""; 0], "{outage:?}");
-        let told = process.told();
+        let store_errors = process.store_errors();
         assert!(
-            !told.is_empty() && told.iter().all(|told| *told == Lock),
-            "{outage:?}: {told:?}"
+            !store_errors.is_empty() && store_errors.iter().all(|operation| *operation == Lock),
+            "{outage:?}: {store_errors:?}"
         );
-        // Somebody who has just started, and has nothing.
-        let late = fleet.process(tempered.clone());
+        // A new process without a token.
+        let late = fleet.process(switched.clone());
         let error = late.cache.token().await.unwrap_err();
         assert_eq!(
             (error.kind(), error.is_retryable()),
@@ -306,9 +312,9 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
         );
 
         outage.end(&redis, &proxy).await;
-        tempered.calms_down();
-        // A connection that nobody answered may still be on its way.
-        until("it goes on", async || {
+        switched.outage_ends();
+        // A connection that timed out may still be in use.
+        until("the session continues", async || {
             fleet.clock.advance(10 * MINUTE);
             process.cache.token().await.is_ok()
         })
@@ -320,7 +326,7 @@ async fn without_redis_nothing_is_sent_and_the_access_token_serves_until_it_ends
     }
 }
 
-async fn data_that_is_lost_is_a_session_that_is_lost() {
+async fn lost_data_requires_a_new_sign_in() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
@@ -331,18 +337,18 @@ async fn data_that_is_lost_is_a_session_that_is_lost() {
     fleet.clock.advance(HOUR - MINUTE);
     assert_eq!(secret(&process.cache).await, token);
     fleet.clock.advance(MINUTE);
-    // It knows a refresh token, and so does whoever has used it meanwhile.
+    // The process knows a refresh token, which another process may have used meanwhile.
     let error = process.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
     assert!(!error.is_retryable());
     assert_eq!(fleet.refreshes(), [""; 0]);
-    // The user does.
+    // The user signs in again.
     fleet.sign_in(place()).await;
     fleet.end_tokens();
     assert_eq!(secret(&process.cache).await, "token-2");
 }
 
-async fn a_replica_has_the_session_and_sends_nothing_until_it_is_promoted() {
+async fn replica_sends_no_refresh_token_until_it_is_promoted() {
     let (master, replica) = (Redis::start().await, Redis::start().await);
     let fleet = Fleet::start().await;
     fleet.sign_in(fleet.place(&store(&master))).await;
@@ -364,36 +370,36 @@ async fn a_replica_has_the_session_and_sends_nothing_until_it_is_promoted() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-type Meddling = Pin<Box<dyn Future<Output = ()> + Send>>;
+type FailureFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// A session that something happens to: before it is read, or before it is written.
+/// A store that fails between two steps: before the session is read, or before it is written.
 #[derive(Clone)]
-struct Meddled {
+struct FailingStore {
     session: RedisStore,
-    /// How many steps before it does, counted down.
+    /// The number of steps until the failure, counted down.
     steps: Arc<AtomicUsize>,
-    meddle: Arc<dyn Fn() -> Meddling + Send + Sync>,
+    fail: Arc<dyn Fn() -> FailureFuture + Send + Sync>,
 }
 
-struct MeddledLocked(Locked, Meddled);
+struct FailingLocked(Locked, FailingStore);
 
-impl Meddled {
+impl FailingStore {
     async fn step(&self) {
         if self.steps.fetch_sub(1, SeqCst) == 1 {
-            (self.meddle)().await;
+            (self.fail)().await;
         }
     }
 }
 
-impl TokenStore for Meddled {
-    type Locked = MeddledLocked;
+impl TokenStore for FailingStore {
+    type Locked = FailingLocked;
 
-    async fn lock(&self) -> Result<MeddledLocked, BoxError> {
-        Ok(MeddledLocked(self.session.lock().await?, self.clone()))
+    async fn lock(&self) -> Result<FailingLocked, BoxError> {
+        Ok(FailingLocked(self.session.lock().await?, self.clone()))
     }
 }
 
-impl LockedSession for MeddledLocked {
+impl LockedSession for FailingLocked {
     async fn load(&mut self) -> Result<Option<StoredSession>, BoxError> {
         self.1.step().await;
         self.0.load().await
@@ -405,88 +411,88 @@ impl LockedSession for MeddledLocked {
     }
 }
 
-/// What can happen between the lock and the moment the refresh token is sent.
+/// A failure between the lock and the moment the refresh token is sent.
 #[derive(Clone, Copy, Debug)]
-enum Meddle {
-    LeaseRunsOut,
+enum Failure {
+    LeaseExpires,
     LeaseIsTaken,
     DataIsLost,
     Outage(Outage),
 }
 
-async fn a_lease_that_is_lost_sends_nothing() {
-    let outages = Outage::ALL.map(Meddle::Outage);
+async fn lost_lease_prevents_the_refresh() {
+    let outages = Outage::ALL.map(Failure::Outage);
     let own = [
-        Meddle::LeaseRunsOut,
-        Meddle::LeaseIsTaken,
-        Meddle::DataIsLost,
+        Failure::LeaseExpires,
+        Failure::LeaseIsTaken,
+        Failure::DataIsLost,
     ];
     let all = own.into_iter().chain(outages);
-    // Before it is read, and before it is written that it is about to be sent: which is tried for some
-    // seconds, and so for all at the same time.
-    join_all(all.flat_map(|meddle| [1, 2].map(|step| meddled(meddle, step)))).await;
+    // Step 1 reads the session, step 2 writes the send count. The write is retried for some seconds, so
+    // all cases run at the same time.
+    join_all(all.flat_map(|failure| [1, 2].map(|step| lease_is_lost(failure, step)))).await;
 }
 
-async fn meddled(meddle: Meddle, step: usize) {
+async fn lease_is_lost(failure: Failure, step: usize) {
     let redis = Redis::start().await;
     let redis = Arc::new(redis);
     let proxy = Arc::new(Proxy::start(&redis).await);
     let fleet = Fleet::signed_in(&redis).await;
     leases_are_free(&redis).await;
     let mut store = SharedRedis::sealed(proxy.client(), key());
-    if !matches!(meddle, Meddle::Outage(outage) if outage.is_silence()) {
+    if !matches!(failure, Failure::Outage(outage) if outage.is_silence()) {
         store = store.timeout(MINUTE);
     }
-    let meddled = Meddled {
+    let failing = FailingStore {
         session: fleet.place(&store),
         steps: Arc::default(),
-        meddle: Arc::new({
+        fail: Arc::new({
             let (redis, proxy) = (Arc::clone(&redis), Arc::clone(&proxy));
             move || {
                 let (redis, proxy) = (Arc::clone(&redis), Arc::clone(&proxy));
                 Box::pin(async move {
-                    match meddle {
-                        Meddle::LeaseRunsOut => end_lease(&redis).await,
-                        Meddle::LeaseIsTaken => {
+                    match failure {
+                        Failure::LeaseExpires => end_lease(&redis).await,
+                        Failure::LeaseIsTaken => {
                             let keys = redis.keys().await;
                             let lease = keys.iter().find(|key| key.ends_with(":lease"));
                             redis.ask(&["SET", lease.unwrap(), "another"]).await
                         }
-                        Meddle::DataIsLost => redis.ask(&["FLUSHALL"]).await,
-                        Meddle::Outage(outage) => outage.begin(&redis, &proxy).await,
+                        Failure::DataIsLost => redis.ask(&["FLUSHALL"]).await,
+                        Failure::Outage(outage) => outage.begin(&redis, &proxy).await,
                     }
                 })
             }
         }),
     };
-    let process = fleet.process(meddled.clone());
+    let process = fleet.process(failing.clone());
     secret(&process.cache).await;
     fleet.end_tokens();
-    meddled.steps.store(step, SeqCst);
+    failing.steps.store(step, SeqCst);
     let asked = process.cache.token().await;
-    let of = format!("{meddle:?} before step {step}: {asked:?}");
+    let of = format!("{failure:?} before step {step}: {asked:?}");
     let Err(error) = asked else { panic!("{of}") };
     assert_eq!(fleet.refreshes(), [""; 0], "{of}");
-    match (meddle, step) {
-        (Meddle::DataIsLost, 1) => assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}"),
+    match (failure, step) {
+        (Failure::DataIsLost, 1) => assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}"),
         _ => assert!(error.is_retryable(), "{of}"),
     }
-    if let Meddle::Outage(outage) = meddle {
+    if let Failure::Outage(outage) = failure {
         outage.end(&redis, &proxy).await;
     }
-    // What could not be given back would run out.
+    // A lease that could not be released would expire.
     let keys = redis.keys().await;
     if let Some(lease) = keys.iter().find(|key| key.ends_with(":lease")) {
         redis.ask::<u64>(&["DEL", lease]).await;
     }
     fleet.end_tokens();
-    match meddle {
-        Meddle::DataIsLost => {
+    match failure {
+        Failure::DataIsLost => {
             let error = process.cache.token().await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::SignInRequired, "{of}");
         }
         _ => {
-            until("it goes on", async || {
+            until("the session continues", async || {
                 fleet.clock.advance(10 * MINUTE);
                 process.cache.token().await.is_ok()
             })
@@ -497,25 +503,25 @@ async fn meddled(meddle: Meddle, step: usize) {
     }
 }
 
-/// However often: a refresh token may be sent twice, and has not been.
-async fn what_was_not_sent_is_not_counted() {
+/// A refresh token may be sent twice. Failures before it is sent do not count.
+async fn unsent_refresh_token_is_not_counted_as_sent() {
     let redis = Redis::start().await;
     let redis = Arc::new(redis);
     let fleet = Fleet::signed_in(&redis).await;
     let ends = Arc::clone(&redis);
-    let meddled = Meddled {
+    let failing = FailingStore {
         session: fleet.place(&store(&redis)),
         steps: Arc::default(),
-        meddle: Arc::new(move || {
+        fail: Arc::new(move || {
             let redis = Arc::clone(&ends);
             Box::pin(async move { end_lease(&redis).await })
         }),
     };
-    let process = fleet.process(meddled.clone());
+    let process = fleet.process(failing.clone());
     secret(&process.cache).await;
     for _ in 0..4 {
         fleet.end_tokens();
-        meddled.steps.store(2, SeqCst);
+        failing.steps.store(2, SeqCst);
         let error = process.cache.token().await.unwrap_err();
         assert!(error.is_retryable(), "{error}");
     }
@@ -524,28 +530,28 @@ async fn what_was_not_sent_is_not_counted() {
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-/// One exchange whose answer comes when its lease is lost.
-async fn what_came_for_a_refresh_token_is_written_although_the_lease_is_lost() {
+/// The lease is lost during the refresh.
+async fn refreshed_session_is_saved_although_the_lease_is_lost() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
     for data_is_lost in [false, true] {
-        let (hold, task) = fleet.renews(&process).await;
+        let (hold, task) = fleet.start_refresh(&process).await;
         match data_is_lost {
             true => redis.ask::<()>(&["FLUSHALL"]).await,
             false => end_lease(&redis).await,
         }
         hold.release();
         let token = task.await.unwrap().unwrap();
-        assert_eq!(process.told(), []);
+        assert_eq!(process.store_errors(), []);
         let other = fleet.process_at(&store(&redis));
         assert_eq!(secret(&other.cache).await, token);
     }
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-/// Somebody writes a newer session than the one that is being exchanged, whose lease is lost.
+/// Takes the lease from the refresh in flight, and writes a newer session.
 async fn write_newer(redis: &Redis, fleet: &Fleet, newer: &StoredSession) {
     end_lease(redis).await;
     let place = fleet.place(&store(redis));
@@ -553,7 +559,7 @@ async fn write_newer(redis: &Redis, fleet: &Fleet, newer: &StoredSession) {
     locked.save(Some(newer)).await.unwrap();
 }
 
-/// Of another grant: `refresh-2`.
+/// The session of another grant: `refresh-2`.
 pub(crate) async fn another_session(fleet: &Fleet) -> StoredSession {
     let memory = bearer_auth::store::MemoryStore::new();
     fleet.sign_in(memory.clone()).await;
@@ -565,18 +571,18 @@ pub(crate) async fn load(place: RedisStore) -> Option<String> {
     session.map(|session| session.refresh_token().unwrap().expose_secret().to_owned())
 }
 
-async fn a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that() {
+async fn late_refresh_adopts_the_newer_session_and_does_not_overwrite_it() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let newer = another_session(&fleet).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
-    let (hold, task) = fleet.renews(&process).await;
+    let (hold, task) = fleet.start_refresh(&process).await;
     write_newer(&redis, &fleet, &newer).await;
     hold.release();
-    // Of use all the same.
+    // The access token serves nevertheless.
     assert_eq!(task.await.unwrap().unwrap(), "token-3");
-    assert_eq!(process.told(), [Save]);
+    assert_eq!(process.store_errors(), [Save]);
     assert_eq!(
         load(fleet.place(&store(&redis))).await.unwrap(),
         "refresh-2"
@@ -588,7 +594,7 @@ async fn a_late_answer_replaces_nothing_newer_and_the_loser_goes_on_with_that() 
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-async fn a_late_refusal_ends_no_newer_session() {
+async fn late_invalid_grant_does_not_end_a_newer_session() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let newer = another_session(&fleet).await;
@@ -610,39 +616,39 @@ async fn a_late_refusal_ends_no_newer_session() {
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-async fn an_answer_of_redis_that_is_lost_costs_nothing() {
+async fn lost_redis_reply_does_not_affect_the_session() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&patient(proxy.client()));
     secret(&process.cache).await;
     leases_are_free(&redis).await;
-    // To take the lease, to read, to write that it is sent, to write what came, to give the lease
-    // back. The script is run again.
+    // Take the lease, read, write the send count, write the response, release the lease. The process
+    // runs the script again.
     for step in 0..5 {
         fleet.end_tokens();
         let which = (0..=step).map(|at| at == step);
         proxy.lose_answers(which);
         secret(&process.cache).await;
-        until("it was lost", async || proxy.has_lost_them()).await;
+        until("the reply was lost", async || proxy.has_lost_answers()).await;
         leases_are_free(&redis).await;
         assert_eq!(fleet.refreshes().len(), step + 1);
-        assert_eq!(process.told(), [], "{step}");
+        assert_eq!(process.store_errors(), [], "{step}");
     }
-    // What came is tried for longer than that: nobody else has it.
+    // The write of the response is retried for longer, since only this process has it.
     fleet.end_tokens();
-    // A try loses two, on the connection that was there and on a new one; the next begins anew.
+    // A try loses two replies, on the old connection and on a new one; then the next try starts.
     proxy.lose_answers([false, false, false, true, true, true]);
     let token = secret(&process.cache).await;
-    assert!(proxy.has_lost_them());
-    assert_eq!(process.told(), []);
+    assert!(proxy.has_lost_answers());
+    assert_eq!(process.store_errors(), []);
     let other = fleet.process_at(&store(&redis));
     assert_eq!(secret(&other.cache).await, token);
     assert_eq!(fleet.refreshes().len(), 6);
 }
 
-/// What it knew is not what is there: another has exchanged it.
-async fn what_cannot_be_read_is_not_sent_from_memory() {
+/// The refresh token in memory is old: another process has used it.
+async fn unreadable_session_is_not_refreshed_from_memory() {
     let redis = Redis::start().await;
     let proxy = Proxy::start(&redis).await;
     let fleet = Fleet::signed_in(&redis).await;
@@ -654,28 +660,28 @@ async fn what_cannot_be_read_is_not_sent_from_memory() {
     fleet.end_tokens();
     let token = secret(&other.cache).await;
     leases_are_free(&redis).await;
-    // The look, and the look again.
+    // The read and its repetition.
     proxy.lose_answers([false, true, true]);
     let error = process.cache.token().await.unwrap_err();
     assert!(error.is_retryable());
-    assert!(proxy.has_lost_them());
-    assert_eq!(process.told(), [Load]);
+    assert!(proxy.has_lost_answers());
+    assert_eq!(process.store_errors(), [Load]);
     fleet.clock.advance(MINUTE);
     assert_eq!(secret(&process.cache).await, token);
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-/// It cannot be undone: the process that has it keeps it, and writes it when it can.
-async fn what_redis_does_not_take_is_written_with_the_next_question() {
+/// A refresh cannot be undone: the process keeps the new session in memory and writes it when it can.
+async fn unsaved_session_is_saved_with_the_next_request() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
     secret(&process.cache).await;
-    let (hold, task) = fleet.renews(&process).await;
+    let (hold, task) = fleet.start_refresh(&process).await;
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
     hold.release();
     assert_eq!(task.await.unwrap().unwrap(), "token-2");
-    assert_eq!(process.told(), [Save]);
+    assert_eq!(process.store_errors(), [Save]);
     redis.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
     fleet.end_tokens();
     assert_eq!(secret(&process.cache).await, "token-3");
@@ -684,7 +690,7 @@ async fn what_redis_does_not_take_is_written_with_the_next_question() {
     assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 }
 
-async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
+async fn waiting_session_polls_the_lease_with_backoff() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let process = fleet.process_at(&store(&redis));
@@ -693,19 +699,18 @@ async fn who_waits_for_the_lease_of_a_dead_one_asks_now_and_then() {
     let keys = redis.keys().await;
     let lease = format!("{}:lease", keys[0]);
     redis
-        .ask::<()>(&["SET", &lease, "somebody dead", "PX", "1500"])
+        .ask::<()>(&["SET", &lease, "dead process", "PX", "1500"])
         .await;
     let before = redis.scripts_run().await;
     fleet.end_tokens();
     assert_eq!(secret(&process.cache).await, "token-2");
-    // Of these, four are those of an exchange. The pauses of a second and a half are 20, 40, 80 …
-    // 500 ms, or half of that.
+    // A refresh takes four scripts. The pauses in 1.5 s are 20, 40, 80 … 500 ms, or half of that.
     let scripts = redis.scripts_run().await - before;
     assert!(scripts <= 4 + 16, "{scripts}");
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
 }
 
-async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
+async fn late_refresh_does_not_undo_a_logout() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
@@ -714,7 +719,7 @@ async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
     for process in [&late, &other] {
         secret(&process.cache).await;
     }
-    let (hold, task) = fleet.renews(&late).await;
+    let (hold, task) = fleet.start_refresh(&late).await;
     end_lease(&redis).await;
     other.session.logout().await.unwrap();
     hold.release();
@@ -726,38 +731,38 @@ async fn who_signs_out_is_not_signed_in_again_by_somebody_late() {
         assert_eq!(error.kind(), ErrorKind::SignInRequired);
     }
     assert_eq!(fleet.refreshes(), ["refresh-1"]);
-    // It is not remembered for ever.
+    // The record of the logout expires.
     leases_are_free(&redis).await;
     let left: i64 = redis.ask(&["PTTL", &redis.keys().await[0]]).await;
     assert!((1..=24 * 3_600_000).contains(&left), "{left}");
-    // Whoever signs in again is signed in for as long as it takes.
+    // A new sign-in has no expiry.
     fleet.sign_in(place()).await;
     leases_are_free(&redis).await;
     let left: i64 = redis.ask(&["PTTL", &redis.keys().await[0]]).await;
     assert_eq!(left, -1);
 }
 
-async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to() {
+async fn unused_session_expires_after_session_ttl() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis).session_ttl(24 * HOUR));
     fleet.sign_in(place()).await;
     leases_are_free(&redis).await;
     let data = redis.keys().await.remove(0);
-    let is_left = async |hours: std::ops::RangeInclusive<i64>| {
+    let has_left = async |hours: std::ops::RangeInclusive<i64>| {
         let left: i64 = redis.ask(&["PTTL", &data]).await;
         assert!(hours.contains(&(left / 3_600_000)), "{left}");
     };
-    is_left(23..=24).await;
+    has_left(23..=24).await;
     redis.ask::<()>(&["PEXPIRE", &data, "7200000"]).await;
-    // To look at it is not enough.
+    // A read does not prolong it.
     let process = fleet.process(place());
     assert_eq!(secret(&process.cache).await, "token-1");
-    is_left(1..=2).await;
+    has_left(1..=2).await;
     fleet.end_tokens();
     assert_eq!(secret(&process.cache).await, "token-2");
-    is_left(23..=24).await;
-    // It runs out.
+    has_left(23..=24).await;
+    // It expires.
     redis.ask::<()>(&["PEXPIRE", &data, "1"]).await;
     until("the session is gone", async || {
         redis.keys().await.is_empty()
@@ -767,7 +772,7 @@ async fn a_session_that_nobody_goes_on_with_stays_for_as_long_as_it_is_told_to()
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
 }
 
-async fn for_ever_is_a_time_as_well() {
+async fn session_ttl_of_duration_max_never_expires() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis).session_ttl(Duration::MAX));
@@ -776,11 +781,11 @@ async fn for_ever_is_a_time_as_well() {
     assert_eq!(secret(&process.cache).await, "token-1");
     fleet.end_tokens();
     assert_eq!(secret(&process.cache).await, "token-2");
-    assert_eq!(process.told(), []);
+    assert_eq!(process.store_errors(), []);
 }
 
-/// That is how long a lease is waited for: then some get an error, and who signs out takes it.
-async fn who_signs_out_waits_for_twenty_seconds_at_most() {
+/// A process waits as long for a lease. After that a refresh fails, and a logout takes the lease over.
+async fn logout_waits_twenty_seconds_for_the_lease_at_most() {
     let redis = Redis::start().await;
     let fleet = Fleet::signed_in(&redis).await;
     let [one, other] = [(); 2].map(|()| fleet.process_at(&store(&redis)));
@@ -790,22 +795,25 @@ async fn who_signs_out_waits_for_twenty_seconds_at_most() {
     leases_are_free(&redis).await;
     let lease = format!("{}:lease", redis.keys().await[0]);
     redis
-        .ask::<()>(&["SET", &lease, "somebody slow", "PX", "600000"])
+        .ask::<()>(&["SET", &lease, "slow process", "PX", "600000"])
         .await;
     fleet.end_tokens();
     let (error, signed_out) = futures_util::join!(other.spawn(), one.session.logout());
     let error = error.unwrap().unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    assert_eq!(other.told(), [Lock]);
+    assert_eq!(other.store_errors(), [Lock]);
     signed_out.unwrap();
     assert_eq!(load(fleet.place(&store(&redis))).await, None);
     assert_eq!(fleet.refreshes(), [""; 0]);
 }
 
-async fn people_are_not_confused() {
+async fn sessions_of_different_users_are_separate() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
-    let auth = fleet.auth(bearer_auth::store::MemoryStore::new(), &Told::default());
+    let auth = fleet.auth(
+        bearer_auth::store::MemoryStore::new(),
+        &StoreErrors::default(),
+    );
     let place = |who| store(&redis).store(auth.token_key(who));
     let mut tokens = Vec::new();
     for who in ["alice", "bob"] {
@@ -813,15 +821,15 @@ async fn people_are_not_confused() {
         tokens.push(secret(&fleet.process(place(who)).cache).await);
     }
     assert_eq!(tokens, ["token-1", "token-2"]);
-    let nobody = fleet.process(place("carol"));
-    let error = nobody.cache.token().await.unwrap_err();
+    let carol = fleet.process(place("carol"));
+    let error = carol.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
     leases_are_free(&redis).await;
     let keys = redis.keys().await;
     assert_eq!(keys.len(), 2, "{keys:?}");
 }
 
-async fn what_is_no_session_is_not_sent() {
+async fn garbage_in_the_session_key_is_not_sent() {
     let redis = Redis::start().await;
     let fleet = Fleet::start().await;
     let place = || fleet.place(&store(&redis));
@@ -837,9 +845,9 @@ async fn what_is_no_session_is_not_sent() {
         let process = fleet.process(place());
         let error = process.cache.token().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::SignInRequired, "{garbage}");
-        assert_eq!(process.told(), [Load]);
+        assert_eq!(process.store_errors(), [Load]);
     }
-    // Of another type: whose that is, nobody knows.
+    // A key of another type belongs to another program.
     redis.ask::<()>(&["SET", &keys[0], "text"]).await;
     let process = fleet.process(place());
     let error = process.cache.token().await.unwrap_err();

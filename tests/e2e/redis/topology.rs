@@ -1,4 +1,4 @@
-//! Redis as it is run: a cluster, behind TLS, with sentinels.
+//! Deployments of Redis: a cluster, TLS, sentinels, an account with limited rights.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,7 +10,7 @@ use bearer_auth::{
 };
 use futures_util::future::join_all;
 
-use super::{Redis, key, patient, process, secret, session::Fleet, source, told_process};
+use super::{Redis, key, patient, process, reporting_process, secret, session::Fleet, source};
 use crate::{
     harness::tests,
     programs::redis::{cluster::Cluster, sentinel::Watched, tls::Tls, until},
@@ -18,13 +18,13 @@ use crate::{
 
 tests! {
     needs: [Redis];
-    a_cluster,
-    behind_tls,
-    with_a_sentinel,
-    an_account_with_the_rights_that_the_guide_gives_it,
+    cluster_shares_tokens_and_sessions,
+    redis_behind_tls_is_shared_and_an_untrusted_one_counts_as_down,
+    sharing_resumes_after_a_sentinel_failover,
+    acl_rights_of_the_guide_are_sufficient_and_necessary,
 }
 
-async fn a_cluster() {
+async fn cluster_shares_tokens_and_sessions() {
     let mut cluster = Cluster::start().await;
     let rights = [&rights()[..], &["+ping", "+cluster|slots"]].concat();
     for node in &cluster.nodes {
@@ -32,8 +32,8 @@ async fn a_cluster() {
     }
     let idp = MockIdp::start().await.unwrap();
     const TENANTS: usize = 12;
-    // Each has its connections.
-    let fleet = || -> Vec<_> {
+    // Each tenant has connections of its own.
+    let tenants = || -> Vec<_> {
         let store = patient(cluster.client("fleet", "password"));
         let tenant = |tenant: usize| {
             let source = source(&idp);
@@ -42,7 +42,7 @@ async fn a_cluster() {
         };
         (0..TENANTS).map(tenant).collect()
     };
-    let (one, other) = (fleet(), fleet());
+    let (one, other) = (tenants(), tenants());
     let tokens = join_all(one.iter().zip(&other).map(|(one, other)| async {
         let both = futures_util::future::join(secret(one), secret(other)).await;
         assert_eq!(both.0, both.1);
@@ -55,8 +55,8 @@ async fn a_cluster() {
     }
     assert_eq!(idp.token_requests(), 2 * TENANTS);
 
-    // All nodes have some, and the two keys of each are on one.
-    until("leases are given back", async || {
+    // Each node has some tokens, and the two keys of a token are on the same node.
+    until("leases are released", async || {
         cluster.keys().await.iter().sum::<usize>() == TENANTS
     })
     .await;
@@ -75,22 +75,22 @@ async fn a_cluster() {
     }
 
     // Sessions.
-    let people = Fleet::start().await;
-    people
-        .sign_in(people.place(&patient(cluster.client("fleet", "password"))))
+    let fleet = Fleet::start().await;
+    fleet
+        .sign_in(fleet.place(&patient(cluster.client("fleet", "password"))))
         .await;
-    let session = |_| people.process_at(&patient(cluster.client("fleet", "password")));
+    let session = |_| fleet.process_at(&patient(cluster.client("fleet", "password")));
     let sessions: Vec<_> = (0..4).map(session).collect();
     for end in 1..=3 {
         let tokens = join_all(sessions.iter().map(|process| secret(&process.cache))).await;
         assert_eq!(tokens, vec![format!("token-{end}"); 4]);
-        people.end_tokens();
+        fleet.end_tokens();
     }
-    assert_eq!(people.refreshes(), ["refresh-1", "refresh-2"]);
+    assert_eq!(fleet.refreshes(), ["refresh-1", "refresh-2"]);
 
-    // A node dies, and its slots are nowhere.
+    // A node dies, and no other node serves its slots.
     cluster.nodes.remove(0);
-    let alone = idp.token_requests();
+    let before = idp.token_requests();
     let store = SharedRedis::sealed(cluster.client("fleet", "password"), key());
     for tenant in 0..TENANTS {
         let source = source(&idp);
@@ -102,48 +102,48 @@ async fn a_cluster() {
         )))
         .await;
     }
-    assert!(idp.token_requests() > alone);
+    assert!(idp.token_requests() > before);
 }
 
-async fn behind_tls() {
+async fn redis_behind_tls_is_shared_and_an_untrusted_one_counts_as_down() {
     let tls = Tls::new();
     let redis = Redis::start_with_tls(&tls).await;
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, patient(redis.client()));
+    let (one, store_errors) = reporting_process(&idp, patient(redis.client()));
     let token = secret(&one).await;
     assert_eq!(secret(&process(&idp, patient(redis.client()))).await, token);
     assert_eq!(idp.token_requests(), 1);
-    assert!(told.lock().unwrap().is_empty());
-    let people = Fleet::start().await;
-    people.sign_in(people.place(&patient(redis.client()))).await;
-    let session = people.process_at(&patient(redis.client()));
+    assert!(store_errors.lock().unwrap().is_empty());
+    let fleet = Fleet::start().await;
+    fleet.sign_in(fleet.place(&patient(redis.client()))).await;
+    let session = fleet.process_at(&patient(redis.client()));
     assert_eq!(secret(&session.cache).await, "token-1");
 
-    // Whom we do not trust, or who does not speak it, is as good as down.
+    // An untrusted certificate, or a client without TLS, counts as an outage.
     let before = redis.scripts_run().await;
-    let stranger = Tls::new().client(redis.port());
+    let untrusting = Tls::new().client(redis.port());
     let plain = redis::Client::open(format!("redis://127.0.0.1:{}/", redis.port())).unwrap();
-    for client in [stranger, plain] {
-        let asked = idp.token_requests();
-        let (process, told) = told_process(&idp, patient(client.clone()));
+    for client in [untrusting, plain] {
+        let before = idp.token_requests();
+        let (process, store_errors) = reporting_process(&idp, patient(client.clone()));
         assert_ne!(secret(&process).await, token);
-        assert_eq!(idp.token_requests(), asked + 1);
-        assert_eq!(*told.lock().unwrap(), [Load]);
-        let session = people.process_at(&patient(client));
+        assert_eq!(idp.token_requests(), before + 1);
+        assert_eq!(*store_errors.lock().unwrap(), [Load]);
+        let session = fleet.process_at(&patient(client));
         let error = session.cache.token().await.unwrap_err();
         assert!(error.is_retryable());
-        assert_eq!(*session.told.lock().unwrap(), [Lock]);
+        assert_eq!(*session.store_errors.lock().unwrap(), [Lock]);
     }
     assert_eq!(redis.scripts_run().await, before);
-    assert_eq!(people.refreshes(), [""; 0]);
+    assert_eq!(fleet.refreshes(), [""; 0]);
 }
 
-/// Who was the master is a replica, or dead.
-async fn with_a_sentinel() {
-    futures_util::future::join(master_goes(false), master_goes(true)).await;
+/// The former master becomes a replica, or is killed.
+async fn sharing_resumes_after_a_sentinel_failover() {
+    futures_util::future::join(fail_over(false), fail_over(true)).await;
 }
 
-async fn master_goes(is_killed: bool) {
+async fn fail_over(is_killed: bool) {
     let mut watched = Watched::start().await;
     let idp = MockIdp::start().await.unwrap();
     let store = || patient(RedisClient::from(watched.client())).lease(Duration::from_secs(2));
@@ -151,9 +151,9 @@ async fn master_goes(is_killed: bool) {
     let [one, other] = stores.each_ref().map(|store| process(&idp, store.clone()));
     let token = secret(&one).await;
     assert_eq!(secret(&other).await, token);
-    let people = Fleet::start().await;
-    people.sign_in(people.place(&stores[0])).await;
-    let sessions = stores.each_ref().map(|store| people.process_at(store));
+    let fleet = Fleet::start().await;
+    fleet.sign_in(fleet.place(&stores[0])).await;
+    let sessions = stores.each_ref().map(|store| fleet.process_at(store));
     for session in &sessions {
         secret(&session.cache).await;
     }
@@ -167,62 +167,62 @@ async fn master_goes(is_killed: bool) {
         false => watched.fail_over().await,
     }
     let replica = &watched.servers[1];
-    until("it is promoted", async || {
-        // Which closes its connections.
+    until("the replica is promoted", async || {
+        // A promotion closes the connections.
         let role: Result<redis::Value, _> = replica.try_ask(&["ROLE"]).await;
         role.is_ok_and(|role| format!("{role:?}").contains("master"))
     })
     .await;
-    // Nobody has been told. The sentinel may still name the old one for a moment.
+    // No client is informed, and the sentinel may still name the old master for a moment.
     until("they share", async || {
         let renewed = one.refresh().await.unwrap();
         replica.keys().await.len() >= 2
             && secret(&process(&idp, patient(replica.client()))).await == renewed.expose_secret()
     })
     .await;
-    // The session is there, and goes on.
-    people.end_tokens();
-    until("it goes on", async || {
-        people.clock.advance(Duration::from_secs(600));
+    // The session continues.
+    fleet.end_tokens();
+    until("the session continues", async || {
+        fleet.clock.advance(Duration::from_secs(600));
         sessions[0].cache.token().await.is_ok()
     })
     .await;
     assert_eq!(secret(&sessions[0].cache).await, "token-2");
-    until("for the other, too", async || {
-        people.clock.advance(Duration::from_secs(60));
+    until("the session continues in the other process", async || {
+        fleet.clock.advance(Duration::from_secs(60));
         sessions[1].cache.token().await.is_ok()
     })
     .await;
     assert_eq!(secret(&sessions[1].cache).await, "token-2");
-    assert_eq!(people.refreshes(), ["refresh-1"], "{is_killed}");
+    assert_eq!(fleet.refreshes(), ["refresh-1"], "{is_killed}");
 }
 
-/// What the guide says that an account needs.
+/// The rights that the guide gives to an account.
 fn rights() -> Vec<&'static str> {
     let guide = include_str!("../../../docs/redis.md");
     let line = guide.lines().find(|line| line.starts_with("ACL SETUSER"));
     line.unwrap().split(' ').collect()
 }
 
-async fn an_account_with_the_rights_that_the_guide_gives_it() {
+async fn acl_rights_of_the_guide_are_sufficient_and_necessary() {
     let redis = Redis::start().await;
     redis.ask::<()>(&rights()).await;
     let url = format!("redis://fleet:password@127.0.0.1:{}/", redis.port());
-    // Prolonged, too.
+    // A short lease, so that it is extended.
     let place = || super::store_at(&url).lease(Duration::from_millis(300));
     redis.ask::<()>(&["CONFIG", "RESETSTAT"]).await;
 
     let idp = MockIdp::start().await.unwrap();
-    let (one, told) = told_process(&idp, place());
+    let (one, store_errors) = reporting_process(&idp, place());
     let hold = idp.hold();
-    let asking = tokio::spawn(async move { secret(&one).await });
-    until("a lease is prolonged", async || {
+    let refresh = tokio::spawn(async move { secret(&one).await });
+    until("a lease is extended", async || {
         calls(&redis, "pexpire").await > 0
     })
     .await;
     hold.release();
-    let token = asking.await.unwrap();
-    let (other, other_told) = told_process(&idp, place());
+    let token = refresh.await.unwrap();
+    let (other, other_errors) = reporting_process(&idp, place());
     assert_eq!(secret(&other).await, token);
 
     let fleet = Fleet::start().await;
@@ -234,22 +234,22 @@ async fn an_account_with_the_rights_that_the_guide_gives_it() {
     secret(&process.cache).await;
     process.session.logout().await.unwrap();
 
-    for told in [told, other_told, process.told] {
-        assert!(told.lock().unwrap().is_empty());
+    for store_errors in [store_errors, other_errors, process.store_errors] {
+        assert!(store_errors.lock().unwrap().is_empty());
     }
     let denied: Vec<HashMap<String, redis::Value>> = redis.ask(&["ACL", "LOG"]).await;
     for denied in denied {
-        // What nobody needs, where there is such a thing.
+        // The client library tries this one and does not need it.
         let what: String = redis::from_redis_value(denied["object"].clone()).unwrap();
         assert_eq!(what, "client|setinfo");
     }
-    // And all of it is of use.
+    // Each right is used.
     for right in rights().iter().filter_map(|right| right.strip_prefix('+')) {
         assert!(calls(&redis, right).await > 0, "{right}");
     }
 }
 
-/// How often a command was run.
+/// How often Redis has run a command.
 async fn calls(redis: &Redis, command: &str) -> u64 {
     let stats: String = redis.ask(&["INFO", "commandstats"]).await;
     let name = format!("cmdstat_{command}:calls=");

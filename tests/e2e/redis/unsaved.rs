@@ -1,5 +1,5 @@
-//! What came for a refresh token, and is not in Redis yet: one process alone has it. And what was
-//! written for a refresh token that was not sent.
+//! A refreshed session that could not be saved: only one process has the new refresh token. And a send
+//! count that was written for a refresh token that was not sent.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,21 +25,21 @@ use crate::{
 
 tests! {
     needs: [Redis];
-    what_is_not_written_yet_undoes_no_logout,
-    nor_does_it_replace_who_has_signed_in_anew,
-    it_outlives_that_its_predecessor_is_refused,
-    what_comes_late_for_what_is_still_there_counts,
-    that_it_is_about_to_be_sent_is_tried_again,
-    what_was_written_unheard_and_not_sent_is_taken_back,
-    what_was_sent_in_vain_is_not_sent_by_another_at_once,
-    what_redis_did_not_take_gets_there_by_itself,
-    who_signs_in_waits_for_no_exchange,
-    who_was_out_of_reach_for_longer_than_a_lease_is_waited_for,
-    who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_later,
-    a_sign_in_that_was_overtaken_is_over,
+    unsaved_session_does_not_undo_a_logout,
+    unsaved_session_does_not_overwrite_a_new_sign_in,
+    unsaved_session_survives_invalid_grant_for_its_predecessor,
+    late_response_for_the_stored_refresh_token_is_saved,
+    send_count_write_is_retried,
+    send_count_written_without_a_reply_is_reverted,
+    refresh_token_with_a_lost_response_is_not_resent_at_once,
+    unsaved_session_is_saved_in_the_background,
+    sign_in_does_not_wait_for_a_refresh,
+    unreachable_process_has_time_to_save_after_its_lease,
+    sign_in_during_an_outage_yields_to_a_later_sign_in,
+    overtaken_sign_in_adopts_the_newer_session,
 }
 
-/// Two processes with one session, and the way of the first one to Redis.
+/// Two processes with one session. The first one reaches Redis through a proxy.
 struct Two {
     redis: Redis,
     proxy: Proxy,
@@ -48,15 +48,15 @@ struct Two {
     other: Process,
 }
 
-/// What it comes to, if it goes well, is the refresh token that came.
-type Exchange = JoinHandle<Result<String, Error>>;
+/// A refresh in flight. Returns the new refresh token.
+type Refresh = JoinHandle<Result<String, Error>>;
 
 impl Two {
     async fn start() -> Self {
         Self::with(|store| store).await
     }
 
-    /// With a store of the first one's own.
+    /// With these settings of the first process's store.
     async fn with(store_of_one: impl FnOnce(SharedRedis) -> SharedRedis) -> Self {
         let redis = Redis::start().await;
         let proxy = Proxy::start(&redis).await;
@@ -78,52 +78,52 @@ impl Two {
         }
     }
 
-    /// A process sends its refresh token, and `answer` is what becomes of that.
-    async fn exchanges(&self, process: &Process, answer: Answer) -> Exchange {
+    /// Sends the refresh token of a process. The server gives this answer.
+    async fn start_refresh(&self, process: &Process, answer: Answer) -> Refresh {
         let mut request = TokenRequest::new();
         request.previous = Some(process.cache.token().await.unwrap());
         self.fleet.idp.then(answer);
         let sent = self.fleet.idp.token_requests() + 1;
         let session = process.session.clone();
-        let exchange = tokio::spawn(async move {
+        let refresh = tokio::spawn(async move {
             let response = session.fetch(request).await?;
             let next = response.refresh_token().unwrap();
             Ok(next.expose_secret().to_owned())
         });
         self.fleet.idp.token_requests_reach(sent).await;
-        exchange
+        refresh
     }
 
-    /// One whose answer comes when the clock is [advanced](Self::answer).
-    async fn exchanges_slowly(&self) -> Exchange {
+    /// Sends the first process's refresh token. The answer comes with [`answer`](Self::answer).
+    async fn start_slow_refresh(&self) -> Refresh {
         let late = Answer::ok().delay(MINUTE);
-        self.exchanges(&self.one, late).await
+        self.start_refresh(&self.one, late).await
     }
 
     fn answer(&self) {
         self.fleet.clock.advance(MINUTE);
     }
 
-    /// The first one has `refresh-2`, is cut off from Redis, and has lost its lease.
+    /// The first process has `refresh-2`, no connection to Redis, and has lost its lease.
     async fn cut_off(&self) {
-        let exchange = self.exchanges_slowly().await;
+        let refresh = self.start_slow_refresh().await;
         Outage::Closed.begin(&self.redis, &self.proxy).await;
         end_lease(&self.redis).await;
         self.answer();
-        assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2");
-        assert_eq!(self.one.told(), [Save]);
-        assert_eq!(self.there().await.unwrap(), "refresh-1");
+        assert_eq!(refresh.await.unwrap().unwrap(), "refresh-2");
+        assert_eq!(self.one.store_errors(), [Save]);
+        assert_eq!(self.stored().await.unwrap(), "refresh-1");
     }
 
-    /// The other one takes what is in Redis, and has its successor after that.
-    async fn goes_on(&self, there: &str, next: &str) {
-        for token in [there, next] {
+    /// The other process uses the token in Redis, and refreshes it after that.
+    async fn other_continues(&self, stored: &str, next: &str) {
+        for token in [stored, next] {
             self.fleet.end_tokens();
             assert_eq!(secret(&self.other.cache).await, token);
         }
     }
 
-    /// Somebody signs in, in a third process.
+    /// The user signs in again, in a third process.
     async fn sign_in(&self) {
         let place = self.fleet.place(&plain(self.redis.client()));
         self.fleet.sign_in(place).await;
@@ -142,12 +142,12 @@ impl Two {
     }
 
     /// The refresh token in Redis.
-    async fn there(&self) -> Option<String> {
+    async fn stored(&self) -> Option<String> {
         let session = self.session().await?;
         Some(session["refresh_token"].as_str()?.to_owned())
     }
 
-    /// How often it was sent, by what is in Redis.
+    /// How often the refresh token was sent, by the count in Redis.
     async fn sends(&self) -> u64 {
         let session = self.session().await.unwrap();
         session["sends"].as_u64().unwrap_or_default()
@@ -158,7 +158,7 @@ fn plain(client: redis::Client) -> SharedRedis {
     SharedRedis::plain_text(client).timeout(Duration::from_secs(10))
 }
 
-async fn what_is_not_written_yet_undoes_no_logout() {
+async fn unsaved_session_does_not_undo_a_logout() {
     let two = Two::start().await;
     two.cut_off().await;
     two.other.session.logout().await.unwrap();
@@ -166,23 +166,23 @@ async fn what_is_not_written_yet_undoes_no_logout() {
     two.fleet.end_tokens();
     let error = two.one.cache.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
-    assert_eq!(two.there().await, None);
+    assert_eq!(two.stored().await, None);
     assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
 }
 
-async fn nor_does_it_replace_who_has_signed_in_anew() {
+async fn unsaved_session_does_not_overwrite_a_new_sign_in() {
     let two = Two::start().await;
     two.cut_off().await;
     two.sign_in().await;
-    assert_eq!(two.there().await.unwrap(), "refresh-3");
+    assert_eq!(two.stored().await.unwrap(), "refresh-3");
     leases_are_free(&two.redis).await;
     let before = two.redis.scripts_run().await;
     two.end(Outage::Closed).await;
-    until("it is tried", async || {
+    until("the write is tried again", async || {
         two.redis.scripts_run().await > before
     })
     .await;
-    assert_eq!(two.there().await.unwrap(), "refresh-3");
+    assert_eq!(two.stored().await.unwrap(), "refresh-3");
     two.fleet.end_tokens();
     assert_eq!(secret(&two.one.cache).await, "token-3");
     two.fleet.end_tokens();
@@ -190,170 +190,176 @@ async fn nor_does_it_replace_who_has_signed_in_anew() {
     assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-3"]);
 }
 
-/// Which another one has sent, when the lease had run out: it could know no better.
-async fn it_outlives_that_its_predecessor_is_refused() {
+/// The other process sends the old refresh token when the lease has expired, since it cannot know of the
+/// new one.
+async fn unsaved_session_survives_invalid_grant_for_its_predecessor() {
     let two = Two::start().await;
     two.cut_off().await;
     let refused = Answer::oauth_error("invalid_grant");
-    let exchange = two.exchanges(&two.other, refused).await;
-    let error = exchange.await.unwrap().unwrap_err();
+    let refresh = two.start_refresh(&two.other, refused).await;
+    let error = refresh.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
-    assert_eq!(two.there().await, None);
+    assert_eq!(two.stored().await, None);
     two.end(Outage::Closed).await;
     for token in ["token-2", "token-3"] {
         two.fleet.end_tokens();
         assert_eq!(secret(&two.one.cache).await, token);
     }
-    assert_eq!(two.there().await.unwrap(), "refresh-3");
+    assert_eq!(two.stored().await.unwrap(), "refresh-3");
     let sent = ["refresh-1", "refresh-1", "refresh-2"];
     assert_eq!(two.fleet.refreshes(), sent);
 }
 
-/// Another one has sent it as well, when the lease was lost, and got nothing.
-async fn what_comes_late_for_what_is_still_there_counts() {
-    for nothing in [Answer::status(503), Answer::drop_connection()] {
+/// The lease is lost, and the other process sends the same refresh token and gets no token.
+async fn late_response_for_the_stored_refresh_token_is_saved() {
+    for failure in [Answer::status(503), Answer::drop_connection()] {
         let two = Two::start().await;
-        let exchange = two.exchanges_slowly().await;
+        let refresh = two.start_slow_refresh().await;
         end_lease(&two.redis).await;
-        let in_vain = two.exchanges(&two.other, nothing).await;
-        in_vain.await.unwrap().unwrap_err();
+        let failed = two.start_refresh(&two.other, failure).await;
+        failed.await.unwrap().unwrap_err();
         two.answer();
-        assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2");
-        // Whoever got nothing may have made a pause.
+        assert_eq!(refresh.await.unwrap().unwrap(), "refresh-2");
+        // The failed refresh may have left a pause.
         end_leases(&two.redis).await;
-        // It asks for nothing but what there is.
+        // Any valid token will do: this fetch does not ask for a refresh.
         two.one.session.fetch(TokenRequest::new()).await.unwrap();
-        assert_eq!(two.there().await.unwrap(), "refresh-2");
-        two.goes_on("token-2", "token-3").await;
+        assert_eq!(two.stored().await.unwrap(), "refresh-2");
+        two.other_continues("token-2", "token-3").await;
         let sent = ["refresh-1", "refresh-1", "refresh-2"];
         assert_eq!(two.fleet.refreshes(), sent);
     }
 }
 
-async fn that_it_is_about_to_be_sent_is_tried_again() {
+async fn send_count_write_is_retried() {
     let two = Two::start().await;
     two.fleet.end_tokens();
-    // It takes the lease, and reads. What it writes is written, and nobody hears of it: on the
-    // connection that was there, on a new one, and on the next.
+    // Take the lease, read. The send count is written three times, and each reply is lost: on the old
+    // connection, on a new one, and on the next.
     two.proxy.lose_answers([false, false, true, true, true]);
     assert_eq!(secret(&two.one.cache).await, "token-2");
-    assert!(two.proxy.has_lost_them());
-    assert_eq!(two.one.told(), []);
+    assert!(two.proxy.has_lost_answers());
+    assert_eq!(two.one.store_errors(), []);
     assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
 }
 
-/// A refresh token may be sent twice, and has not been: however many outages there are, they do not add
-/// up to that.
-async fn what_was_written_unheard_and_not_sent_is_taken_back() {
+/// A refresh token may be sent twice. Outages before it is sent do not count.
+async fn send_count_written_without_a_reply_is_reverted() {
     let two = Two::start().await;
     two.fleet.end_tokens();
     two.proxy.hold_after(2);
-    let asks = two.one.spawn();
-    until("it writes", async || two.proxy.holds()).await;
+    let refresh = two.one.spawn();
+    until("the write is held", async || two.proxy.is_holding()).await;
     two.proxy.forget_connections();
-    two.proxy.let_on();
-    until("it is written", async || two.sends().await == 1).await;
+    two.proxy.release();
+    until("the send count is written", async || two.sends().await == 1).await;
     Outage::Closed.begin(&two.redis, &two.proxy).await;
-    let error = asks.await.unwrap().unwrap_err();
+    let error = refresh.await.unwrap().unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(two.sends().await, 1);
     two.end(Outage::Closed).await;
-    until("it is taken back", async || two.sends().await == 0).await;
+    until("the send count is reverted", async || {
+        two.sends().await == 0
+    })
+    .await;
     assert_eq!(two.fleet.refreshes(), [""; 0]);
     leases_are_free(&two.redis).await;
     assert_eq!(secret(&two.other.cache).await, "token-2");
     assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
 }
 
-/// It may be used by now. What the server has to say of that is the same for all.
-async fn what_was_sent_in_vain_is_not_sent_by_another_at_once() {
+/// The server may have used the refresh token. Another process would get the same answer.
+async fn refresh_token_with_a_lost_response_is_not_resent_at_once() {
     let two = Two::start().await;
-    // An answer is none.
-    let exchange = two.exchanges(&two.one, Answer::status(503)).await;
-    exchange.await.unwrap().unwrap_err();
-    let is_over = |holder: Option<(String, u64)>| {
+    // A 503 is an answer: it leaves no pause for the other process.
+    let refresh = two.start_refresh(&two.one, Answer::status(503)).await;
+    refresh.await.unwrap().unwrap_err();
+    let is_released = |holder: Option<(String, u64)>| {
         holder.is_none_or(|(holder, _)| holder.starts_with("failed "))
     };
-    until("it is over", async || is_over(lease(&two.redis).await)).await;
+    until("the lease is released", async || {
+        is_released(lease(&two.redis).await)
+    })
+    .await;
     assert_eq!(lease(&two.redis).await, None);
     let lost = Answer::drop_connection();
-    let exchange = two.exchanges(&two.one, lost).await;
-    exchange.await.unwrap().unwrap_err();
+    let refresh = two.start_refresh(&two.one, lost).await;
+    refresh.await.unwrap().unwrap_err();
     let is_pause = |(holder, left): (String, u64)| holder.starts_with("failed ") && left > 0;
     until("there is a pause", async || {
         lease(&two.redis).await.is_some_and(is_pause)
     })
     .await;
-    // Longer than a test takes.
+    // Longer than the test waits.
     let keys = two.redis.keys().await;
     let key = keys.iter().find(|key| key.ends_with(":lease")).unwrap();
     let longer: u64 = two.redis.ask(&["PEXPIRE", key, "600000"]).await;
     assert_eq!(longer, 1);
     two.fleet.end_tokens();
     let before = two.redis.scripts_run().await;
-    let waits = two.other.spawn();
-    until("it asks now and then", async || {
+    let waiting = two.other.spawn();
+    until("the other polls the lease", async || {
         two.redis.scripts_run().await >= before + 4
     })
     .await;
     assert_eq!(two.fleet.refreshes(), ["refresh-1"; 2]);
     end_lease(&two.redis).await;
-    assert_eq!(waits.await.unwrap().unwrap(), "token-2");
+    assert_eq!(waiting.await.unwrap().unwrap(), "token-2");
     assert_eq!(two.fleet.refreshes(), ["refresh-1"; 3]);
 }
 
-/// Neither does who asked wait for that, nor need they ask again. The lease is kept for as long: whoever
-/// gets it before would send the old one.
-async fn what_redis_did_not_take_gets_there_by_itself() {
+/// The caller does not wait for the save and does not have to call again. The process keeps the lease
+/// until then: the next holder would send the old refresh token.
+async fn unsaved_session_is_saved_in_the_background() {
     for outage in [Outage::Closed, Outage::Full, Outage::Stopped] {
-        let hasty = |store: SharedRedis| store.timeout(Duration::from_secs(2));
-        let two = Two::with(hasty).await;
-        let exchange = two.exchanges_slowly().await;
+        let short_timeout = |store: SharedRedis| store.timeout(Duration::from_secs(2));
+        let two = Two::with(short_timeout).await;
+        let refresh = two.start_slow_refresh().await;
         let (holder, _) = lease(&two.redis).await.unwrap();
         outage.begin(&two.redis, &two.proxy).await;
         let before = two.proxy.connections();
         two.answer();
-        assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2", "{outage:?}");
-        assert_eq!(two.one.told(), [Save], "{outage:?}");
-        // Four tries are in a second and a half, and some are in the background by now.
+        assert_eq!(refresh.await.unwrap().unwrap(), "refresh-2", "{outage:?}");
+        assert_eq!(two.one.store_errors(), [Save], "{outage:?}");
+        // Four tries fit in 1.5 s, and some more have started in the background by now.
         let tries = two.proxy.connections() - before;
         assert!(tries <= 8, "{outage:?}: {tries}");
         if !outage.is_silence() {
             assert_eq!(lease(&two.redis).await.unwrap().0, holder, "{outage:?}");
         }
         two.end(outage).await;
-        two.goes_on("token-2", "token-3").await;
+        two.other_continues("token-2", "token-3").await;
         assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-2"]);
     }
 }
 
-/// Their session is another, and nobody has its refresh token but they.
-async fn who_signs_in_waits_for_no_exchange() {
+/// The new session is independent, and only this process has its refresh token.
+async fn sign_in_does_not_wait_for_a_refresh() {
     let two = Two::start().await;
-    let exchange = two.exchanges_slowly().await;
+    let refresh = two.start_slow_refresh().await;
     two.sign_in().await;
-    assert_eq!(two.there().await.unwrap(), "refresh-3");
+    assert_eq!(two.stored().await.unwrap(), "refresh-3");
     two.answer();
-    assert_eq!(exchange.await.unwrap().unwrap(), "refresh-2");
-    assert_eq!(two.there().await.unwrap(), "refresh-3");
-    two.goes_on("token-3", "token-4").await;
+    assert_eq!(refresh.await.unwrap().unwrap(), "refresh-2");
+    assert_eq!(two.stored().await.unwrap(), "refresh-3");
+    two.other_continues("token-3", "token-4").await;
     two.fleet.end_tokens();
     assert_eq!(secret(&two.one.cache).await, "token-4");
     assert_eq!(two.fleet.refreshes(), ["refresh-1", "refresh-3"]);
-    // Nor for one that has died, or a pause.
+    // Nor for a holder that has died, or for a pause after a failure.
     leases_are_free(&two.redis).await;
     let key = format!("{}:lease", two.redis.keys().await[0]);
-    for (holder, next) in [("somebody dead", "refresh-5"), ("failed once", "refresh-6")] {
+    for (holder, next) in [("dead process", "refresh-5"), ("failed once", "refresh-6")] {
         let set = ["SET", &key, holder, "PX", "600000"];
         two.redis.ask::<()>(&set).await;
         two.sign_in().await;
-        assert_eq!(two.there().await.unwrap(), next);
+        assert_eq!(two.stored().await.unwrap(), next);
         leases_are_free(&two.redis).await;
     }
 }
 
-/// Whoever finds that it was sent gives that one some time.
-async fn who_was_out_of_reach_for_longer_than_a_lease_is_waited_for() {
+/// A process that finds a refresh token marked as sent waits for the sender to save the response.
+async fn unreachable_process_has_time_to_save_after_its_lease() {
     let two = Two::start().await;
     two.cut_off().await;
     two.end(Outage::Closed).await;
@@ -362,8 +368,8 @@ async fn who_was_out_of_reach_for_longer_than_a_lease_is_waited_for() {
     assert_eq!(two.fleet.refreshes(), ["refresh-1"]);
 }
 
-/// What came of a sign-in that met Redis down: it serves where it is, and gives way to what is newer.
-async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_later() {
+/// A session that could not be saved at sign-in serves in its process until a newer one is in Redis.
+async fn sign_in_during_an_outage_yields_to_a_later_sign_in() {
     let two = Two::start().await;
     let place = two.fleet.place(&plain(two.proxy.client()));
     #[allow(
@@ -373,9 +379,9 @@ async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_lat
     let began = SystemTime::now();
     Outage::Closed.begin(&two.redis, &two.proxy).await;
     let first = two.fleet.sign_in(place.clone()).await;
-    assert_eq!(first.told(), [Lock]);
+    assert_eq!(first.store_errors(), [Lock]);
     assert_eq!(secret(&first.cache).await, "token-2");
-    // Nothing that is older comes in between.
+    // The older session in Redis does not replace it.
     let second = two.fleet.sign_in(place).await;
     two.end(Outage::Closed).await;
     for token in ["token-3", "token-4"] {
@@ -384,18 +390,18 @@ async fn who_signs_in_without_redis_has_a_token_and_replaces_nobody_who_came_lat
     }
     assert_eq!(two.fleet.refreshes(), ["refresh-3"]);
     leases_are_free(&two.redis).await;
-    // To the second.
-    until("a second later", async || {
+    // Sessions record when they began in whole seconds.
+    until("the next sign-in is later", async || {
         began.elapsed().unwrap() > Duration::from_secs(2)
     })
     .await;
     two.sign_in().await;
     two.fleet.end_tokens();
     assert_eq!(secret(&first.cache).await, "token-5");
-    assert_eq!(two.there().await.unwrap(), "refresh-5");
+    assert_eq!(two.stored().await.unwrap(), "refresh-5");
 }
 
-/// Takes the lease from whoever has just got it to sign in.
+/// A store whose lease is taken over before the sign-in is saved, by a newer sign-in.
 #[derive(Clone)]
 struct Overtaken(RedisStore, StoredSession);
 
@@ -421,13 +427,13 @@ impl LockedSession for OvertakenLocked {
     }
 }
 
-async fn a_sign_in_that_was_overtaken_is_over() {
+async fn overtaken_sign_in_adopts_the_newer_session() {
     let two = Two::start().await;
     let newer = another_session(&two.fleet).await;
     let place = two.fleet.place(&plain(two.redis.client()));
     let overtaken = two.fleet.sign_in(Overtaken(place, newer)).await;
-    assert_eq!(overtaken.told(), [Save]);
+    assert_eq!(overtaken.store_errors(), [Save]);
     assert_eq!(secret(&overtaken.cache).await, "token-2");
-    assert_eq!(two.there().await.unwrap(), "refresh-2");
+    assert_eq!(two.stored().await.unwrap(), "refresh-2");
     assert_eq!(two.fleet.refreshes(), [""; 0]);
 }

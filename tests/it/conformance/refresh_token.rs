@@ -129,7 +129,7 @@ async fn p49_c22_rejected_refresh_token_ends_the_session_in_all_processes() {
     let token = here.token().await.unwrap();
     elsewhere.token().await.unwrap();
     signed.end_token().await;
-    idp.sign_everybody_out();
+    idp.sign_out_all_users();
     let error = here.token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::SignInRequired);
     assert!(!error.is_retryable());

@@ -240,7 +240,7 @@ async fn failed_code_exchange_is_shown_in_the_browser() {
     let idp = idp().await;
     let (login, url) = start(client(&idp).build().unwrap()).await;
     let callback = idp.sign_in(&url).unwrap();
-    idp.sign_everybody_out();
+    idp.sign_out_all_users();
     let forged = {
         let mut forged = Url::parse(&callback).unwrap();
         let others: Vec<(String, String)> = forged

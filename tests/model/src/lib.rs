@@ -1,41 +1,31 @@
-//! The cache under a model checker: many tasks, and thousands of the orders in which they can meet.
+//! The cache under a model checker: many tasks, in thousands of the orders in which they can run.
 //!
 //! ```text
 //! RUSTFLAGS='--cfg bearer_auth_model' cargo test --manifest-path tests/model/Cargo.toml
 //! ```
 //!
-//! It is the crate's own code that runs here, as a user sees it; only what lies below (locks,
-//! channels, tasks: `src/sync`) is [`shuttle`]'s, which says at each step which task goes on. A
-//! test passes when all orders that were tried keep what it says *and* end: shuttle fails one in
-//! which all tasks wait, and one that goes on and on. Time stands still unless a test moves it, so
-//! no timeout ever helps a task out that nobody woke.
+//! The crate's own code runs here, through its public API. Only the layer below it (locks, channels,
+//! tasks: `src/sync`) is [`shuttle`]'s, which decides at each step which task runs next. A test passes
+//! when its assertions are true in each order that was tried, and each order ends: shuttle reports a
+//! deadlock, and an order with too many steps. Time stands still unless a test advances it, so no
+//! timeout hides a lost wake-up.
 //!
-//! Orders are drawn at random and by PCT (which finds a fault that needs few switches with a known
-//! probability), from fixed seeds: two runs are the same. A failure prints its order:
-//! `MODEL_SCHEDULE=<that>` (in one line) and the test's name run just this one, while the code stays
-//! the same; `MODEL_ORDERS=100000` tries more of each kind.
+//! Orders are chosen at random and by PCT, which finds faults that need few switches with a known
+//! probability. The seeds are fixed: two runs are the same. A failure prints its order. To run only that
+//! order on unchanged code, set `MODEL_SCHEDULE` to it (in one line) and give the test's name.
+//! `MODEL_ORDERS=100000` tries more orders of each kind.
 //!
-//! What was taken away from the crate to see them fail, and what did (the least that does):
+//! The tests in `tests/cache.rs` explore:
 //!
-//! | without | fails |
-//! |---|---|
-//! | the second look under the lock, before a flight starts | `callers_without_a_token_share_one_flight` |
-//! | `refresh` joining the flight under way; a rejection joining it | `at_most_one_flight_at_a_time_whatever_starts_it` |
-//! | sending the outcome | `every_waiter_gets_the_token_of_its_flight`, `…_error_…` |
-//! | publishing the snapshot *before* the lock is released | `a_caller_who_comes_when_a_flight_has_landed_needs_no_other` |
-//! | closing the channel of a flight that was dropped, or superseded | `no_caller_hangs_whatever_becomes_of_its_flight` |
-//! | spawning *after* the lock is released | `a_runtime_that_is_shut_down_leaves_no_flight_behind` |
-//! | comparing the rejected token with the one in hand | `a_late_rejection_never_evicts_a_newer_token` |
-//! | `renew` waiting, or taking the newer token that is there | `requests_that_are_refused_share_one_renewal` |
-//! | a flight of its own, which no caller takes with it | `callers_who_go_take_nothing_with_them` |
-//! | a panic ending the flight, as a failure, and its error | `a_source_that_panics_poisons_nothing` |
-//! | numbering flights on, and asking a flight that lands for its number | `what_a_flight_brings_after_forget_is_not_kept` |
-//! | `WeakTokenCache::forget` | `what_a_source_forgets_in_its_own_flight_is_not_kept` |
-//! | the keeper's guards being counted, its one task, and its end | `the_keeper_goes_with_its_last_guard`, `the_keeper_renews_with_nobody_calling` |
+//! - which callers, refreshes and rejections share a flight, and what its waiters get;
+//! - flights that fail, panic, are dropped, superseded, or lose their runtime;
+//! - rejections that come late, and simultaneous 401s through the layer;
+//! - callers that are dropped;
+//! - `forget` during a flight, also by the source itself;
+//! - the task of `keep_fresh`: one for all guards, and none after the last.
 //!
-//! What this does not show: faults of weak memory orderings, and of tokio's own channels. And all
-//! tasks are on one thread here, so that a lock may look poisoned by a panic elsewhere, which in a
-//! program it would not.
+//! This does not show faults of weak memory orderings, nor faults of tokio's own channels. All tasks run
+//! on one thread here, so a panic can poison a lock of another task, which it does not in a program.
 
 #[cfg(not(bearer_auth_model))]
 compile_error!("this needs RUSTFLAGS='--cfg bearer_auth_model'");
@@ -60,12 +50,12 @@ use shuttle::{
     },
 };
 
-/// How many orders of each kind, if nobody says otherwise.
+/// The number of orders of each kind, unless `MODEL_ORDERS` sets it.
 const ORDERS: usize = 2_000;
-/// How many of them are run twice.
+/// The number of orders that are run twice.
 const REPEATED: usize = 50;
 const SEED: u64 = 0x6265_6172_6572;
-/// An order that takes more steps does not end. Those that do take a few hundred.
+/// An order with more steps counts as endless. Usual ones take a few hundred.
 const MOST_STEPS: usize = 20_000;
 
 /// Runs `scenario` in many orders.
@@ -76,7 +66,7 @@ pub fn check<F: Future<Output = ()>>(scenario: impl Fn() -> F + Send + Sync + 's
         return run(ReplayScheduler::new_from_encoded(schedule.trim()), scenario);
     }
     let random = |orders| RandomScheduler::new_from_seed(SEED, orders);
-    // That an order can be repeated: nothing else decides what happens in it.
+    // Checks that an order can be repeated, so that nothing else decides what happens in it.
     let twice = UncontrolledNondeterminismCheckScheduler::new(random(REPEATED));
     run(twice, Arc::clone(&scenario));
     run(random(orders), Arc::clone(&scenario));
@@ -90,25 +80,25 @@ fn run(scheduler: impl Scheduler + 'static, scenario: Arc<impl Fn() + Send + Syn
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     config.max_steps = MaxSteps::FailAfter(MOST_STEPS);
-    // About orderings of atomics: see above.
+    // The warnings are about memory orderings: see above.
     config.silence_warnings = true;
     Runner::new(scheduler, config).run(move || scenario());
 }
 
-/// A task of its own.
+/// Spawns a task.
 pub fn spawn<T: Send + 'static>(
     task: impl Future<Output = T> + Send + 'static,
 ) -> shuttle::future::JoinHandle<T> {
     shuttle::future::spawn(task)
 }
 
-/// One of `0..n`, as the order says.
+/// Returns one of `0..n`, which the order decides.
 pub fn choose(n: usize) -> usize {
     use shuttle::rand::Rng as _;
     shuttle::rand::thread_rng().gen_range(0..n)
 }
 
-/// Waits once, for nothing.
+/// Lets the other tasks run once.
 pub async fn turn() {
     let mut waited = false;
     std::future::poll_fn(|cx| {
@@ -121,7 +111,7 @@ pub async fn turn() {
     .await;
 }
 
-/// Until no flight is under way.
+/// Waits until no flight is in progress.
 pub async fn landed(cache: &TokenCache) {
     while cache.status().fetching {
         shuttle::future::yield_now().await;
@@ -132,7 +122,7 @@ pub async fn landed(cache: &TokenCache) {
 pub fn number(token: &AccessToken) -> usize {
     let value = token.expose_secret();
     let number = value.strip_prefix("token-").map(str::parse);
-    number.expect("a token of ours").expect("its number")
+    number.expect("a token of `Source`").expect("its number")
 }
 
 /// How a fetch ends.
@@ -144,17 +134,17 @@ pub enum Answer {
     Panic,
 }
 
-/// A source that takes its time, and keeps a record.
+/// A source that lets other tasks run before it answers, and records its requests.
 #[derive(Clone, Default)]
 pub struct Source(Arc<Mutex<Record>>);
 
 #[derive(Default)]
 struct Record {
-    /// To the fetches in their order; to all further ones, a token.
+    /// The answers of the first fetches. All further ones return a token.
     answers: Vec<Answer>,
     requests: Vec<TokenRequest>,
-    under_way: usize,
-    most_at_once: usize,
+    in_flight: usize,
+    max_in_flight: usize,
     cache: Option<WeakTokenCache>,
     forgets_in: Option<usize>,
 }
@@ -166,7 +156,7 @@ impl Source {
         source
     }
 
-    /// A cache of this, and its clock.
+    /// A cache of this source, and its clock.
     pub fn cache(&self) -> (TokenCache, ManualClock) {
         self.cache_with(|builder| builder)
     }
@@ -180,7 +170,7 @@ impl Source {
         (settings(builder).build(), clock)
     }
 
-    /// The fetch of this number has the cache forget everything, as a source that signs out.
+    /// Lets the fetch with this number call `forget` on the cache, as a source does that signs out.
     pub fn forget_in(&self, fetch: usize) {
         self.0.lock().unwrap().forgets_in = Some(fetch);
     }
@@ -193,12 +183,12 @@ impl Source {
         self.0.lock().unwrap().requests.clone()
     }
 
-    pub fn most_at_once(&self) -> usize {
-        self.0.lock().unwrap().most_at_once
+    pub fn max_in_flight(&self) -> usize {
+        self.0.lock().unwrap().max_in_flight
     }
 
-    /// Whether nobody else has this source any more: no cache, no flight, no keeper.
-    pub fn is_left_alone(&self) -> bool {
+    /// Whether the source has no other owner: no cache, no flight, no keeper.
+    pub fn is_unshared(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
 }
@@ -208,8 +198,8 @@ impl TokenSource for Source {
         let (fetch, answer, forgets) = {
             let mut record = self.0.lock().unwrap();
             record.requests.push(request);
-            record.under_way += 1;
-            record.most_at_once = record.most_at_once.max(record.under_way);
+            record.in_flight += 1;
+            record.max_in_flight = record.max_in_flight.max(record.in_flight);
             let fetch = record.requests.len();
             let answer = record.answers.get(fetch - 1).copied();
             let forgets = record.cache.clone();
@@ -240,6 +230,6 @@ struct Ended<'a>(&'a Source);
 
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
-        self.0.0.lock().unwrap().under_way -= 1;
+        self.0.0.lock().unwrap().in_flight -= 1;
     }
 }

@@ -1,4 +1,4 @@
-//! What the cache and its flights keep, in whatever order tasks go on.
+//! Invariants of the cache and its flights, in all orders of tasks.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -40,7 +40,7 @@ fn reject(cache: &TokenCache, token: &AccessToken) -> JoinHandle<()> {
     spawn(async move { cache.reject(&token) })
 }
 
-/// That a test looks at what it is about: this has to happen in one of its orders.
+/// Checks that a test covers its case: the case must occur in at least one order.
 #[derive(Clone, Default)]
 struct Seen(Arc<AtomicBool>);
 
@@ -50,9 +50,9 @@ impl Seen {
     }
 
     fn check(&self, what: &str) {
-        // One order alone may well be another.
+        // A single replayed order need not contain the case.
         let alone = std::env::var_os("MODEL_SCHEDULE").is_some();
-        assert!(alone || self.0.load(SeqCst), "in no order: {what}");
+        assert!(alone || self.0.load(SeqCst), "no order contains {what}");
     }
 }
 
@@ -71,7 +71,7 @@ fn callers_without_a_token_share_one_flight() {
 }
 
 #[test]
-fn callers_with_a_token_that_ages_start_one_flight() {
+fn callers_in_the_refresh_window_start_one_flight() {
     check(|| async {
         let source = Source::default();
         let (cache, clock) = source.cache();
@@ -88,7 +88,7 @@ fn callers_with_a_token_that_ages_start_one_flight() {
 }
 
 #[test]
-fn at_most_one_flight_at_a_time_whatever_starts_it() {
+fn callers_refreshes_and_rejections_run_one_flight_at_a_time() {
     let second = Seen::default();
     check({
         let second = second.clone();
@@ -110,7 +110,7 @@ fn at_most_one_flight_at_a_time_whatever_starts_it() {
                     rejected.await.unwrap();
                 }
                 landed(&cache).await;
-                assert_eq!(source.most_at_once(), 1);
+                assert_eq!(source.max_in_flight(), 1);
                 assert!(got.iter().all(Result::is_ok));
                 second.note(source.fetches() > 2);
             }
@@ -153,12 +153,12 @@ fn every_waiter_gets_the_error_of_its_flight() {
 }
 
 #[test]
-fn a_caller_who_comes_when_a_flight_has_landed_needs_no_other() {
+fn caller_after_a_landed_flight_starts_no_other() {
     check(|| async {
         let source = Source::default();
         let (cache, _clock) = source.cache();
         let caller = call(&cache);
-        // What one has, all have from then on: nobody sees the state before.
+        // Once one caller has the token, all callers have it.
         assert_eq!(number(&cache.token().await.unwrap()), 1);
         assert!(!cache.status().fetching);
         assert_eq!(number(&cache.try_token().unwrap()), 1);
@@ -168,14 +168,14 @@ fn a_caller_who_comes_when_a_flight_has_landed_needs_no_other() {
 }
 
 #[test]
-fn no_caller_hangs_whatever_becomes_of_its_flight() {
+fn no_caller_hangs_when_its_flight_fails_or_is_lost() {
     check(|| async {
         const ANSWERS: [Answer; 3] = [Answer::Token, Answer::Error, Answer::Panic];
         let source = Source::answering([0; 3].map(|_| ANSWERS[choose(ANSWERS.len())]));
         let runtime = Handle::default();
         let (cache, clock) = source.cache_with(|cache| cache.runtime(runtime.clone()));
 
-        // Time goes on for who waits for their turn, and for nobody else.
+        // Advances the clock by pauses of up to a second only, so that no flight runs into its time limit.
         let done = Arc::new(AtomicBool::new(false));
         let ticks = spawn({
             let (clock, done) = (clock.clone(), Arc::clone(&done));
@@ -193,9 +193,9 @@ fn no_caller_hangs_whatever_becomes_of_its_flight() {
         let mut actors = Vec::new();
         for _ in 0..4 {
             let (cache, runtime) = (cache.clone(), runtime.clone());
-            let deed = choose(6);
+            let action = choose(6);
             actors.push(spawn(async move {
-                match deed {
+                match action {
                     0..3 => drop(cache.token().await),
                     3 => drop(cache.refresh().await),
                     4 => cache.forget(),
@@ -216,7 +216,7 @@ fn no_caller_hangs_whatever_becomes_of_its_flight() {
 }
 
 #[test]
-fn a_runtime_that_is_shut_down_leaves_no_flight_behind() {
+fn runtime_shut_down_leaves_no_flight_behind() {
     check(|| async {
         let source = Source::default();
         let runtime = Handle::default();
@@ -227,9 +227,9 @@ fn a_runtime_that_is_shut_down_leaves_no_flight_behind() {
             match caller.await.unwrap() {
                 Ok(token) => assert_eq!(number(&token), 1),
                 Err(error) => {
-                    // `Timeout`: each of them lost a flight three times, its own or the other's.
-                    let lost = [ErrorKind::Interrupted, ErrorKind::Timeout];
-                    assert!(lost.contains(&error.kind()), "{error}");
+                    // `Timeout`: the caller lost a flight three times.
+                    let expected = [ErrorKind::Interrupted, ErrorKind::Timeout];
+                    assert!(expected.contains(&error.kind()), "{error}");
                 }
             }
         }
@@ -243,7 +243,7 @@ fn a_runtime_that_is_shut_down_leaves_no_flight_behind() {
 }
 
 #[test]
-fn a_late_rejection_never_evicts_a_newer_token() {
+fn late_rejection_never_evicts_a_newer_token() {
     let late = Seen::default();
     check({
         let late = late.clone();
@@ -262,16 +262,16 @@ fn a_late_rejection_never_evicts_a_newer_token() {
                 assert!(number(&refreshed) > 1);
                 landed(&cache).await;
 
-                // Nothing but the first was ever refused, nor asked another for in its place.
+                // Only the first token was rejected and replaced.
                 let requests = source.requests();
-                let because = requests
+                let after_rejection = requests
                     .iter()
                     .filter(|request| request.reason == FetchReason::Rejected);
-                for request in because.clone() {
+                for request in after_rejection.clone() {
                     assert_eq!(number(request.rejected.as_ref().unwrap()), 1);
                 }
-                assert!(because.clone().count() <= 1);
-                late.note(because.count() == 0);
+                assert!(after_rejection.clone().count() <= 1);
+                late.note(after_rejection.count() == 0);
                 assert_eq!(number(&cache.try_token().unwrap()), requests.len());
 
                 cache.reject(&first);
@@ -282,7 +282,7 @@ fn a_late_rejection_never_evicts_a_newer_token() {
     late.check("a rejection that comes late");
 }
 
-/// An API that takes its time, and refuses the first token.
+/// An API that lets other tasks run before it answers, and rejects the first token.
 #[derive(Clone)]
 struct Api;
 
@@ -308,7 +308,7 @@ impl Service<Request<String>> for Api {
 }
 
 #[test]
-fn requests_that_are_refused_share_one_renewal() {
+fn simultaneous_401s_share_one_refresh() {
     check(|| async {
         let source = Source::default();
         let (cache, _clock) = source.cache();
@@ -332,7 +332,7 @@ fn requests_that_are_refused_share_one_renewal() {
 }
 
 #[test]
-fn callers_who_go_take_nothing_with_them() {
+fn dropped_callers_do_not_cancel_the_flight() {
     let orphaned = Seen::default();
     check({
         let orphaned = orphaned.clone();
@@ -368,7 +368,7 @@ fn callers_who_go_take_nothing_with_them() {
 }
 
 #[test]
-fn a_source_that_panics_poisons_nothing() {
+fn panicking_source_fails_its_waiters_and_is_asked_again() {
     check(|| async {
         let source = Source::answering([Answer::Panic]);
         let (cache, clock) = source.cache();
@@ -378,10 +378,10 @@ fn a_source_that_panics_poisons_nothing() {
             assert_eq!(error.kind(), ErrorKind::Interrupted);
             assert!(error.retry_after().is_some(), "{error}");
         }
-        // Not at once, for nobody …
+        // The next token request waits for the pause …
         cache.token().await.unwrap_err();
         assert_eq!(source.fetches(), 1);
-        // … and then for everybody.
+        // … and is one request for all callers.
         clock.advance(MINUTE);
         let callers = [call(&cache), call(&cache)];
         for caller in callers {
@@ -392,7 +392,7 @@ fn a_source_that_panics_poisons_nothing() {
 }
 
 #[test]
-fn what_a_flight_brings_after_forget_is_not_kept() {
+fn token_of_a_flight_before_forget_is_not_cached() {
     let overtaken = Seen::default();
     check({
         let overtaken = overtaken.clone();
@@ -402,28 +402,28 @@ fn what_a_flight_brings_after_forget_is_not_kept() {
                 let source = Source::default();
                 let (cache, _clock) = source.cache();
                 let callers = [call(&cache), call(&cache)];
-                // What was asked for by now is void.
-                let void = source.fetches();
+                // Tokens requested up to now are forgotten.
+                let forgotten = source.fetches();
                 cache.forget();
                 let after = call(&cache);
-                assert!(number(&after.await.unwrap().unwrap()) > void);
+                assert!(number(&after.await.unwrap().unwrap()) > forgotten);
                 for caller in callers {
                     if let Err(error) = caller.await.unwrap() {
                         assert_eq!(error.kind(), ErrorKind::Interrupted);
                     }
-                    assert!(number(&cache.try_token().unwrap()) > void);
+                    assert!(number(&cache.try_token().unwrap()) > forgotten);
                 }
                 landed(&cache).await;
-                assert!(number(&cache.try_token().unwrap()) > void);
-                overtaken.note(source.most_at_once() > 1);
+                assert!(number(&cache.try_token().unwrap()) > forgotten);
+                overtaken.note(source.max_in_flight() > 1);
             }
         }
     });
-    overtaken.check("a flight that is under way when the next one starts");
+    overtaken.check("a flight in progress when the next one starts");
 }
 
 #[test]
-fn what_a_source_forgets_in_its_own_flight_is_not_kept() {
+fn token_of_a_flight_that_calls_forget_is_not_cached() {
     check(|| async {
         let source = Source::default();
         source.forget_in(1);
@@ -443,7 +443,7 @@ fn what_a_source_forgets_in_its_own_flight_is_not_kept() {
 }
 
 #[test]
-fn the_keeper_goes_with_its_last_guard() {
+fn keeper_ends_with_its_last_guard() {
     check(|| async {
         let source = Source::default();
         let (cache, clock) = source.cache();
@@ -463,7 +463,7 @@ fn the_keeper_goes_with_its_last_guard() {
             guard.await.unwrap();
         }
         caller.await.unwrap().unwrap();
-        while !source.is_left_alone() {
+        while !source.is_unshared() {
             yield_now().await;
         }
         assert_eq!(clock.next_wakeup(), None);
@@ -472,7 +472,7 @@ fn the_keeper_goes_with_its_last_guard() {
 }
 
 #[test]
-fn the_keeper_renews_with_nobody_calling() {
+fn keeper_refreshes_without_callers() {
     check(|| async {
         let source = Source::default();
         let (cache, clock) = source.cache();
@@ -484,7 +484,7 @@ fn the_keeper_renews_with_nobody_calling() {
         other.await.unwrap();
         for fetches in 1..4 {
             while source.fetches() < fetches || cache.status().fetching {
-                // It looks at the clock now and then; and no flight runs into its time limit.
+                // Wakes the keeper, which checks the clock now and then, but no flight's time limit.
                 if let (false, Some(due)) = (cache.status().fetching, clock.next_wakeup()) {
                     clock.advance(due);
                 }

@@ -1,4 +1,4 @@
-//! `cargo test --manifest-path tests/public-api/Cargo.toml`; with `UPDATE=1`, the list is written.
+//! Run `cargo test --manifest-path tests/public-api/Cargo.toml`. `UPDATE=1` writes the list.
 
 use std::{env, error::Error, fs, path::Path, process::Command};
 
@@ -9,15 +9,13 @@ const UNSTABLE: [&str; 2] = ["core::marker::Freeze", "core::marker::UnsafeUnpin"
 
 /// Lists the public API with all features. Includes auto traits such as `Send`, whose loss breaks users.
 fn listing(root: &Path) -> Result<String, Box<dyn Error>> {
-    let target = root.join("target/public-api");
+    let target = root.join("target");
     let documented = Command::new(env!("CARGO"))
-        .args(["rustdoc", "--quiet", "--locked", "--lib", "--all-features"])
-        .arg("--target-dir")
+        .args(["rustdoc", "--quiet", "--locked", "--package", "bearer-auth"])
+        .args(["--lib", "--all-features", "--target-dir"])
         .arg(&target)
         .args(["--", "-Z", "unstable-options", "--output-format", "json"])
-        // Rustdoc's JSON is unstable. The gate pins the compiler.
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_PROFILE_DEV_DEBUG", "false")
+        .env("RUSTDOC", root.join("tests/public-api/rustdoc"))
         .current_dir(root)
         .status()?;
     assert!(documented.success(), "cargo rustdoc: {documented}");

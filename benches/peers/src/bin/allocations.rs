@@ -1,5 +1,5 @@
-//! Allocations per request, a line for each entry: in a program of its own, since counting them
-//! takes an allocator that would be timed as well.
+//! Prints the allocations per request, a line for each entry. A program of its own, since the counting
+//! allocator would slow the other measurements down.
 
 use allocation_counter::measure;
 use peers::{
@@ -29,7 +29,7 @@ fn main() -> Result<(), BoxError> {
 
 fn of(start: Start, runtime: &Runtime) -> Result<f64, BoxError> {
     let peer = runtime.block_on(start.with_a_token())?;
-    // Not in `block_on`: there, tokio makes what takes long wait now and then.
+    // Not in `block_on`, where tokio's cooperative budget would interrupt the work.
     let _runtime = runtime.enter();
     let mut work = peer.worker();
     work(1);

@@ -1,4 +1,4 @@
-//! Measures, prints the table, and writes it and the chart beside `Cargo.toml`.
+//! Measures, prints the table, and writes it and the chart to the folder of `Cargo.toml`.
 
 use std::{
     env, fs,
@@ -29,7 +29,7 @@ fn main() -> Result<(), BoxError> {
         .build()?;
     let entries = all();
     let rows = {
-        // The hand-driven parts are on this thread.
+        // This thread polls some futures itself, which needs the runtime.
         let _runtime = runtime.enter();
         measure(&runtime, &entries)?
     };
@@ -88,7 +88,7 @@ fn measure(runtime: &tokio::runtime::Runtime, entries: &[Entry]) -> Result<Vec<R
     Ok(rows)
 }
 
-/// What the other program of this package says.
+/// Runs the program `allocations` of this package.
 fn allocations(count: usize) -> Result<Vec<f64>, BoxError> {
     let cargo = env::var_os("CARGO").ok_or("start this with `cargo run`")?;
     let mut command = Command::new(cargo);
@@ -96,7 +96,7 @@ fn allocations(count: usize) -> Result<Vec<f64>, BoxError> {
         .args(["run", "--quiet", "--release", "--bin", "allocations"])
         .args(["--manifest-path", MANIFEST])
         .stderr(Stdio::inherit());
-    // `cargo run` has set these. ring would be built again for each change of them.
+    // `cargo run` has set these variables. Their change would rebuild ring.
     for (name, _) in env::vars() {
         if name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_") {
             command.env_remove(name);
@@ -111,17 +111,18 @@ fn allocations(count: usize) -> Result<Vec<f64>, BoxError> {
     Ok(allocations)
 }
 
-/// Some peers' clients obey these, and would not find the loopback.
+/// Checks that no proxy is set: some peers' clients would not reach the loopback.
 fn offline() -> Result<(), BoxError> {
     for name in ["http_proxy", "all_proxy", "HTTP_PROXY", "ALL_PROXY"] {
         if env::var_os(name).is_some() {
-            return Err(format!("unset {name}: all of this is on loopback").into());
+            return Err(format!("unset {name}: the servers are on loopback").into());
         }
     }
     Ok(())
 }
 
-/// A thousand callers may be a thousand connections, and both ends are here.
+/// Raises the limit of open files: a thousand callers may have a thousand connections, with both ends in
+/// this process.
 fn open_files() -> Result<(), BoxError> {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(

@@ -1,4 +1,4 @@
-//! `TokenWatcher`: the latest token, to be put on requests by hand.
+//! `TokenWatcher`: gives the latest token, which the caller puts on requests.
 
 use aliri::jwt::Audience;
 use aliri_tokens::{
@@ -23,10 +23,10 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(4),
         run: seconds(8),
-        less: "Not a layer: gives the latest token, to be made a header. Has to have one at \
-               start-up, and hands it out when it has ended, too (the caller can ask for its \
-               status). No 401 handling, no check of where the token goes. Renews in the \
-               background, called or not. Secrets are not wiped. Wall clock only",
+        less: "Not a layer: gives the latest token, from which the caller makes a header. Needs one \
+               at start-up, and also returns an expired one (the caller can check its status). No \
+               401 handling, no check of the token's destination. Refreshes in the background, even \
+               when idle. Secrets are not wiped. Wall clock only",
     }]
 }
 
@@ -52,8 +52,8 @@ async fn start(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
         .into(),
         audience: Audience::from_static("test"),
     };
-    // Three quarters of the lifetime is its default; its shortest time to a renewal, 30 s, is not
-    // for tokens as short as here.
+    // Three quarters of the lifetime is its default. Its shortest time to a refresh, 30 s, is too long
+    // for the tokens here.
     let lifetimes = TokenLifetimeConfig::new(0.75, seconds(1).into());
     let source = oauth2::ClientCredentialsTokenSource::new(
         reqwest_for_aliri::Client::new(),

@@ -30,11 +30,11 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(12),
         run: seconds(15),
-        less: "Part of an SDK. Not a layer: gives an identity. From 10 to 5 s before the end \
-               everybody waits for the renewal; if it fails, each tries again, and fails though the \
-               token is good. If the caller that asks is dropped, so is the token request. No 401 \
-               handling. No check of where the token goes: the SDK's clients have one host. Wall \
-               clock only",
+        less: "Part of an SDK. Not a layer: gives an identity. From 10 to 5 s before expiry all \
+               callers wait for the refresh; if it fails, each tries again, and fails although the \
+               token is valid. Dropping the caller that sends the token request drops the request. \
+               No 401 handling. No check of the token's destination: the SDK's clients have one \
+               host. Wall clock only",
     }]
 }
 

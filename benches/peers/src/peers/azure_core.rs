@@ -26,12 +26,12 @@ pub(super) fn entries() -> Vec<Entry> {
         without: Some(start!(without)),
         lifetime: seconds(302),
         run: seconds(6),
-        less: "For Azure, and requests of its own kind. From 5 min before the end everybody waits \
-               for the renewal; while that fails, everybody tries, one after the other. If the \
-               caller that asks is dropped, so is the token request. A 401 discards whatever \
-               token is cached by then, a newer one too, and the request is sent again only if \
-               one writes an `OnChallenge`. Looks at the scheme that a token goes to, not the \
-               host. Secrets are not wiped. Wall clock only",
+        less: "For Azure, and requests of its own kind. From 5 min before expiry all callers wait \
+               for the refresh; while it fails, all callers try, one after the other. Dropping the \
+               caller that sends the token request drops the request. A 401 discards the cached \
+               token, even a newer one, and the request is resent only with an `OnChallenge` of the \
+               user. Checks the scheme of the URL, not the host. Secrets are not wiped. Wall clock \
+               only",
     }]
 }
 
@@ -51,7 +51,7 @@ impl TokenCredential for Credential {
     }
 }
 
-/// What sends the request, in its pipeline.
+/// The policy that sends the request in its pipeline.
 #[derive(Debug)]
 struct Nothing;
 

@@ -22,15 +22,11 @@ pub(super) fn entries() -> Vec<Entry> {
         less,
     };
     vec![
-        entry(
-            "as it comes: keeps a copy to send again",
-            start!(resends),
-            "–",
-        ),
+        entry("default: keeps a copy to resend", start!(resends), "–"),
         entry(
             "resending off",
             start!(sends_once),
-            "Sends nothing again: a 401 comes back, and the next request has a new token",
+            "No resending: the caller gets the 401, and the next request has a new token",
         ),
     ]
 }

@@ -32,22 +32,22 @@ pub(super) fn entries() -> Vec<Entry> {
         entry(
             "`BearerAuthLayer`",
             start!(plain),
-            "No 401 handling. No check of where the token goes; an `Authorization` that the \
-               caller has set is replaced. Renews in the background as long as it exists, called or \
-               not. Monotonic clock only",
+            "No 401 handling. No check of the token's destination; replaces an `Authorization` \
+               that the caller has set. Refreshes in the background as long as it exists, even when \
+               idle. Monotonic clock only",
         ),
         entry(
             "`BearerAuthAutoRefreshLayer`",
             start!(auto_refresh),
-            "Asks for a new token after a 401 at most once in 15 min (configurable), whatever the \
-               challenge says, and discards whatever token is cached by then, a newer one too; \
-               everybody waits for the new one. Bodies have to be `Clone`. No check of where the \
-               token goes. Renews in the background, called or not. Monotonic clock only",
+            "Requests a new token after a 401 at most once in 15 min (configurable), for any \
+               challenge, and discards the cached token, even a newer one; all callers wait for the \
+               new one. Bodies must be `Clone`. No check of the token's destination. Refreshes in \
+               the background, even when idle. Monotonic clock only",
         ),
     ]
 }
 
-/// `Noop`, with the error that these layers want of the service below.
+/// `Noop`, with the error type that these layers require of the service below.
 #[derive(Clone, Copy)]
 struct Inner;
 
@@ -72,7 +72,7 @@ fn tokens(endpoint: &Endpoint) -> Result<TokenProvider, BoxError> {
         token_endpoint: Some((endpoint.url() + "/token").parse()?),
         client_id: "client-id".into(),
         client_secret: SecretString::new("client-secret"),
-        // Plain http is for tests alone.
+        // Plain http is for tests only.
         http_config: Some(HttpClientConfig::for_testing()),
         ..OAuthClientConfig::default()
     })?)

@@ -1,4 +1,4 @@
-//! What everything is measured against.
+//! The baselines.
 
 use crate::{
     BoxError,

@@ -24,11 +24,11 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(22),
         run: seconds(6),
-        less: "For Google. Not a layer: gives a token. From 20 s before the end everybody waits; \
-               those that were waiting to ask do ask again, each, and a failed renewal fails \
-               requests though the token is good. If the caller that asks is dropped, so is the \
-               token request. No backoff but the retries of each call. No 401 handling, no check \
-               of where the token goes. Secrets are not wiped. Wall clock only",
+        less: "For Google. Not a layer: gives a token. From 20 s before expiry all callers wait; \
+               each of them then sends a token request as well, and a failed refresh fails requests \
+               although the token is valid. Dropping the caller that sends the token request drops \
+               the request. No backoff except the retries of each call. No 401 handling, no check \
+               of the token's destination. Secrets are not wiped. Wall clock only",
     }]
 }
 
@@ -46,7 +46,7 @@ impl Asked for Gcp {
 }
 
 async fn start(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
-    // It signs each token request; nobody looks at the signature here.
+    // It signs each token request. The endpoint here does not verify the signature.
     let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)?;
     let account = serde_json::json!({
         "type": "service_account",

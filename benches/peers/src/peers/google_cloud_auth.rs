@@ -1,4 +1,4 @@
-//! `Credentials` of the metadata server, the one kind that can be pointed at plain loopback.
+//! `Credentials` of the metadata server, the only kind that accepts a URL on plain loopback.
 
 use google_cloud_auth::credentials::{CacheableResource, Credentials, mds};
 use http::{Extensions, Request};
@@ -19,10 +19,10 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(243),
         run: seconds(8),
-        less: "For Google. Not a layer: gives headers, made anew each time (a caller with an \
-               `EntityTag` can keep them). No 401 handling. No check of where the token goes: the \
-               SDK's clients have one host. Renews in the background, called or not; an error taken \
-               for permanent ends that for good. Secrets are not wiped. Monotonic clock only",
+        less: "For Google. Not a layer: gives headers, created for each request (a caller with an \
+               `EntityTag` can keep them). No 401 handling. No check of the token's destination: \
+               the SDK's clients have one host. Refreshes in the background, even when idle, until \
+               an error that it treats as permanent. Secrets are not wiped. Monotonic clock only",
     }]
 }
 
@@ -33,7 +33,7 @@ impl Asked for Google {
     async fn put(&self, request: &mut Request<Body>) -> Result<(), BoxError> {
         match self.0.headers(Extensions::new()).await? {
             CacheableResource::New { data, .. } => request.headers_mut().extend(data),
-            CacheableResource::NotModified => unreachable!("nobody has said what it has"),
+            CacheableResource::NotModified => unreachable!("the request has no entity tag"),
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What one writes in an afternoon: a lock, a check again behind it, half a minute of margin.
+//! A simple hand-written cache: a lock, a second check under it, and a margin of 30 s.
 
 use std::{
     future::Future,
@@ -32,9 +32,9 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(32),
         run: seconds(6),
-        less: "From 30 s before the end everybody waits for the new token. No 401 handling, no check of \
-               where the token goes, no backoff. A caller that is dropped drops the token request. \
-               Secrets are not wiped. Monotonic clock only",
+        less: "From 30 s before expiry all callers wait for the new token. No 401 handling, no \
+               check of the token's destination, no backoff. Dropping a caller drops its token \
+               request. Secrets are not wiped. Monotonic clock only",
     }]
 }
 
@@ -108,7 +108,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        // The one that is ready goes; its clone stays.
+        // Take the ready service, and keep its clone.
         let clone = self.inner.clone();
         let mut inner = mem::replace(&mut self.inner, clone);
         let tokens = self.tokens.clone();

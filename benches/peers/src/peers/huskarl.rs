@@ -29,15 +29,15 @@ pub(super) fn entries() -> Vec<Entry> {
         what: "`HttpAuthorizer`",
         start: start!(start),
         without: None,
-        // It renews ahead by a tenth of the lifetime at most, at random: of a much shorter one, that
-        // may be less than a token request takes.
+        // It refreshes ahead by a random part of a tenth of the lifetime. For much shorter tokens, that
+        // may be less than the time of a token request.
         lifetime: seconds(16),
         run: seconds(18),
-        less: "Not a layer: the caller puts the headers on, reports each answer, and sends again. \
-               An `invalid_token` discards whatever token is cached by then, a newer one too. One \
-               caller waits for each renewal; if it is dropped, so is the token request. In the \
-               last 30 s of a token (half of a short one) a failed renewal fails requests. No check \
-               of where the token goes. Wall clock only",
+        less: "Not a layer: the caller sets the headers, reports each answer, and resends. An \
+               `invalid_token` discards the cached token, even a newer one. One caller waits for \
+               each refresh; dropping it drops the token request. In the last 30 s of a token (half \
+               of a short one) a failed refresh fails requests. No check of the token's \
+               destination. Wall clock only",
     }]
 }
 

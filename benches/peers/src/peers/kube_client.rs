@@ -1,5 +1,5 @@
-//! `ConfigExt::auth_layer`, which is a tower layer: with a token from a credential plugin, a
-//! program that is run for each token, and with one from a file.
+//! The tower layer `ConfigExt::auth_layer`, with tokens from a credential plugin (a program that runs for
+//! each token) and from a file.
 
 use std::{
     env,
@@ -26,7 +26,7 @@ use crate::{
     stacks::{API, Body},
 };
 
-/// The argument with which this program is the credential plugin. Then comes an address.
+/// The argument that makes this program the credential plugin. The address of the endpoint follows.
 const PLUGIN: &str = "credential-plugin";
 
 pub(super) fn entries() -> Vec<Entry> {
@@ -39,14 +39,14 @@ pub(super) fn entries() -> Vec<Entry> {
         run: seconds(7),
         less: "For Kubernetes. All requests take one lock, one after the other (a token file, as \
                inside a cluster, has a read-write lock), and wait for the plugin from 60 s before \
-               the end. If it fails, each request runs it again, and fails though the token is \
-               good. If the caller that waits for the plugin is dropped, its token is lost. No \
-               401 handling. No check of where the token goes: the client around it has one host. \
+               expiry. If it fails, each request runs it again, and fails although the token is \
+               valid. Dropping the caller that waits for the plugin loses its token. No 401 \
+               handling. No check of the token's destination: the client around it has one host. \
                Wall clock only",
     }]
 }
 
-/// `Noop`, with the error that this layer wants of the service below.
+/// `Noop`, with the error type that this layer requires of the service below.
 #[derive(Clone, Copy)]
 struct Inner;
 
@@ -80,13 +80,13 @@ async fn start(endpoint: Endpoint) -> Result<impl Peer, BoxError> {
         exec: Some(exec),
         ..AuthInfo::default()
     };
-    // It runs the plugin for the first time, and waits for it.
+    // Runs the plugin for the first time, and waits for it.
     let layer = tokio::task::spawn_blocking(move || config.auth_layer()).await??;
     let layer = layer.ok_or("no authentication configured")?;
     Ok(Tower(layer.layer(Inner)))
 }
 
-/// Whether this program was started to be the credential plugin, and has been it.
+/// Runs the credential plugin, if this program was started as such. Returns whether it was.
 pub fn was_the_plugin() -> Result<bool, BoxError> {
     let mut arguments = env::args().skip(1);
     if arguments.next().as_deref() != Some(PLUGIN) {

@@ -1,4 +1,4 @@
-//! `ClientCredentialAuthorizer`. Its own client is reqwest's; this asks as that does.
+//! `ClientCredentialAuthorizer`. Its own client is reqwest's; the client here sends the same requests.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(33),
         run: seconds(8),
-        less: "Not a layer: gives a header (its own client is reqwest's). Has to have a token at \
-               start-up. No 401 handling, no check of where the token goes. Renews in the \
-               background, called or not; when a token has ended, callers get an error at once, and \
-               the next attempt may be 30 s away. Secrets are not wiped. Monotonic clock only",
+        less: "Not a layer: gives a header (its own client is reqwest's). Needs a token at \
+               start-up. No 401 handling, no check of the token's destination. Refreshes in the \
+               background, even when idle; when a token has expired, callers get an error at once, \
+               and the next attempt may be 30 s away. Secrets are not wiped. Monotonic clock only",
     }]
 }
 

@@ -1,4 +1,4 @@
-//! `Authenticator` of the metadata server, the one flow without a person, a key or a fixed URL.
+//! `Authenticator` of the metadata server, the only flow without a user, a key or a fixed URL.
 
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use yup_oauth2::{
@@ -24,11 +24,12 @@ pub(super) fn entries() -> Vec<Entry> {
         without: None,
         lifetime: seconds(62),
         run: seconds(6),
-        less: "For Google. Not a layer: gives a token. Without a good one each caller asks for \
-               himself. From 60 s before the end everybody waits, and a failed renewal fails \
-               requests though the token is good. No backoff. No 401 handling but \
-               `force_refreshed_token`, for the caller to use. No check of where the token goes. \
-               `Debug` and debug logs show tokens; they are not wiped. Wall clock only",
+        less: "For Google. Not a layer: gives a token. Without a valid one, each caller sends a \
+               token request of its own. From 60 s before expiry all callers wait, and a failed \
+               refresh fails requests although the token is valid. No backoff. No 401 handling \
+               except `force_refreshed_token`, which the caller can use. No check of the token's \
+               destination. `Debug` and debug logs show tokens, which are not wiped. Wall clock \
+               only",
     }]
 }
 

@@ -187,7 +187,7 @@ async fn reused_refresh_token_revokes_its_grant() {
     for (token, status) in [("token-1", 401), ("token-3", 401), ("token-2", 200)] {
         assert_eq!(get(&idp, "orders", token).await.status(), status, "{token}");
     }
-    idp.sign_everybody_out();
+    idp.sign_out_all_users();
     assert_eq!(get(&idp, "orders", "token-2").await.status(), 401);
     refresh(&idp, "refresh-2")
         .await

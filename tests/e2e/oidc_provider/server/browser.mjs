@@ -1,12 +1,12 @@
-// Test fixture for the Rust crate `bearer-auth`: a person with a browser, for one login.
+// Test fixture for the Rust crate `bearer-auth`: a user with a browser, for one login.
 //
 //   BROWSER_TEST_CONFIG='{"chromium":"/…/chromium","url":"http://…","steps":[{"fill":{…},"click":"…"}]}' node browser.mjs
 //
-// Opens `url` in a new headless Chromium, does the steps (`fill`: what is typed, by the field's
-// name; `click`: a selector, which is waited for), waits for the page of the program at the
-// `redirect_uri` of `url`, prints one line of JSON about it on stdout, and ends. Ends at once, and
-// its Chromium with it, when stdin closes: start it with a PIPED stdin and hold the pipe. Profile
-// and cache go to TMPDIR, and to HOME.
+// Opens `url` in a new headless Chromium and does the steps. `fill` gives the text by field name;
+// `click` is a selector, which it waits for. Then it waits for the program's page at the `redirect_uri`
+// of `url`, prints one line of JSON about that page on stdout, and exits. It exits at once, and its
+// Chromium with it, when stdin closes: start it with a PIPED stdin and hold the pipe. Profile and cache
+// go to TMPDIR and HOME.
 import { chromium } from 'playwright-core';
 
 const config = JSON.parse(process.env.BROWSER_TEST_CONFIG);
@@ -22,14 +22,14 @@ const browser = await chromium.launch({
     '--disable-gpu',
     '--disable-quic',
     '--no-proxy-server',
-    // The pages of oidc-provider ask for a font from elsewhere: nothing but this machine is there.
+    // The pages of oidc-provider load a font from the internet: only this machine is reachable.
     '--host-resolver-rules=MAP *.* ~NOTFOUND, EXCLUDE 127.0.0.1',
   ],
 });
 
 const page = await browser.newPage();
 
-// What goes wrong on the program's own page: there must be nothing.
+// Errors on the program's own page. The test expects none.
 const problems = [];
 const ours = (url) => URL.canParse(url) && new URL(url).host === home.host;
 const problem = (url, what) => ours(url) && problems.push(what);
@@ -41,7 +41,7 @@ await page.addInitScript(() => document.addEventListener('securitypolicyviolatio
   globalThis.violated(event.documentURI, event.effectiveDirective);
 }));
 
-// What the server sent for the page at hand, and all that was asked of the program's port.
+// The response of the current page, and all requests to the program's port.
 let landing;
 const requests = [];
 page.on('response', (response) => {
@@ -67,7 +67,7 @@ try {
   throw error;
 }
 
-// As the person sees it, whatever they have set.
+// The colours in both colour schemes that a user can set.
 const colours = {};
 for (const colorScheme of ['light', 'dark']) {
   await page.emulateMedia({ colorScheme });

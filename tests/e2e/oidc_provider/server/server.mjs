@@ -5,9 +5,9 @@
 // Prints one line of JSON on stdout, {"issuer":"http://127.0.0.1:P1","api":"http://127.0.0.1:P2"},
 // when both ports are open, and nothing else there. Exits when stdin closes: start it with a PIPED
 // stdin and hold the pipe (with /dev/null as stdin it exits right away, maybe after the line).
-// `clients`, when given, replaces the default clients below. `"sign_in":true` adds people who sign
-// in: see `signIn`. `"tls":{"cert":PEM,"key":PEM,"ca":[PEM]}` puts TLS on both ports: they ask for a
-// certificate of the client and take any, or none; those from `ca` count as verified.
+// `clients`, when given, replaces the default clients below. `"sign_in":true` lets users sign in: see
+// `signIn`. `"tls":{"cert":PEM,"key":PEM,"ca":[PEM]}` puts TLS on both ports: they request a client
+// certificate and accept any, or none; those from `ca` count as verified.
 // `"jwt_bearer":{"issuer":NAME,"keys":[JWK]}` lets the clients use the JWT bearer grant: see `jwtBearer`.
 import { createHash } from 'node:crypto';
 import http from 'node:http';
@@ -50,8 +50,8 @@ const clients = (config.clients ?? DEFAULT_CLIENTS).map((client) => ({
   redirect_uris: [],
 }));
 
-// A public client on loopback, and oidc-provider's own development pages, which take any login. It
-// rotates the refresh tokens of public clients, and revokes the whole grant when one is used twice.
+// A public client on loopback, and oidc-provider's development pages, which accept any login. The server
+// rotates the refresh tokens of public clients, and revokes the grant when one is used twice.
 function signIn() {
   if (!config.sign_in) return { clients: [], scopes: [], ttl: {} };
   return {
@@ -62,14 +62,14 @@ function signIn() {
       grant_types: ['authorization_code', 'refresh_token'],
       response_types: ['code'],
       redirect_uris: ['http://127.0.0.1/callback', 'http://[::1]/callback'],
-      // Its refresh tokens are then bound, too, since it has nothing else (RFC 8705 section 4).
+      // The refresh tokens of a public client are bound to the certificate, too (RFC 8705 section 4).
       ...(config.tls && { tls_client_certificate_bound_access_tokens: true }),
     }],
     scopes: ['openid', 'offline_access'],
     ttl: { AccessToken: ttl },
   };
 }
-const people = signIn();
+const signIns = signIn();
 
 // ---------------------------------------------------------------- counters
 const zero = () => ({ token_requests: 0, token_requests_failed: 0, api_ok: 0, api_401: 0 });
@@ -97,18 +97,18 @@ const oidcServer = createServer();
 const issuer = await listen(oidcServer);
 
 const provider = new Provider(issuer, {
-  clients: [...clients, ...people.clients],
-  scopes: [...SCOPES, ...people.scopes],
+  clients: [...clients, ...signIns.clients],
+  scopes: [...SCOPES, ...signIns.scopes],
   clockTolerance: 0, // the default is 15 s, which would keep expired tokens alive
   // Expiry is whole seconds: exp = floor(now) + ttl, so a token really lives between ttl-1 and ttl s.
-  ttl: { ClientCredentials: ttl, ...people.ttl },
+  ttl: { ClientCredentials: ttl, ...signIns.ttl },
   clientAuthMethods: [
     'client_secret_basic', 'client_secret_post', 'client_secret_jwt', 'private_key_jwt', 'none',
     ...(config.tls ? ['tls_client_auth', 'self_signed_tls_client_auth'] : []),
   ],
   enabledJWA: { clientAuthSigningAlgValues: ['HS256', 'RS256', 'PS256', 'ES256', 'EdDSA'] },
   features: {
-    devInteractions: { enabled: people.clients.length > 0 },
+    devInteractions: { enabled: signIns.clients.length > 0 },
     clientCredentials: { enabled: true },
     mTLS: {
       enabled: config.tls !== undefined,
@@ -133,8 +133,8 @@ const provider = new Provider(issuer, {
   },
 });
 
-// RFC 7523 section 2.1, which oidc-provider leaves to its users: signature, issuer, audience and times
-// are verified by `jose`, and each assertion is good once. `sub` may be anybody.
+// RFC 7523 section 2.1, which oidc-provider does not implement: `jose` verifies signature, issuer,
+// audience and times, and each assertion is accepted once. `sub` may be any user.
 function jwtBearer({ issuer: signer, keys }) {
   const known = createLocalJWKSet({ keys });
   const audience = [issuer, `${issuer}/token`];
@@ -153,7 +153,7 @@ function jwtBearer({ issuer: signer, keys }) {
 }
 if (config.jwt_bearer) jwtBearer(config.jwt_bearer);
 
-// Counted in a middleware, hence before the response leaves: a client that has its answer sees it counted.
+// Counted before the response is sent, so that a client with a response finds it counted.
 provider.use(async (ctx, next) => {
   const counted = ctx.method === 'POST' && ctx.path === '/token';
   try {

@@ -1,4 +1,4 @@
-//! One process of the fleet: does what its standard input says.
+//! One process of the fleet. It reads its commands from standard input.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tower::{Layer as _, ServiceExt as _};
 
 use crate::{LEASE, Result};
 
-/// Ends with its standard input, and so with its parent.
+/// Runs until its standard input ends, which is also when the parent dies.
 pub(crate) async fn run(token_url: &str, api_url: &str, redis: &str) -> Result<()> {
     let source = ClientCredentials::builder(token_url, "client-id", "client-secret").build()?;
     let key = source.token_key();
@@ -21,15 +21,15 @@ pub(crate) async fn run(token_url: &str, api_url: &str, redis: &str) -> Result<(
     let source = source_fn(move |request| {
         let source = source.clone();
         async move {
-            // For the parent, who kills the one who asks.
-            println!("asking");
+            // The parent kills the process that prints this.
+            println!("fetching");
             source.fetch(request).await
         }
     });
     let cache = match redis {
         "none" => TokenCache::new(source),
         url => {
-            // For this program alone: yours comes from where your secrets are.
+            // For this program only: load yours from where you keep your secrets.
             let sealing = SealingKey::new([1; 32]);
             let store = SharedRedis::sealed(redis::Client::open(url)?, sealing).lease(LEASE);
             TokenCache::new(SharedSource::new(source, store, key))
@@ -43,9 +43,10 @@ pub(crate) async fn run(token_url: &str, api_url: &str, redis: &str) -> Result<(
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         if line != "get" {
-            return Err(format!("what is {line:?}?").into());
+            return Err(format!("unknown command: {line:?}").into());
         }
-        // Renewals after a 401 are a second apart at first: who needs two of them gets a 401.
+        // Refreshes after a 401 are a second apart at first, so a request that needs two of them ends with
+        // a 401.
         loop {
             let request = client.get_ref().get(api_url).build()?;
             let response = client.clone().oneshot(request).await?;

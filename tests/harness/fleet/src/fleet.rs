@@ -1,4 +1,4 @@
-//! The processes, as their parent sees them.
+//! The child processes.
 
 use std::{
     env,
@@ -63,7 +63,7 @@ impl Process {
 }
 
 impl Fleet {
-    /// `redis`: where it is, or `none`.
+    /// `redis` is the URL, or `none`.
     pub(crate) async fn start(count: usize, idp: &MockIdp, redis: &str) -> Result<Self> {
         let starting = (0..count).map(|_| Process::start(idp, redis));
         let processes = join_all(starting)
@@ -76,7 +76,7 @@ impl Fleet {
         })
     }
 
-    /// All do it at once: how long it takes the last one.
+    /// Sends a command to all processes at once. Returns the time until the last one is done.
     pub(crate) async fn all(&mut self, what: &str) -> Result<Duration> {
         self.send_all(what).await?;
         self.wait_all().await
@@ -88,7 +88,8 @@ impl Fleet {
         join_all(sending).await.into_iter().collect()
     }
 
-    /// Until all have had a 200: since it was sent, or somebody was killed.
+    /// Waits until all processes have had a 2xx. Returns the time since the command was sent, or since a
+    /// process was killed.
     pub(crate) async fn wait_all(&mut self) -> Result<Duration> {
         let done = self.processes.iter_mut();
         let done = done.map(|process| process.until("done"));
@@ -96,14 +97,14 @@ impl Fleet {
         Ok(self.sent.elapsed())
     }
 
-    /// `kill -9`, for the first that asks for a token.
-    pub(crate) async fn kill_who_asks(&mut self) -> Result<()> {
-        let asking = self.processes.iter_mut();
-        let asking = asking.map(|process| Box::pin(process.until("asking")));
-        let (asked, who, others) = select_all(asking).await;
+    /// Kills (`kill -9`) the first process that sends a token request.
+    pub(crate) async fn kill_first_fetching(&mut self) -> Result<()> {
+        let fetching = self.processes.iter_mut();
+        let fetching = fetching.map(|process| Box::pin(process.until("fetching")));
+        let (fetched, at, others) = select_all(fetching).await;
         drop(others);
-        asked?;
-        let mut process = self.processes.swap_remove(who);
+        fetched?;
+        let mut process = self.processes.swap_remove(at);
         process.child.kill().await?;
         self.sent = Instant::now();
         Ok(())

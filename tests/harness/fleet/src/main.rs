@@ -1,13 +1,14 @@
-//! A fleet of processes, a Redis, and an identity provider that counts.
+//! Measures a fleet of processes that share tokens in Redis.
 //!
 //! ```text
 //! cargo run --release -p fleet -- --processes 8
 //! ```
 //!
-//! Starts `redis-server`, which has to be installed, in memory and on a port of its own, and as many
-//! processes of this program. They do what a fleet does on a bad day, and a table says how many token
-//! requests and scripts in Redis it took, and how long until all had a good token again. Each line has its bound, and the
-//! program fails if one does not hold.
+//! Starts `redis-server`, which must be installed, in memory and on a port of its own, an identity
+//! provider that counts, and as many processes of this program. The processes start, lose all tokens,
+//! lose Redis, and lose the lease's holder. A table shows, for each case, the token requests, the scripts
+//! in Redis, and the time until all processes had a valid token. The program fails if a case exceeds its
+//! bound of token requests.
 #![allow(clippy::disallowed_methods, reason = "processes in real time")]
 
 mod child;
@@ -32,7 +33,7 @@ use self::{
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Short, so that nobody watches for ten seconds what a lease is.
+/// Short, so that the last case does not take ten seconds.
 const LEASE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -52,21 +53,21 @@ async fn parent(processes: usize) -> Result<()> {
         return Err("a fleet has two processes or more".into());
     }
     let Some(mut redis) = RedisServer::start().await? else {
-        println!("redis-server is not installed: there is nothing to share in");
+        println!("redis-server is not installed: nothing to measure");
         return Ok(());
     };
     let idp = MockIdp::start().await?;
-    // As over a network.
+    // The response time of a server in another network.
     let slow = || idp.always(Answer::ok().delay(Duration::from_millis(100)));
     slow();
     let mut table = Table::default();
 
-    progress("each for itself: all start");
+    progress("without sharing: all start");
     let before = Counts::now(&idp, &redis).await;
     let mut alone = Fleet::start(processes, &idp, "none").await?;
     let took = alone.all("get").await?;
     let counts = before.until_now(&idp, &redis).await;
-    table.row("start, each for itself", processes, counts, took);
+    table.row("start, without sharing", processes, counts, took);
     drop(alone);
 
     progress("sharing: all start");
@@ -100,14 +101,14 @@ async fn parent(processes: usize) -> Result<()> {
     table.row("… and when it is back", 1, counts, took);
     drop(fleet);
 
-    progress("who has the lease is killed while it asks");
+    progress("the lease's holder is killed during its token request");
     redis.kill();
     redis.run_again().await?;
     let before = Counts::now(&idp, &redis).await;
     let mut fleet = Fleet::start(processes, &idp, &redis.url()).await?;
     let hold = idp.hold();
     fleet.send_all("get").await?;
-    fleet.kill_who_asks().await?;
+    fleet.kill_first_fetching().await?;
     hold.release();
     slow();
     let took = fleet.wait_all().await?;
@@ -119,7 +120,7 @@ async fn parent(processes: usize) -> Result<()> {
     table.print()
 }
 
-/// Of what is going on, for who looks on.
+/// Shows the current case on a terminal.
 fn progress(what: &str) {
     let mut out = std::io::stderr();
     if out.is_terminal() {

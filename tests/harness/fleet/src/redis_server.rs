@@ -16,7 +16,7 @@ pub(crate) struct RedisServer {
 }
 
 impl RedisServer {
-    /// `None`: it is not installed.
+    /// Returns `None` if it is not installed.
     pub(crate) async fn start() -> Result<Option<Self>> {
         let version = Command::new("redis-server").arg("--version").output();
         if version.await.is_err() {
@@ -32,7 +32,7 @@ impl RedisServer {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// How many it has run. `None` if it is down.
+    /// How many scripts it has run. `None` if it is down.
     pub(crate) async fn scripts(&self) -> Option<u64> {
         let client = redis::Client::open(self.url()).ok()?;
         let mut connection = client.get_multiplexed_async_connection().await.ok()?;
@@ -47,7 +47,7 @@ impl RedisServer {
         calls.split(',').next()?.parse().ok()
     }
 
-    /// What it had is gone.
+    /// Kills the server. Its data is lost.
     pub(crate) fn kill(&mut self) {
         self.child = None;
     }
@@ -66,12 +66,12 @@ impl RedisServer {
             let mut lines = BufReader::new(stdout).lines();
             while let Some(line) = lines.next_line().await? {
                 if line.contains("Ready to accept connections") {
-                    // It would wait for somebody to read what it says.
+                    // Without a reader, a full pipe would block the server.
                     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
                     self.child = Some(child);
                     return Ok(());
                 }
-                // The one that was killed is not gone yet.
+                // The killed server has not released the port yet: try again.
                 if !line.contains("Address already in use") && line.contains("Failed listening") {
                     return Err(line.into());
                 }

@@ -1,4 +1,4 @@
-//! What it took.
+//! The table of results.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bearer_auth::testing::MockIdp;
 
 use crate::{Result, redis_server::RedisServer};
 
-/// How much was asked of others.
+/// Requests to the servers.
 pub(crate) struct Counts {
     token_requests: usize,
     /// `None`: Redis is down.
@@ -36,17 +36,17 @@ pub(crate) struct Table(Vec<Row>);
 
 struct Row {
     what: &'static str,
-    /// Token requests.
-    most: usize,
+    /// The bound of token requests.
+    bound: usize,
     counts: Counts,
     took: Duration,
 }
 
 impl Table {
-    pub(crate) fn row(&mut self, what: &'static str, most: usize, counts: Counts, took: Duration) {
+    pub(crate) fn row(&mut self, what: &'static str, bound: usize, counts: Counts, took: Duration) {
         self.0.push(Row {
             what,
-            most,
+            bound,
             counts,
             took,
         });
@@ -54,29 +54,29 @@ impl Table {
 
     /// # Errors
     ///
-    /// A bound does not hold.
+    /// A bound is exceeded.
     pub(crate) fn print(&self) -> Result<()> {
         println!(
             "{:<34} {:>14} {:>8} {:>17} {:>10}",
             "", "token requests", "at most", "scripts in Redis", "until all"
         );
-        let mut broken = 0;
+        let mut exceeded = 0;
         for row in &self.0 {
             let requests = row.counts.token_requests;
-            let good = requests <= row.most && requests > 0;
-            broken += usize::from(!good);
-            let mark = if good { "" } else { "  <-- no" };
+            let good = requests <= row.bound && requests > 0;
+            exceeded += usize::from(!good);
+            let mark = if good { "" } else { "  <-- out of bounds" };
             let scripts = row.counts.scripts;
             let scripts = scripts.map_or("-".to_owned(), |scripts| scripts.to_string());
             let took = format!("{} ms", row.took.as_millis());
             println!(
                 "{:<34} {requests:>14} {:>8} {scripts:>17} {took:>10}{mark}",
-                row.what, row.most
+                row.what, row.bound
             );
         }
-        match broken {
+        match exceeded {
             0 => Ok(()),
-            broken => Err(format!("{broken} bounds do not hold").into()),
+            exceeded => Err(format!("{exceeded} cases are out of bounds").into()),
         }
     }
 }

@@ -1,14 +1,12 @@
 //! What is known from outside the crate, and the bounds that follow from it.
 //!
-//! The ledger sees token requests and their answers below the crate's token source, and requests
-//! to the API below its layer; it knows which tokens were revoked, since the soak has them revoked.
-//! From that, and from what the crate's documentation says about the life of a token, it judges.
-//! Only what [`Ledger::will_ask`] hears is the crate's
-//! own word.
+//! The ledger sees token requests and their answers below the crate's token source, and API requests
+//! below its layer. The soak reports which tokens it revokes. From these facts, and from the documented
+//! life of a token, it judges. Only [`Ledger::will_ask`] relies on the crate's own report.
 //!
-//! No judgement depends on how fast the machine is: each compares moments whose *order* the rules
-//! give, and where a thread may have been put off between two of them, takes the one that excuses.
-//! [`CLOCK`] and [`ANCHOR`] are the only tolerances.
+//! No judgement depends on the speed of the machine: each compares moments whose *order* the rules give.
+//! Where a thread may have been delayed between two moments, the ledger uses the one that excuses. The
+//! only tolerances are [`CLOCK`] and [`ANCHOR`].
 
 use std::{
     collections::VecDeque,
@@ -21,29 +19,29 @@ use bearer_auth::FetchReason;
 
 /// How far the kernel's coarse clock, which the crate reads, may lag: some ticks.
 const CLOCK: Duration = Duration::from_millis(50);
-/// A token's life counts from just before the crate tells that it asks for it: a few lines of code,
-/// between which a thread can be put off.
+/// A token's life counts from just before the crate reports its token request. A thread can be delayed
+/// between the two.
 const ANCHOR: Duration = Duration::from_millis(250);
 
-/// How many tokens, and failures, are remembered: a minute's at least, for requests of seconds.
+/// How many tokens and failures are kept: those of a minute at least, while requests take seconds.
 const MEMORY: usize = 64;
-/// How many violations are told in full.
-const TOLD: usize = 10;
+/// How many violations are reported in full.
+const REPORTED: usize = 10;
 
 /// The bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
-    /// No request fails while there is a good token, nor while the server gives one for the asking.
+    /// No request fails while there is a valid token, or while the server would give one.
     NoFailure,
-    /// No request goes out with a token that is over, or with none.
-    NoDeadToken,
-    /// One token request at a time, none before its time.
+    /// No request goes out with an expired token, or without one.
+    NoExpiredToken,
+    /// One token request at a time, and none before its time.
     TokenRequests,
-    /// No token comes to its end before it is renewed, as long as requests go by.
-    RenewedAhead,
+    /// No token expires before it is refreshed, as long as requests use it.
+    RefreshedAhead,
     /// All requests end.
     AllEnd,
-    /// At rest, heap and tasks are back to their level.
+    /// At rest, heap and tasks are back at their level.
     BackToLevel,
 }
 
@@ -60,14 +58,14 @@ struct Token {
     given: Instant,
     lifetime: Duration,
     revoked: Option<Instant>,
-    /// A request went by in the time in which it is renewed with nobody waiting.
-    seen_ageing: bool,
+    /// A request used the token in its refresh window.
+    used_in_refresh_window: bool,
 }
 
 /// A token request that failed.
 struct Failed {
     ended: Instant,
-    /// When the next one is due at the latest, if somebody wants a token.
+    /// The latest time of the next one, if a caller needs a token.
     next_by: Instant,
 }
 
@@ -77,28 +75,28 @@ pub(crate) enum Answer {
         value: String,
         lifetime: Duration,
     },
-    /// Another attempt may help at once, unless the server says when to come back.
+    /// A retry may help at once, unless the server sends `Retry-After`.
     Soon {
         retry_after: Option<Duration>,
     },
     Later,
 }
 
-/// A token request, as the crate sees it.
+/// A token request, as the crate reported it.
 #[derive(Clone, Copy)]
 struct Asked {
     reason: FetchReason,
     attempt: u32,
-    /// A token's life counts from just before.
+    /// A token's life counts from just before this moment.
     at: Instant,
 }
 
-/// What came of token requests since the last one that brought a token.
+/// The failed token requests since the last one that brought a token.
 struct Trouble {
     /// When the last one failed, and how.
     since: Instant,
     answer: Answer,
-    /// How many failed in a row, and which attempt of its own the last one was.
+    /// How many flights failed in a row, and which attempt of its flight the last one was.
     flights: u32,
     attempt: u32,
 }
@@ -106,7 +104,7 @@ struct Trouble {
 struct State {
     tokens: VecDeque<Token>,
     failures: VecDeque<Failed>,
-    /// Under way, since.
+    /// The start of the token request in flight.
     asking: Option<Instant>,
     asked: Asked,
     trouble: Option<Trouble>,
@@ -163,7 +161,7 @@ impl Ledger {
         self.lock().violate(self.start, bound, what);
     }
 
-    /// How many there were, and the first of them.
+    /// The number of violations, and the first of them.
     pub(crate) fn take_violations(&self) -> (u64, Vec<Violation>) {
         let mut state = self.lock();
         (state.violated, std::mem::take(&mut state.violations))
@@ -176,7 +174,7 @@ impl Ledger {
 
 /// # Token requests
 impl Ledger {
-    /// The crate is about to ask, and says why, and whether this is the first attempt.
+    /// The crate is about to send a token request, for this reason.
     pub(crate) fn will_ask(&self, reason: FetchReason, attempt: u32) {
         let at = Instant::now();
         self.lock().asked = Asked {
@@ -192,18 +190,19 @@ impl Ledger {
         let mut state = self.lock();
         state.token_requests += 1;
         if state.asking.replace(now).is_some() {
-            let what = "a token request while another was under way";
+            let what = "a token request while another was in flight";
             state.violate(self.start, Bound::TokenRequests, what.to_owned());
         }
         if let Err(what) = state.judge_request(now) {
             state.violate(self.start, Bound::TokenRequests, what);
         }
-        let renewal = state.trouble.is_none() && state.asked.reason == FetchReason::Expired;
+        let refresh = state.trouble.is_none() && state.asked.reason == FetchReason::Expired;
         let newest = state.tokens.back();
-        if renewal && newest.is_some_and(|token| token.seen_ageing && token.revoked.is_none()) {
-            let what = "a token was asked for when callers had to wait for it; the one before had \
-                        been used while it aged";
-            state.violate(self.start, Bound::RenewedAhead, what.to_owned());
+        let missed = |token: &Token| token.used_in_refresh_window && token.revoked.is_none();
+        if refresh && newest.is_some_and(missed) {
+            let what = "a token was requested when callers had to wait for it, although requests had \
+                        used the last one in its refresh window";
+            state.violate(self.start, Bound::RefreshedAhead, what.to_owned());
         }
         if newest_is_revoked(&state.tokens) {
             state.rejections += 1;
@@ -211,7 +210,7 @@ impl Ledger {
         }
     }
 
-    /// It has ended. Without one under way, this means nothing.
+    /// The token request has ended. Does nothing if none is in flight.
     pub(crate) fn answered(&self, answer: Answer) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -225,7 +224,7 @@ impl Ledger {
                 given: now,
                 lifetime,
                 revoked: None,
-                seen_ageing: false,
+                used_in_refresh_window: false,
             };
             push(&mut state.tokens, token);
             state.trouble = None;
@@ -244,7 +243,7 @@ impl Ledger {
         {
             pause = pause.max(*wait);
         }
-        // A revoked token goes on serving, and is replaced when its rejection may cause that.
+        // A revoked token keeps serving until the spacing after rejections allows to replace it.
         if newest_is_revoked(&state.tokens) {
             pause = pause.max(rejection_spacing(state.rejections));
         }
@@ -261,14 +260,14 @@ impl Ledger {
         });
     }
 
-    /// The tokens that are good.
+    /// The tokens that were not revoked.
     pub(crate) fn good_tokens(&self) -> Vec<String> {
         let state = self.lock();
         let good = state.tokens.iter().filter(|token| token.revoked.is_none());
         good.map(|token| token.value.clone()).collect()
     }
 
-    /// The API is about to refuse these.
+    /// The API is about to reject these.
     pub(crate) fn revoked(&self, tokens: &[String]) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -279,9 +278,9 @@ impl Ledger {
         }
     }
 
-    /// Whether a revocation now heals at once: no failure is waited out, and the spacing after
-    /// earlier rejections is over.
-    pub(crate) fn would_heal(&self) -> bool {
+    /// Whether the crate would replace a revoked token at once: there is no backoff, and the spacing
+    /// after earlier rejections has passed.
+    pub(crate) fn would_recover_at_once(&self) -> bool {
         let state = self.lock();
         let spaced = state.rejected.is_none_or(|rejected| {
             rejected.elapsed() > rejection_spacing(state.rejections) + CLOCK
@@ -292,34 +291,34 @@ impl Ledger {
 
 /// # Requests to the API
 impl Ledger {
-    /// A request goes out, with this token; `began` is before the crate has chosen it.
+    /// A request goes out with this token. `began` is before the crate chose it.
     pub(crate) fn sent(&self, token: Option<&str>, began: Instant) {
         let now = Instant::now();
         let mut state = self.lock();
         let asking_is_allowed = state.trouble.is_none();
         let Some(token) = token else {
             let what = "a request went out without a token".to_owned();
-            return state.violate(self.start, Bound::NoDeadToken, what);
+            return state.violate(self.start, Bound::NoExpiredToken, what);
         };
         let newest = state.tokens.len().saturating_sub(1);
         let found = state.tokens.iter_mut().enumerate().rev();
         let mut found = found.filter(|(_, known)| known.value == token);
         let Some((at, token)) = found.next() else {
-            let what = "a request went out with a token that nobody gave".to_owned();
-            return state.violate(self.start, Bound::NoDeadToken, what);
+            let what = "a request went out with an unknown token".to_owned();
+            return state.violate(self.start, Bound::NoExpiredToken, what);
         };
         if began > token.ends() + CLOCK {
             let late = began - token.ends();
-            let what = format!("a request went out with a token that was over since {late:?}");
-            return state.violate(self.start, Bound::NoDeadToken, what);
+            let what = format!("a request went out with a token that had expired {late:?} ago");
+            return state.violate(self.start, Bound::NoExpiredToken, what);
         }
-        token.seen_ageing |= at == newest
+        token.used_in_refresh_window |= at == newest
             && asking_is_allowed
-            && began >= token.ages_by()
+            && began >= token.latest_window_start()
             && now + ANCHOR <= token.due();
     }
 
-    /// A request has failed. Says whether that is excused.
+    /// A request has failed. Returns whether the bounds excuse that.
     pub(crate) fn failed(&self, kind: &str, began: Instant) -> bool {
         let ended = Instant::now();
         let mut state = self.lock();
@@ -328,7 +327,7 @@ impl Ledger {
             token.given <= began && good_at_the_end && token.revoked.is_none_or(|at| at > ended)
         };
         let what = if state.tokens.iter().any(good) {
-            "while there was a good token"
+            "while there was a valid token"
         } else if !state.failures.iter().any(|failure| {
             let meanwhile = began <= failure.ended && failure.ended <= ended;
             let before = failure.ended <= began
@@ -336,7 +335,7 @@ impl Ledger {
                 && !state.is_given_between(failure.ended, began);
             meanwhile || before
         }) {
-            "although no token request had failed, or the next was due"
+            "although no token request had failed, or the backoff had ended"
         } else {
             return true;
         };
@@ -349,7 +348,7 @@ impl Ledger {
 impl State {
     fn violate(&mut self, start: Instant, bound: Bound, what: String) {
         self.violated += 1;
-        if self.violations.len() < TOLD {
+        if self.violations.len() < REPORTED {
             self.violations.push(Violation {
                 bound,
                 when: start.elapsed(),
@@ -367,18 +366,21 @@ impl State {
     fn judge_request(&self, now: Instant) -> Result<(), String> {
         let attempt = self.asked.attempt;
         let Some(trouble) = &self.trouble else {
-            // Ahead of the end of the one there is, but not before it ages; at once, if it is
-            // refused.
+            // Not before the refresh window, unless the token was rejected.
             let Some(token) = self.tokens.back() else {
                 return Ok(());
             };
-            let early = token.ages_from().saturating_duration_since(now + ANCHOR);
+            let early = token
+                .earliest_window_start()
+                .saturating_duration_since(now + ANCHOR);
             return if attempt > 1 {
-                Err(format!("attempt {attempt}, although none had failed"))
+                Err(format!("attempt {attempt}, although no attempt had failed"))
             } else if early.is_zero() || token.revoked.is_some() {
                 Ok(())
             } else {
-                Err(format!("a token request {early:?} before the token ages"))
+                Err(format!(
+                    "a token request {early:?} before the refresh window"
+                ))
             };
         };
         let asked = match trouble.answer {
@@ -395,7 +397,7 @@ impl State {
         } else {
             match asked.filter(|asked| *asked <= LONGEST_WAIT_IN_FLIGHT) {
                 Some(asked) => between_attempts(trouble.attempt).max(asked),
-                None => return Err("another attempt, although none could help".to_owned()),
+                None => return Err("a retry after an error that allows none".to_owned()),
             }
         };
         let passed = now - trouble.since;
@@ -415,17 +417,17 @@ impl Token {
         self.asked + self.lifetime
     }
 
-    /// It is not renewed before a quarter of its life is left …
-    fn ages_from(&self) -> Instant {
+    /// The refresh window begins when a quarter of the lifetime is left, at the earliest …
+    fn earliest_window_start(&self) -> Instant {
         self.ends() - self.lifetime / 4
     }
 
-    /// … but before more than a quarter of that is over.
-    fn ages_by(&self) -> Instant {
+    /// … and a quarter of that later, at the latest.
+    fn latest_window_start(&self) -> Instant {
         self.ends() - self.lifetime * 3 / 16 + CLOCK
     }
 
-    /// In the last tenth, callers wait.
+    /// Callers wait for a new token in the last tenth of the lifetime.
     fn due(&self) -> Instant {
         self.ends() - self.lifetime / 10
     }
@@ -442,7 +444,7 @@ fn push<T>(memory: &mut VecDeque<T>, one: T) {
     memory.push_back(one);
 }
 
-/// Attempts of one flight …
+/// The attempts of one flight …
 const ATTEMPTS: u32 = 3;
 /// … of which none waits longer than this for the server.
 const LONGEST_WAIT_IN_FLIGHT: Duration = Duration::from_secs(3);
@@ -452,17 +454,17 @@ fn between_attempts(attempts: u32) -> Duration {
     Duration::from_millis(100) * 2u32.pow(attempts)
 }
 
-/// After so many failed flights: 1 s, 2 s, 4 s … 60 s.
+/// The longest pause after so many failed flights: 1 s, 2 s, 4 s … 60 s.
 fn longest_pause(flights: u32) -> Duration {
     Duration::from_secs(1 << flights.saturating_sub(1).min(6)).min(Duration::from_secs(60))
 }
 
-/// Half of it is at random, but never less than a second.
+/// The shortest one: half of it is random, but it is never less than a second.
 fn shortest_pause(flights: u32) -> Duration {
     (longest_pause(flights) / 2).max(Duration::from_secs(1))
 }
 
-/// Between two token requests that refusals have caused: 1 s, 2 s, 4 s … 60 s.
+/// The spacing of token requests after rejections: 1 s, 2 s, 4 s … 60 s.
 fn rejection_spacing(rejections: u32) -> Duration {
     longest_pause(rejections)
 }
@@ -470,12 +472,12 @@ fn rejection_spacing(rejections: u32) -> Duration {
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Bound::NoFailure => "no failure with a token to be had",
-            Bound::NoDeadToken => "no request with a dead token",
-            Bound::TokenRequests => "token requests within the backoff's bound",
-            Bound::RenewedAhead => "renewal ahead of the end",
+            Bound::NoFailure => "no failure while a token is available",
+            Bound::NoExpiredToken => "no request with an expired token",
+            Bound::TokenRequests => "token requests within the backoff",
+            Bound::RefreshedAhead => "refresh before expiry",
             Bound::AllEnd => "every request ends",
-            Bound::BackToLevel => "heap and tasks back to their level",
+            Bound::BackToLevel => "heap and tasks back at their level",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What the program holds: heap and tasks.
+//! The program's heap and tasks.
 
 use std::{
     fs,
@@ -13,14 +13,14 @@ use crate::ledger::{Bound, Ledger};
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// What may be on the heap at rest beyond the level: the cache has an error or it has none, tokio
-/// frees the slots of its sockets some at a time, tables keep their size. A kilobyte or two is usual,
-/// also after hours: the level is that of the beginning, so that these never add up.
+/// How much more than the level may be on the heap at rest. The cache may have an error, tokio frees the
+/// slots of its sockets in groups, and tables keep their size. A kilobyte or two is usual, also after
+/// hours. The level is that of the beginning, so that small leaks add up and show.
 const HEAP_TOLERANCE: usize = 8 * 1024;
-/// Coming to rest takes as long as idle connections are kept; this is for machines that stall.
+/// The wait for rest. Idle connections are kept for less; this is for machines that stall.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// What is held at rest.
+/// Heap and tasks at rest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Level {
     pub(crate) heap: usize,
@@ -35,7 +35,7 @@ impl Level {
         }
     }
 
-    /// The level once nothing changes any more.
+    /// Waits until neither falls any more, and returns the level.
     pub(crate) async fn settled() -> Self {
         let mut settled = Self::now();
         let mut since = Instant::now();
@@ -49,8 +49,7 @@ impl Level {
         settled
     }
 
-    /// Waits until this level is reached again: as many tasks, and no more heap but for the
-    /// tolerance.
+    /// Waits until there are no more tasks than in this level, and no more heap except for the tolerance.
     pub(crate) async fn is_back(&self, ledger: &Ledger) -> Self {
         let since = Instant::now();
         loop {
@@ -72,12 +71,12 @@ impl Level {
     }
 }
 
-/// The most there ever was on the heap.
+/// The peak size of the heap.
 pub(crate) fn peak_heap() -> usize {
     HEAP.peak_usage()
 }
 
-/// The most memory that the process ever had, where the system says so.
+/// The peak memory of the process, where the system reports it.
 pub(crate) fn peak_memory() -> Option<usize> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status

@@ -1,4 +1,4 @@
-//! Requests at the times of a plan, whether or not earlier ones have ended.
+//! Sends requests at planned times, whether or not earlier ones have ended.
 
 use std::{
     collections::BTreeMap,
@@ -22,12 +22,12 @@ use crate::{
     wire::{Stamped, ToApi},
 };
 
-/// A request without a token waits above this limit; the others need no more connections.
+/// The limit of requests at once below the layer. Requests that wait for a token do not count.
 pub(crate) const AT_ONCE: usize = 256;
-/// No request waits for so long, whatever happens: a few token requests of two seconds each.
+/// The bound of a request. The longest ones wait for a few token requests of two seconds each.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// What the requests go through: all of it is the user's, but [`ToApi`].
+/// The stack of a user, with [`ToApi`] as its client.
 pub(crate) type Stack = BearerAuth<ConcurrencyLimit<ToApi>>;
 
 pub(crate) struct Load {
@@ -38,17 +38,17 @@ pub(crate) struct Load {
     seen: Arc<Seen>,
 }
 
-/// What became of the requests.
+/// The outcomes of the requests.
 #[derive(Default)]
 pub(crate) struct Seen {
     started: AtomicU64,
     under_way: AtomicUsize,
-    /// By kind: excused, and not.
+    /// By kind: the excused ones, and the others.
     failures: Mutex<BTreeMap<String, (u64, u64)>>,
     excused: AtomicU64,
-    /// From when a request was to start until its answer was there, or its error.
+    /// The times from the planned start of a request until its answer or error.
     pub(crate) took: Histogram,
-    /// How late requests started: the machine's fault, not the crate's.
+    /// How late requests started, which depends on the machine only.
     pub(crate) lag: Histogram,
 }
 
@@ -86,7 +86,7 @@ impl Load {
     pub(crate) async fn run(&self) -> Infallible {
         let mut planned = Instant::now();
         loop {
-            // Those whose time has come: a timer's tick is some of them.
+            // All that are due: a tick of the timer covers several.
             while planned <= Instant::now() {
                 self.start(planned);
                 planned += self.every;
@@ -142,12 +142,12 @@ impl Load {
 type Answer =
     Result<http::Response<hyper::body::Incoming>, ServiceError<hyper_util::client::legacy::Error>>;
 
-/// The kind of failure that an answer is, if it is one.
+/// Returns the kind of failure, if the answer is one.
 async fn failure(answer: Answer) -> Option<String> {
     match answer {
         Ok(response) => {
             let status = response.status();
-            // The connection is free for the next request when all has been read.
+            // The connection is free for the next request once the body has been read.
             match response.into_body().collect().await {
                 Ok(_) if status.is_success() => None,
                 Ok(_) => Some(format!("HTTP {}", status.as_u16())),
@@ -160,7 +160,7 @@ async fn failure(answer: Answer) -> Option<String> {
     }
 }
 
-/// Durations, to an eighth, in a fixed space.
+/// Durations with a resolution of an eighth, in a fixed amount of memory.
 pub(crate) struct Histogram {
     buckets: [AtomicU64; 8 * 40],
     longest: AtomicU64,
@@ -175,7 +175,7 @@ impl Histogram {
         }
     }
 
-    /// Eight to each power of two.
+    /// Eight buckets for each power of two.
     fn bucket(micros: u64) -> usize {
         let micros = micros + 8;
         let power = micros.ilog2() - 3;
@@ -186,7 +186,7 @@ impl Histogram {
         Duration::from_micros(self.longest.load(Ordering::Relaxed))
     }
 
-    /// What this share of them is below.
+    /// The duration that this share of all durations is below.
     pub(crate) fn share(&self, share: f64) -> Duration {
         let counts: Vec<_> = self
             .buckets

@@ -1,45 +1,32 @@
-//! Load for minutes or hours, with an identity provider that fails in every way, and bounds that
-//! are checked meanwhile:
+//! Sends load through the layer for minutes or hours, while an identity provider fails in every way,
+//! and checks bounds meanwhile:
 //!
 //! ```text
 //! cargo run --release -p soak -- --minutes 10
 //! ```
 //!
-//! 2,000 requests a second (`--rate`) go through the layer to an API on loopback, each at its time
-//! whether or not earlier ones have ended. Meanwhile tokens, which live for some seconds, are
-//! revoked, the signing key is rotated, and the token endpoint is slow or down: refused, reset,
-//! silent, failing, asking to be left alone. What happens when follows from the seed (`--seed`). After
-//! each such phase the load rests. The servers are a process of their own.
+//! The load is 2,000 requests a second (`--rate`) to an API on loopback. Each request starts at its
+//! time, whether or not earlier ones have ended. Tokens live for some seconds. Meanwhile tokens are
+//! revoked, the signing key is rotated, and the token endpoint is slow or fails: connections refused or
+//! reset, no answer, error statuses, `Retry-After`. The seed (`--seed`) decides the plan of these
+//! faults. After each phase with a fault, the load rests. The servers run in a process of their own.
 //!
-//! | it exits with 1 if | |
+//! The program exits with 1 on:
+//!
+//! | bound | violation |
 //! |---|---|
-//! | a request fails | while there is a good token, or while the token endpoint gives one to who asks, or after the time when the crate had to ask again |
-//! | a request goes out | with a token that is over, or with none |
-//! | a token request goes out | while another is under way; before a quarter of the token's life is left, unless it was revoked; or sooner after a failure than the backoff has it |
-//! | a token is not renewed ahead | although requests went by |
-//! | a request | never ends |
-//! | at rest after a phase | there are more tasks than before the first, or 8 KiB more on the heap |
+//! | failures | a request fails while there is a valid token, while the token endpoint would give one, or after the backoff has ended |
+//! | expired tokens | a request goes out with an expired token, or without one |
+//! | token requests | a token request starts while another is in flight; before the last quarter of the token's life, unless the token was revoked; or before the backoff after a failure has ended |
+//! | refresh ahead | a token is not refreshed before it expires, although requests used it |
+//! | every request ends | a request never ends |
+//! | heap and tasks | after a phase there are more tasks than before the first one, or 8 KiB more on the heap |
 //!
-//! None of these depends on how fast the machine is. How late it started requests is reported
-//! (*lag*), and times count from when a request was to start. A violation names the command that
-//! repeats its plan. The plan is the same then; the crate's own jitter, and the order in which tasks
-//! meet, are not.
+//! No bound depends on the speed of the machine. The report shows how late requests started (*lag*);
+//! times count from the planned start of a request. A violation prints the command that repeats its
+//! plan. The plan is then the same, but the crate's jitter and the order of tasks are not.
 //!
-//! Without arguments: twelve seconds, 200 requests a second.
-//!
-//! What was taken away from the crate to see it fail, within this minute
-//! (`--minutes 1`), and what says so:
-//!
-//! | without | fails |
-//! |---|---|
-//! | renewal in the background | renewal ahead |
-//! | the end of a token that is over | dead tokens |
-//! | the pause after a failure, its doubling, that between attempts, `Retry-After` | token requests |
-//! | waiting for a quarter of the life; one flight at a time | token requests |
-//! | a pause that ends (five minutes after any failure) | failures |
-//! | sending again after a 401; the token in hand when a renewal fails | failures |
-//! | waking who waits for a flight that fails | every request ends |
-//! | freeing a flight, its task, 64 bytes for each 401, one for each request | heap and tasks |
+//! Without arguments, it runs for twelve seconds with 200 requests a second.
 #![allow(clippy::disallowed_methods, reason = "load in real time")]
 
 mod ledger;
@@ -77,14 +64,14 @@ use self::{
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
-/// A seed whose first minute has troubles of all kinds.
+/// A seed whose first minute has faults of all kinds.
 const SEED: u64 = 262;
-/// Silence costs this much, and not half a minute.
+/// Short, so that a silent token endpoint costs two seconds, not half a minute.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the API takes to refuse a token.
+/// How long the API takes to reject a token.
 const LATE: Duration = Duration::from_millis(30);
 
-/// Two threads on every machine: what each of them makes for itself is part of the level.
+/// Two threads on every machine: the memory of each thread is part of the level.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
     if env::args().nth(1).as_deref() == Some(server::ARGUMENT) {
@@ -107,7 +94,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether all bounds were kept.
+/// Runs the load. Returns whether all bounds were kept.
 async fn soak(arguments: Arguments) -> Outcome<bool> {
     let mut server = Server::start().await?;
     let ledger = Arc::new(Ledger::new());
@@ -117,14 +104,14 @@ async fn soak(arguments: Arguments) -> Outcome<bool> {
     let source = ClientCredentials::builder(&server.token_url, "client-id", "client-secret")
         .http_client(ToIdp::new(Arc::clone(&ledger), Arc::clone(&refused)))
         .build()?;
-    let told = (Arc::clone(&ledger), Arc::clone(&waits));
+    let seen = (Arc::clone(&ledger), Arc::clone(&waits));
     let cache = TokenCache::builder(source)
         .fetch_timeout(FETCH_TIMEOUT)
         .on_event(move |event| match event {
             Event::Requested {
                 reason, attempt, ..
-            } => told.0.will_ask(*reason, *attempt),
-            Event::Waited { took, .. } => told.1.add(*took),
+            } => seen.0.will_ask(*reason, *attempt),
+            Event::Waited { took, .. } => seen.1.add(*took),
             _ => {}
         })
         .build();
@@ -148,7 +135,7 @@ async fn soak(arguments: Arguments) -> Outcome<bool> {
 
     server.lifetime(Duration::from_secs(5)).await?;
     report
-        .beside("warming up", load.run(), time::sleep(WARM_UP))
+        .run_load("warming up", load.run(), time::sleep(WARM_UP))
         .await;
     load.ends().await;
     let level = Level::settled().await;
@@ -163,7 +150,7 @@ async fn soak(arguments: Arguments) -> Outcome<bool> {
             let () = end;
             ended
         };
-        report.beside(phase, load.run(), trouble).await?;
+        report.run_load(phase, load.run(), trouble).await?;
         load.ends().await;
         let rest = level.is_back(&ledger).await;
         report.phase(phase, rest);
@@ -174,7 +161,7 @@ async fn soak(arguments: Arguments) -> Outcome<bool> {
     Ok(report.ends(server.counts().await?, to_api.sent()))
 }
 
-/// The trouble of a phase, from its beginning to its end.
+/// Causes the fault of a phase, from its start to its end.
 async fn cause(
     phase: Phase,
     server: &mut Server,
@@ -197,8 +184,8 @@ async fn cause(
             time::sleep_until(ends.into()).await;
         }
         Trouble::Revocation => {
-            heals(ledger).await;
-            // The first 401 brings a new token long before the last one about the old.
+            recovers_at_once(ledger).await;
+            // The first 401 brings a new token long before the last 401 about the old one.
             server.api(LATE).await?;
             revoke(ledger.good_tokens(), server, ledger).await?;
             time::sleep_until(ends.into()).await;
@@ -206,11 +193,11 @@ async fn cause(
         Trouble::Rotation => {
             let of_the_old_key = ledger.good_tokens();
             time::sleep_until(ends.into()).await;
-            heals(ledger).await;
+            recovers_at_once(ledger).await;
             revoke(of_the_old_key, server, ledger).await?;
         }
         Trouble::Storm(fault) => {
-            heals(ledger).await;
+            recovers_at_once(ledger).await;
             down(fault, server, refused).await?;
             revoke(ledger.good_tokens(), server, ledger).await?;
             time::sleep_until(ends.into()).await;
@@ -232,9 +219,10 @@ async fn revoke(tokens: Vec<String>, server: &mut Server, ledger: &Ledger) -> Ou
     Ok(server.revoke(&tokens).await?)
 }
 
-/// The plan has the time for it; a machine that stalls may need some more.
-async fn heals(ledger: &Ledger) {
-    while !ledger.would_heal() {
+/// Waits until a revocation would be recovered from at once. The plan leaves time for that; a machine
+/// that stalls may need more.
+async fn recovers_at_once(ledger: &Ledger) {
+    while !ledger.would_recover_at_once() {
         time::sleep(Duration::from_millis(10)).await;
     }
 }

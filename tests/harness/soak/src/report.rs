@@ -1,4 +1,4 @@
-//! What is printed: a line that lives, one for each phase, and the sum of it.
+//! The output: a live line, one line for each phase, and a summary.
 
 use std::{
     convert::Infallible,
@@ -25,11 +25,11 @@ pub(crate) struct Report {
     total: Duration,
     ledger: Arc<Ledger>,
     seen: Arc<Seen>,
-    /// For tokens.
+    /// Waiting times for tokens.
     waits: Arc<Histogram>,
     is_live: bool,
-    /// What the lines so far have told.
-    told: (u64, u64, u64),
+    /// The counts that earlier lines have shown.
+    shown: (u64, u64, u64),
     rest: Option<Level>,
 }
 
@@ -54,7 +54,7 @@ impl Report {
             seen,
             waits,
             is_live: std::io::stdout().is_terminal(),
-            told: (0, 0, 0),
+            shown: (0, 0, 0),
             rest: None,
         }
     }
@@ -66,12 +66,12 @@ impl Report {
         println!("    time   requests   excused  token requests  at rest");
     }
 
-    /// Runs the load until what is beside it has ended, and shows both.
-    pub(crate) async fn beside<T>(
+    /// Runs the load until `task` has ended, and shows both.
+    pub(crate) async fn run_load<T>(
         &self,
         what: impl Display,
         load: impl Future<Output = Infallible>,
-        beside: impl Future<Output = T>,
+        task: impl Future<Output = T>,
     ) -> T {
         let show = async || -> Infallible {
             let mut ticks = time::interval(Duration::from_millis(200));
@@ -81,7 +81,7 @@ impl Report {
             }
         };
         tokio::select! {
-            ended = beside => ended,
+            ended = task => ended,
             never = load => match never {},
             never = show() => match never {},
         }
@@ -100,7 +100,7 @@ impl Report {
             self.ledger.token_requests(),
             heap / 1024,
         );
-        // A line that wraps could not be written over.
+        // A line that wraps cannot be overwritten.
         print!("\r{line:.79}\x1b[K");
         let _ = std::io::stdout().flush();
     }
@@ -123,17 +123,17 @@ impl Report {
             "{}{:>6.1} s {:>10} {:>9} {:>15}  {} tasks, {:.1} KiB  {what}",
             if self.is_live { "\r\x1b[K" } else { "" },
             self.ledger.since_start().as_secs_f32(),
-            now.0 - self.told.0,
-            now.1 - self.told.1,
-            now.2 - self.told.2,
+            now.0 - self.shown.0,
+            now.1 - self.shown.1,
+            now.2 - self.shown.2,
             rest.tasks,
             rest.heap as f32 / 1024.0,
         );
-        self.told = now;
+        self.shown = now;
         self.rest = Some(rest);
     }
 
-    /// The sum. Whether all bounds were kept.
+    /// Prints the summary. Returns whether all bounds were kept.
     pub(crate) fn ends(&self, counts: Counts, sent: u64) -> bool {
         let (seen, took, lag) = (&self.seen, &self.seen.took, &self.seen.lag);
         let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64);
@@ -146,7 +146,7 @@ impl Report {
         println!("  401s              {:>9}", counts.unauthorized);
         let failures = seen.failures();
         let failed: u64 = failures.values().map(|(_, failed)| failed).sum();
-        println!("  failures          {failed:>9}  with a token to be had");
+        println!("  failures          {failed:>9}  while a token was available");
         for (kind, (excused, _)) in failures {
             println!("    excused         {excused:>9}  {kind}");
         }
@@ -187,7 +187,7 @@ impl Report {
             println!("all bounds kept");
             return true;
         }
-        println!("{violated} violations. The same plan again:");
+        println!("{violated} violations. To repeat the plan:");
         println!("    {}", self.command);
         false
     }

@@ -1,24 +1,24 @@
-//! What happens when: a plan that follows from the seed alone.
+//! The plan of phases, which depends on the seed only.
 
 use std::{fmt, time::Duration};
 
-/// Before the first phase: everything that is made once has been made by then.
+/// The time before the first phase, in which everything is created that is created once.
 pub(crate) const WARM_UP: Duration = Duration::from_millis(1_500);
-/// What coming to rest after a phase takes, about. The plan reckons with it; nothing waits for it.
+/// About how long the rest after a phase takes. Only the plan uses this.
 const REST: Duration = Duration::from_millis(1_000);
-/// How long a revocation counts for the spacing of the next: `bearer_auth#the-life-of-a-token`.
+/// How long a revocation affects the spacing of the next one: `bearer_auth#the-life-of-a-token`.
 const QUIET: Duration = Duration::from_secs(5 * 60);
 /// Token requests that a revocation in an outage may cause.
 const OF_A_STORM: u32 = 3;
 
-/// A stretch of load with one kind of trouble. A rest follows.
+/// A phase of load with one kind of fault. A rest follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Phase {
     pub(crate) trouble: Trouble,
-    /// Of the tokens that are given out from here on.
+    /// The lifetime of the tokens that are issued from now on.
     pub(crate) lifetime: Duration,
     pub(crate) load: Duration,
-    /// When the trouble begins, and how long it lasts.
+    /// When the fault begins, and how long it lasts.
     pub(crate) begins: Duration,
     pub(crate) lasts: Duration,
 }
@@ -33,10 +33,10 @@ pub(crate) enum Trouble {
         idp: Duration,
         api: Duration,
     },
-    /// The API refuses all tokens that there are.
+    /// The API rejects all current tokens.
     Revocation,
-    /// There is a new signing key: the API refuses tokens of the old one, when the trouble's time is
-    /// over. Those who have another by then notice nothing.
+    /// The signing key is rotated: after the phase's fault time, the API rejects tokens of the old key. A
+    /// client that has a new token by then is not affected.
     Rotation,
     /// A revocation in the middle of an outage.
     Storm(Fault),
@@ -56,7 +56,7 @@ pub(crate) enum Fault {
 }
 
 impl Trouble {
-    /// How many token requests are due to refused tokens, if all goes well.
+    /// How many token requests rejected tokens cause, if all goes well.
     fn rejections(self) -> u32 {
         match self {
             Trouble::Revocation | Trouble::Rotation => 1,
@@ -66,12 +66,12 @@ impl Trouble {
     }
 }
 
-/// Endless, and the same for the same seed.
+/// An endless plan, the same for the same seed.
 pub(crate) struct Schedule {
     random: Random,
     bag: Vec<u64>,
     now: Duration,
-    /// How many token requests refused tokens have caused, and when the last one did.
+    /// How many token requests rejected tokens have caused, and when the last one did.
     rejections: u32,
     rejected: Duration,
 }
@@ -119,8 +119,8 @@ impl Schedule {
         phase
     }
 
-    /// One of each kind, in any order, before any comes again, but none that the spacing of
-    /// renewals after rejections would not let heal yet: 1 s after the first, doubling to 60 s.
+    /// Draws each kind once, in any order, before any kind repeats. Draws no revocation while the spacing
+    /// after rejections (1 s after the first, doubling to 60 s) would delay the new token.
     fn trouble(&mut self) -> Trouble {
         const KINDS: [u64; 7] = [0, 1, 1, 2, 3, 4, 5];
 
@@ -131,12 +131,12 @@ impl Schedule {
             self.rejections = 0;
         }
         let spacing = Duration::from_secs(1 << self.rejections.min(6));
-        let heals = self.rejections == 0 || self.now >= self.rejected + spacing;
+        let recovers = self.rejections == 0 || self.now >= self.rejected + spacing;
         let fit: Vec<_> = (0..self.bag.len())
-            .filter(|at| heals || self.bag.get(*at).is_some_and(|kind| *kind < 3))
+            .filter(|at| recovers || self.bag.get(*at).is_some_and(|kind| *kind < 3))
             .collect();
         let drawn = match fit.len() {
-            // Nothing but revocations is left: they have to wait for the next bag.
+            // Only revocations are left: draw other kinds first.
             0 => {
                 self.bag.extend(KINDS.into_iter().filter(|kind| *kind < 3));
                 self.bag.len() - 1
@@ -165,7 +165,7 @@ impl Schedule {
             4 => Fault::NotHttp,
             5 => Fault::Error,
             6 => Fault::Unavailable,
-            // Longer than what a token request waits for within itself.
+            // Longer than a flight waits between its attempts.
             _ => Fault::RetryAfter(self.random.between(4, 6)),
         }
     }
@@ -201,7 +201,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// SplitMix64: a seed means the same plan whatever versions are below.
+/// SplitMix64: a seed gives the same plan with all versions of the dependencies.
 struct Random(u64);
 
 impl Random {

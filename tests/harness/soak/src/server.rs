@@ -1,8 +1,8 @@
-//! The identity provider and the API: a [`MockIdp`] in a process of its own, so that the heap and
-//! the tasks that are counted are the client's alone.
+//! The identity provider and the API: a [`MockIdp`] in a process of its own, so that only the client's
+//! heap and tasks are counted.
 //!
-//! It is told what to do by lines on its standard input, answers each with a line when it is done,
-//! and ends with its input.
+//! Its commands are lines on its standard input. It answers each with a line when it is done, and exits
+//! when the input ends.
 
 use std::{env, io, process::Stdio, time::Duration};
 
@@ -17,11 +17,11 @@ use crate::schedule::Fault;
 /// The argument that makes this program the server.
 pub(crate) const ARGUMENT: &str = "--serve";
 
-/// What the answers' `expires_in` leaves out: a token is good for this much longer at the API, so
-/// that one that is sent in time never arrives too late.
+/// The API accepts a token for this much longer than `expires_in` says, so that a token that is sent in
+/// time does not arrive too late.
 const BEYOND: Duration = Duration::from_millis(900);
 
-/// The server, as the client has it.
+/// The client's handle of the server process.
 pub(crate) struct Server {
     pub(crate) token_url: String,
     pub(crate) api_url: String,
@@ -30,7 +30,7 @@ pub(crate) struct Server {
     _process: Child,
 }
 
-/// What has arrived there.
+/// The requests that have arrived, and the tokens issued.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
     pub(crate) token_requests: u64,
@@ -63,15 +63,15 @@ impl Server {
     }
 
     pub(crate) async fn lifetime(&mut self, lifetime: Duration) -> io::Result<()> {
-        self.tell(&format!("lifetime {}", lifetime.as_secs())).await
+        self.send(&format!("lifetime {}", lifetime.as_secs())).await
     }
 
-    /// The token endpoint is well, and takes this long.
+    /// Lets the token endpoint answer normally, after this delay.
     pub(crate) async fn well(&mut self, delay: Duration) -> io::Result<()> {
-        self.tell(&format!("well {}", delay.as_millis())).await
+        self.send(&format!("well {}", delay.as_millis())).await
     }
 
-    /// The token endpoint is down. [`Fault::Refused`] is not the server's business.
+    /// Takes the token endpoint down. The client's side implements [`Fault::Refused`].
     pub(crate) async fn down(&mut self, fault: Fault) -> io::Result<()> {
         let line = match fault {
             Fault::Refused => return Ok(()),
@@ -83,16 +83,16 @@ impl Server {
             Fault::Unavailable => "down 503".to_owned(),
             Fault::RetryAfter(seconds) => format!("down retry-after {seconds}"),
         };
-        self.tell(&line).await
+        self.send(&line).await
     }
 
-    /// The API takes this long.
+    /// Sets how long the API takes.
     pub(crate) async fn api(&mut self, delay: Duration) -> io::Result<()> {
-        self.tell(&format!("api {}", delay.as_millis())).await
+        self.send(&format!("api {}", delay.as_millis())).await
     }
 
     pub(crate) async fn revoke(&mut self, tokens: &[String]) -> io::Result<()> {
-        self.tell(&format!("revoke {}", tokens.join(" "))).await
+        self.send(&format!("revoke {}", tokens.join(" "))).await
     }
 
     pub(crate) async fn counts(&mut self) -> io::Result<Counts> {
@@ -110,7 +110,7 @@ impl Server {
         }
     }
 
-    async fn tell(&mut self, line: &str) -> io::Result<()> {
+    async fn send(&mut self, line: &str) -> io::Result<()> {
         self.write(line).await?;
         match self.answer().await?.as_str() {
             "done" => Ok(()),
@@ -124,11 +124,11 @@ impl Server {
 
     async fn answer(&mut self) -> io::Result<String> {
         let line = self.output.next_line().await?;
-        line.ok_or_else(|| io::Error::other("the server is gone"))
+        line.ok_or_else(|| io::Error::other("the server process has ended"))
     }
 }
 
-/// The server's process.
+/// Runs the server process.
 pub(crate) async fn serve() -> io::Result<()> {
     let idp = MockIdp::start().await?;
     idp.always(well(0));
@@ -176,7 +176,7 @@ fn well(delay: u64) -> Answer {
     closing(Answer::ok().delay(Duration::from_millis(delay)))
 }
 
-/// No connection to the token endpoint is kept: at rest, there is none.
+/// Closes the connection after the answer, so that there is none at rest.
 fn closing(answer: Answer) -> Answer {
     answer.header("Connection", "close")
 }

@@ -1,4 +1,4 @@
-//! Where the ledger looks on: below the token source, and below the layer.
+//! The clients that report to the ledger: below the token source, and below the layer.
 
 use std::{
     cell::Cell,
@@ -26,16 +26,16 @@ use tower::Service;
 
 use crate::ledger::{Answer, Ledger};
 
-/// Nobody listens there.
-const NOBODY: &str = "http://127.0.0.1:1/";
-/// So that at rest there soon is no connection.
+/// A port where no server listens.
+const REFUSING: &str = "http://127.0.0.1:1/";
+/// Short, so that there soon is no connection at rest.
 const IDLE: Duration = Duration::from_millis(300);
 
-/// The default client of token requests, looked on.
+/// The default client of token requests, which reports to the ledger.
 pub(crate) struct ToIdp {
     client: ReqwestClient,
     ledger: Arc<Ledger>,
-    /// No connection comes about.
+    /// Connections are refused.
     refused: Arc<AtomicBool>,
 }
 
@@ -54,7 +54,7 @@ impl HttpClient for ToIdp {
         Box::pin(async move {
             let refused = self.refused.load(Ordering::Relaxed);
             if refused {
-                *request.uri_mut() = Uri::from_static(NOBODY);
+                *request.uri_mut() = Uri::from_static(REFUSING);
             }
             self.ledger.asks();
             let _asked = Asked(&self.ledger);
@@ -68,7 +68,7 @@ impl HttpClient for ToIdp {
     }
 }
 
-/// Of a token request that is given up, the ledger hears when it is dropped.
+/// Reports a token request to the ledger as ended when it is dropped.
 struct Asked<'a>(&'a Ledger);
 
 impl Drop for Asked<'_> {
@@ -77,7 +77,7 @@ impl Drop for Asked<'_> {
     }
 }
 
-/// What an answer says, as the fault matrix has it: `docs/faults.md`.
+/// Classifies an answer as `docs/faults.md` does.
 fn read(answer: &Result<Response<Bytes>, HttpError>) -> Answer {
     let Ok(answer) = answer else {
         return Answer::Later;
@@ -98,7 +98,7 @@ fn read(answer: &Result<Response<Bytes>, HttpError>) -> Answer {
     }
 }
 
-/// The client of the API, looked on.
+/// The client of the API, which reports to the ledger.
 #[derive(Clone)]
 pub(crate) struct ToApi {
     client: Client<HttpConnector, Full<Bytes>>,
@@ -144,12 +144,12 @@ impl Service<Request<Full<Bytes>>> for ToApi {
 }
 
 thread_local! {
-    /// When the poll began that is going on in this thread: before the layer has chosen a token,
-    /// wherever the thread is put off then.
+    /// The start of the current poll in this thread. It is before the layer chooses a token, even if the
+    /// thread is delayed after that.
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A future that says when its polls begin.
+/// A future that records the start of its polls.
 pub(crate) struct Stamped<F>(pub(crate) Pin<Box<F>>);
 
 impl<F: Future> Future for Stamped<F> {
