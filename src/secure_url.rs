@@ -1,34 +1,34 @@
-//! URLs that credentials and tokens may be sent to: `https`, or `http` to this machine.
+//! URLs that may receive credentials and tokens: `https`, or `http` to loopback.
 //!
-//! RFC 6749 §1.6 and RFC 6750 §5.3 ask for TLS wherever a secret travels. Loopback is excepted: its
-//! traffic does not leave the machine.
+//! RFC 6749 §1.6 and RFC 6750 §5.3 require TLS for secrets. Loopback is excepted, as its traffic does
+//! not leave the machine.
 
 use http::Uri;
 use url::{Host, Url};
 
 use crate::error::ConfigError;
 
-/// Parses a URL of the configuration, for `field`.
+/// Parses a configured URL. `field` names the setting in errors.
 pub(crate) fn parse(field: &'static str, url: &str) -> Result<Url, ConfigError> {
     let url = parse_plaintext(field, url)?;
     if url.scheme() == "http" && !is_loopback(&url) {
-        let problem = "secrets do not travel over plain http; use https (http is for loopback)";
+        let problem = "plain http would expose secrets; use https (http is for loopback only)";
         return Err(ConfigError::new(field, problem));
     }
     Ok(url)
 }
 
-/// As [`parse`], and `http` is as good as `https`.
+/// As [`parse`], but accepts `http` to any host.
 pub(crate) fn parse_plaintext(field: &'static str, url: &str) -> Result<Url, ConfigError> {
     let error = |problem: &str| Err(ConfigError::new(field, problem.to_owned()));
     let Ok(url) = Url::parse(url) else {
-        return error("not an absolute URL; write it as `https://host/path`");
+        return error("not an absolute URL, such as `https://host/path`");
     };
     if has_userinfo(&url) {
         return error(USERINFO);
     }
     if url.fragment().is_some() {
-        return error("a URL with a `#fragment` cannot be requested; take it out");
+        return error("a URL with a `#fragment` cannot be requested; remove the fragment");
     }
     match url.scheme() {
         "https" | "http" if url.host().is_some() => Ok(url),
@@ -36,23 +36,23 @@ pub(crate) fn parse_plaintext(field: &'static str, url: &str) -> Result<Url, Con
     }
 }
 
-pub(crate) const USERINFO: &str = "credentials in the URL would end up in logs; take them out";
+pub(crate) const USERINFO: &str = "credentials in the URL would appear in logs; remove them";
 
 pub(crate) fn has_userinfo(url: &Url) -> bool {
     !url.username().is_empty() || url.password().is_some()
 }
 
-/// What `Debug` shows of a URL with a query: without it, since it may have anything in it.
+/// Removes the query for `Debug`, as it may contain secrets.
 pub(crate) fn without_query(url: &str) -> &str {
     url.split_once('?').map_or(url, |(url, _)| url)
 }
 
-/// `base` and `path` with exactly one slash between them: unlike a relative reference (RFC 3986
-/// §5), which would replace the base's last segment.
+/// Joins `base` and `path` with one slash. A relative reference (RFC 3986 §5) would replace the base's
+/// last segment instead.
 pub(crate) fn join(field: &'static str, base: &str, path: &str) -> Result<String, ConfigError> {
     let mut url = parse(field, base)?;
     if url.query().is_some() {
-        let problem = "a base URL has no query; give the full URL of the endpoint instead";
+        let problem = "a base URL must not have a query; use the full URL of the endpoint instead";
         return Err(ConfigError::new(field, problem));
     }
     let joined = format!(
@@ -64,8 +64,8 @@ pub(crate) fn join(field: &'static str, base: &str, path: &str) -> Result<String
     Ok(url.into())
 }
 
-/// The URL with further parameters: what its query has already stays in front, to the letter (RFC
-/// 6749 §3.1, §3.2).
+/// Appends parameters to the query. The existing query stays verbatim before them (RFC 6749 §3.1,
+/// §3.2).
 pub(crate) fn with_query(url: &Url, parameters: &str) -> Url {
     let mut url = url.clone();
     let query = match url.query() {
@@ -76,7 +76,7 @@ pub(crate) fn with_query(url: &Url, parameters: &str) -> Url {
     url
 }
 
-/// Whether the URL's host is this machine.
+/// Whether the URL's host is loopback.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -86,7 +86,7 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether a host as it stands in a URI is this machine: 127.0.0.0/8, `[::1]` or `localhost`.
+/// Whether the host of a URI is loopback: 127.0.0.0/8, `[::1]` or `localhost`.
 pub(crate) fn is_loopback_host(host: &str) -> bool {
     if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
         return ip.is_loopback();
@@ -103,7 +103,7 @@ fn is_loopback_name(name: &str) -> bool {
     name.eq_ignore_ascii_case("localhost")
 }
 
-/// The URL as `http` types have it.
+/// Converts a URL into the type of the `http` crate.
 pub(crate) fn uri(field: &'static str, url: &Url) -> Result<Uri, ConfigError> {
     Uri::try_from(url.as_str()).map_err(|_| ConfigError::new(field, "not a valid URI"))
 }
@@ -113,8 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn https_or_loopback_and_nothing_else() {
-        for good in [
+    fn only_https_and_loopback_urls_are_accepted() {
+        for valid in [
             "https://idp.example/token",
             "https://idp.example:8443/token?p=b2c_1",
             "http://127.0.0.1:8080/token",
@@ -123,9 +123,9 @@ mod tests {
             "http://localhost:1/token",
             "http://LOCALHOST/",
         ] {
-            assert!(parse("token_url", good).is_ok(), "{good}");
+            assert!(parse("token_url", valid).is_ok(), "{valid}");
         }
-        for bad in [
+        for invalid in [
             "http://idp.example/token",
             "http://10.0.0.1/",
             "http://localhost.evil.example/",
@@ -137,14 +137,14 @@ mod tests {
             "/token",
             "",
         ] {
-            let error = parse("token_url", bad).unwrap_err();
-            assert_eq!(error.field(), "token_url", "{bad}");
+            let error = parse("token_url", invalid).unwrap_err();
+            assert_eq!(error.field(), "token_url", "{invalid}");
             assert!(!error.to_string().contains("pass@"), "{error}");
         }
     }
 
     #[test]
-    fn s0_3_joins_keep_the_base_path_and_one_slash() {
+    fn s0_3_join_keeps_the_base_path_with_one_slash() {
         let join = |base, path| join("base", base, path).unwrap();
         for base in ["https://h/oauth2/x", "https://h/oauth2/x/"] {
             for path in ["v1/token", "/v1/token"] {
@@ -155,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn s4_9_joins_keep_port_and_context_path() {
+    fn s4_9_join_keeps_port_and_context_path() {
         let joined = join("base", "https://h:8000/ADOXX/", "oauth2/token").unwrap();
         assert_eq!(joined, "https://h:8000/ADOXX/oauth2/token");
     }
 
     #[test]
-    fn hosts_of_uris() {
+    fn loopback_hosts_are_recognized() {
         for (host, expected) in [
             ("127.0.0.1", true),
             ("127.255.0.3", true),

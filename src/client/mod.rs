@@ -1,9 +1,9 @@
-//! The OAuth client: who it is, how it authenticates, and how it talks to the authorization server.
+//! The OAuth client: its identity, its authentication, and its requests to the authorization server.
 //!
-//! From bottom to top: `form`, `params` and `scope` (what a request says), `http` (what carries it),
-//! `auth` (how the client authenticates), `endpoint` (a request to an endpoint, and its response),
-//! `metadata` (where the endpoints are), `server` (one server, as one client sees it), `settings` (what
-//! every builder of a client has).
+//! From bottom to top: `form`, `params` and `scope` (the content of a request), `http` (the HTTP
+//! clients), `auth` (client authentication), `endpoint` (a request to an endpoint, and its response),
+//! `metadata` (discovery), `server` (one server, for one client), `settings` (the settings that every
+//! builder of a client has).
 
 pub(crate) mod auth;
 pub(crate) mod endpoint;

@@ -1,5 +1,5 @@
-//! Parameters of requests to the authorization server: those that users add, and the one list of those
-//! that the crate sets itself.
+//! Parameters of requests to the authorization server: those that callers add, and the only list of
+//! those that the crate sets.
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -7,19 +7,19 @@ use url::Url;
 use super::form::Form;
 use crate::error::ConfigError;
 
-/// Where the parameters of a request go.
+/// The place of the parameters in a token request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Placement {
-    /// POST, with a form as the body: the standard's way (RFC 6749 §3.2).
+    /// POST, with a form as the body (RFC 6749 §3.2).
     #[default]
     Body,
-    /// POST, with the parameters in the URL and an empty body.
+    /// POST, with the parameters in the URL's query and an empty body.
     Query,
-    /// GET.
+    /// GET, with the parameters in the URL's query.
     Get,
 }
 
-/// A request that users may add parameters to.
+/// The kind of a request that callers may add parameters to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestKind {
     /// The token request of a grant without a login.
@@ -28,7 +28,7 @@ pub(crate) enum RequestKind {
     Login,
 }
 
-/// Parameters that the crate sets itself, and those that are secrets. This is the only list of them.
+/// Parameters that the crate sets, that are secrets, or that may be repeated.
 const KNOWN: [Known; 21] = [
     Known::set("grant_type"),
     Known::set("scope"),
@@ -44,14 +44,14 @@ const KNOWN: [Known; 21] = [
     Known::by_login("request_uri"),
     Known::by_login("code").secret(),
     Known::by_login("code_verifier").secret(),
-    Known::free("actor_token").secret(),
-    Known::free("assertion").secret(),
-    Known::free("device_code").secret(),
-    Known::free("password").secret(),
-    Known::free("refresh_token").secret(),
-    Known::free("subject_token").secret(),
-    // Several of these name several APIs (RFC 8707 §2).
-    Known::free("resource").repeatable(),
+    Known::by_caller("actor_token").secret(),
+    Known::by_caller("assertion").secret(),
+    Known::by_caller("device_code").secret(),
+    Known::by_caller("password").secret(),
+    Known::by_caller("refresh_token").secret(),
+    Known::by_caller("subject_token").secret(),
+    // One for each API (RFC 8707 §2).
+    Known::by_caller("resource").repeatable(),
 ];
 
 struct Known {
@@ -63,11 +63,11 @@ struct Known {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum SetBy {
-    /// Users may add it.
-    User,
-    /// Every grant has a setter for it, or sets it.
+    /// Callers may add it.
+    Caller,
+    /// The crate sets it, or has a setter for it.
     Crate,
-    /// A login sets it.
+    /// The crate sets it in logins; callers may add it to other grants.
     Login,
 }
 
@@ -89,8 +89,8 @@ impl Known {
         Self::new(name, SetBy::Login)
     }
 
-    const fn free(name: &'static str) -> Self {
-        Self::new(name, SetBy::User)
+    const fn by_caller(name: &'static str) -> Self {
+        Self::new(name, SetBy::Caller)
     }
 
     const fn secret(mut self) -> Self {
@@ -108,16 +108,16 @@ fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
 
-/// Whether the crate sets this parameter of a request itself.
-fn is_set(name: &str, kind: RequestKind) -> bool {
+/// Whether the crate sets this parameter in requests of this kind.
+fn is_set_by_crate(name: &str, kind: RequestKind) -> bool {
     known(name).is_some_and(|known| match known.set_by {
-        SetBy::User => false,
+        SetBy::Caller => false,
         SetBy::Crate => true,
         SetBy::Login => kind == RequestKind::Login,
     })
 }
 
-/// Parameters that a user has added to a request.
+/// Parameters that a caller has added to a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Params(Vec<(String, SecretString)>);
 
@@ -134,21 +134,20 @@ impl Params {
         self.iter().any(|(known, _)| known == name)
     }
 
-    /// Adds them to a request.
     pub(crate) fn add_to(&self, form: &mut Form) {
         for (name, value) in &self.0 {
             form.push(name.clone(), value.expose_secret());
         }
     }
 
-    /// Names and values, for a digest.
+    /// Returns the names and the exposed values, for a digest.
     #[cfg(feature = "redis")]
     pub(crate) fn exposed(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.iter()
             .map(|(name, value)| (name, value.expose_secret().as_bytes()))
     }
 
-    /// Checks the names. `own` are further parameters that this grant has setters for.
+    /// Checks the names. `own` are the parameters that this grant has setters for.
     pub(crate) fn check(
         &self,
         kind: RequestKind,
@@ -159,31 +158,30 @@ impl Params {
         for (at, (name, _)) in self.0.iter().enumerate() {
             let name = name.as_str();
             if name.is_empty() {
-                return error("a parameter without a name".to_owned());
+                return error("a parameter name is empty".to_owned());
             }
             let known = known(name);
             if known.is_some_and(|known| known.set_by == SetBy::Crate) || own.contains(&name) {
-                return error(format!("`{name}` has a setter of its own; use that"));
+                return error(format!("`{name}` has its own setter; use that"));
             }
-            if is_set(name, kind) {
-                return error(format!("`{name}` is set by the login itself"));
+            if is_set_by_crate(name, kind) {
+                return error(format!("the login sets `{name}`; remove it"));
             }
             if placement != Placement::Body && known.is_some_and(|known| known.is_secret) {
                 return error(format!(
-                    "`{name}` is a secret, which does not go into a URL"
+                    "`{name}` is a secret and must not be sent in a URL"
                 ));
             }
             let is_repeatable = known.is_some_and(|known| known.is_repeatable);
             if !is_repeatable && self.0.iter().take(at).any(|(other, _)| other == name) {
-                return error(format!("`{name}` is given twice"));
+                return error(format!("`{name}` is set twice"));
             }
         }
         Ok(())
     }
 
-    /// Checks that the URL of an endpoint has no parameter in its query that the request has as well:
-    /// it would be sent twice (RFC 6749 §3.1, §3.2). `own`: whether this grant sends a parameter that
-    /// it has a setter for.
+    /// Checks that the query of an endpoint's URL repeats no parameter of the request (RFC 6749 §3.1,
+    /// §3.2). `own`: whether this grant sends a parameter that it has a setter for.
     pub(crate) fn check_query(
         &self,
         field: &'static str,
@@ -191,13 +189,13 @@ impl Params {
         kind: RequestKind,
         own: impl Fn(&str) -> bool,
     ) -> Result<(), ConfigError> {
-        // A grant may leave its scope out; then a URL may have one.
-        let may_be_left_out = |name: &str| kind == RequestKind::Grant && name == "scope";
+        // A request without a scope leaves the URL free to have one.
+        let is_optional = |name: &str| kind == RequestKind::Grant && name == "scope";
         let is_sent = |name: &str| {
-            (is_set(name, kind) && !may_be_left_out(name)) || own(name) || self.contains(name)
+            (is_set_by_crate(name, kind) && !is_optional(name)) || own(name) || self.contains(name)
         };
         if url.query_pairs().any(|(name, _)| is_sent(&name)) {
-            let problem = "its query has a parameter that the request has as well; take it out";
+            let problem = "its query repeats a parameter of the request; remove it from the URL";
             return Err(ConfigError::new(field, problem));
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use crate::error::ConfigError;
 
-/// The scopes of a list, separated by spaces (RFC 6749 §3.3).
+/// Splits a list of scopes at its spaces (RFC 6749 §3.3).
 pub(crate) fn scopes(list: &str) -> impl Iterator<Item = String> {
     let scopes = list.split(' ').filter(|scope| !scope.is_empty());
     scopes.map(str::to_owned)
@@ -14,8 +14,8 @@ pub(crate) fn check_scopes(field: &'static str, scopes: &[String]) -> Result<(),
     }
     Err(ConfigError::new(
         field,
-        "has a character that no scope has (RFC 6749 §3.3): \
-         a quote, a backslash, a control character or one that is not ASCII",
+        "contains a character that a scope cannot have (RFC 6749 §3.3): \
+         a quote, a backslash, a control character or a non-ASCII character",
     ))
 }
 

@@ -1,10 +1,11 @@
-//! The authorization server as one client sees it: where its endpoints are, and how the client
-//! proves itself there.
+//! An authorization server for one client: its endpoints, and how the client authenticates there.
 //!
-//! The caller tells, or names an [`Issuer`], whose metadata (RFC 8414) tell. Invariants: what the
-//! caller says counts, whatever the server says of itself; nothing is asked before there is
-//! something to ask for, so that building does no I/O; a document that is not the issuer's own is
-//! as good as none.
+//! Endpoints are configured, or discovered from the metadata of an [`Issuer`] (RFC 8414).
+//! Invariants:
+//!
+//! - A configured value takes precedence over the metadata.
+//! - Building does no I/O: the first token request fetches the metadata.
+//! - Metadata of another issuer are not used.
 
 use std::{fmt, sync::Arc};
 
@@ -13,7 +14,7 @@ use url::Url;
 
 use super::{
     auth::ClientAuth,
-    endpoint::{Client, Kind, TokenEndpoint},
+    endpoint::{Client, EndpointKind, TokenEndpoint},
     metadata::{Discovery, Issuer, Metadata},
     params::{Params, Placement, RequestKind},
 };
@@ -24,16 +25,16 @@ use crate::{
     secure_url,
 };
 
-/// What a caller says of a server, not checked yet.
+/// The settings of a server, not checked yet.
 pub(crate) struct ServerSettings {
     pub(crate) place: Place,
     pub(crate) authorization_url: Option<Result<String, ConfigError>>,
     pub(crate) revocation_url: Option<String>,
     pub(crate) pushed_request_url: Option<String>,
-    /// Parameters of logins travel with the browser, even if the server would take them beforehand.
+    /// Sends the parameters of logins through the browser, even if the server supports RFC 9126.
     pub(crate) never_push: bool,
     pub(crate) issuer: Option<String>,
-    /// Whether answers to logins always say whose they are; `None`: the metadata say so.
+    /// Whether every authorization response has `iss` (RFC 9207). `None`: as in the metadata.
     pub(crate) issuer_is_sent: Option<bool>,
 }
 
@@ -43,14 +44,14 @@ pub(crate) enum Place {
     Of(Issuer),
 }
 
-/// A server, and a client of it.
+/// A server, for one client.
 pub(crate) struct Server {
     pub(crate) client: Arc<Client>,
     configured: Configured,
-    found: Found,
+    endpoints: EndpointSource,
 }
 
-/// What a caller says, whatever the server says.
+/// Settings that take precedence over the metadata.
 struct Configured {
     authorization: Option<Url>,
     revocation: Option<Url>,
@@ -59,21 +60,21 @@ struct Configured {
     issuer_is_sent: Option<bool>,
 }
 
-enum Found {
+enum EndpointSource {
     Configured(Arc<Endpoints>),
     Discovered(Discovery),
 }
 
-/// Where a client asks for what.
+/// The endpoints of a server.
 pub(crate) struct Endpoints {
     pub(crate) token: TokenEndpoint,
     pub(crate) authorization: Option<Url>,
     pub(crate) revocation: Option<TokenEndpoint>,
-    /// Where the parameters of a login go first (RFC 9126).
+    /// The pushed authorization request endpoint (RFC 9126).
     pub(crate) pushed: Option<TokenEndpoint>,
-    /// They have to (RFC 9126 §5).
-    pub(crate) pushes_only: bool,
-    /// Every answer to a login says whose it is (RFC 9207 §3).
+    /// Whether the server requires pushed authorization requests (RFC 9126 §5).
+    pub(crate) requires_pushed_requests: bool,
+    /// Whether every authorization response has `iss` (RFC 9207 §3).
     pub(crate) issuer_is_sent: bool,
 }
 
@@ -102,12 +103,12 @@ impl ServerSettings {
             never_push: self.never_push,
             issuer_is_sent: self.issuer_is_sent,
         };
-        let found = match self.place {
+        let endpoints = match self.place {
             Place::At(url) => {
                 let url = secure_url::parse("token_url", &url?)?;
                 secure_url::uri("token_url", &url)?;
                 let auth = client.auth.clone();
-                Found::Configured(Arc::new(configured.endpoints(
+                EndpointSource::Configured(Arc::new(configured.endpoints(
                     &client,
                     url,
                     self.issuer,
@@ -119,16 +120,16 @@ impl ServerSettings {
                     .issuer
                     .is_some_and(|configured| configured != issuer.name())
                 {
-                    let problem = "another than the one whose metadata are asked for";
+                    let problem = "not the issuer passed to `discover`; leave it out";
                     return Err(ConfigError::new("issuer", problem));
                 }
-                Found::Discovered(issuer.check()?)
+                EndpointSource::Discovered(issuer.check()?)
             }
         };
         Ok(Server {
             client,
             configured,
-            found,
+            endpoints,
         })
     }
 }
@@ -146,15 +147,15 @@ impl Configured {
             issuer,
             auth,
             client: Arc::clone(client),
-            kind: Kind::Token,
+            kind: EndpointKind::Token,
         };
-        let beside = |url: &Option<Url>, kind| url.clone().map(|url| token.beside(url, kind));
-        let pushed = beside(&self.pushed_request, Kind::PushedRequest);
+        let other = |url: &Option<Url>, kind| url.clone().map(|url| token.other(url, kind));
+        let pushed = other(&self.pushed_request, EndpointKind::PushedRequest);
         Endpoints {
             authorization: self.authorization.clone(),
-            revocation: beside(&self.revocation, Kind::Revocation),
+            revocation: other(&self.revocation, EndpointKind::Revocation),
             pushed: pushed.filter(|_| !self.never_push),
-            pushes_only: false,
+            requires_pushed_requests: false,
             issuer_is_sent: self.issuer_is_sent.unwrap_or(false),
             token,
         }
@@ -162,11 +163,11 @@ impl Configured {
 }
 
 impl Server {
-    /// Asks for the metadata if they are to be asked for.
+    /// Returns the endpoints; fetches the metadata if they are not cached.
     pub(crate) async fn endpoints(&self) -> Result<Arc<Endpoints>, Error> {
-        match &self.found {
-            Found::Configured(endpoints) => Ok(Arc::clone(endpoints)),
-            Found::Discovered(discovery) => {
+        match &self.endpoints {
+            EndpointSource::Configured(endpoints) => Ok(Arc::clone(endpoints)),
+            EndpointSource::Discovered(discovery) => {
                 let metadata = discovery.metadata(&*self.client.http).await?;
                 self.discovered(&metadata, discovery.audience())
                     .map(Arc::new)
@@ -175,7 +176,7 @@ impl Server {
     }
 
     fn discovered(&self, metadata: &Metadata, issuer: Option<&str>) -> Result<Endpoints, Error> {
-        let auth = self.client.auth_at(metadata.auth_methods.as_deref())?;
+        let auth = self.client.auth_for(metadata.auth_methods.as_deref())?;
         let over_mtls = auth.is_tls() || self.client.http.presents_certificate();
         let alias = |url: &Option<Url>| url.clone().filter(|_| over_mtls);
         let aliases = &metadata.mtls;
@@ -183,22 +184,22 @@ impl Server {
         let configured =
             self.configured
                 .endpoints(&self.client, token_url, issuer.map(str::to_owned), auth);
-        let beside = |url: Option<Url>, kind| url.map(|url| configured.token.beside(url, kind));
+        let other = |url: Option<Url>, kind| url.map(|url| configured.token.other(url, kind));
         let revocation = alias(&aliases.revocation).or_else(|| metadata.revocation.clone());
         let pushed = alias(&aliases.pushed_request).or_else(|| metadata.pushed_request.clone());
-        let offered = beside(pushed, Kind::PushedRequest);
+        let discovered = other(pushed, EndpointKind::PushedRequest);
         Ok(Endpoints {
-            pushes_only: metadata.demands_pushed_requests,
+            requires_pushed_requests: metadata.requires_pushed_requests,
             pushed: configured
                 .pushed
-                .or(offered)
+                .or(discovered)
                 .filter(|_| !self.configured.never_push),
             authorization: configured
                 .authorization
                 .or_else(|| metadata.authorization.clone()),
             revocation: configured
                 .revocation
-                .or_else(|| beside(revocation, Kind::Revocation)),
+                .or_else(|| other(revocation, EndpointKind::Revocation)),
             issuer_is_sent: self
                 .configured
                 .issuer_is_sent
@@ -207,23 +208,23 @@ impl Server {
         })
     }
 
-    /// As [`endpoints`](Self::endpoints), if they are known and nothing is to be asked for.
-    pub(crate) fn endpoints_at_hand(&self) -> Option<Arc<Endpoints>> {
-        match &self.found {
-            Found::Configured(endpoints) => Some(Arc::clone(endpoints)),
-            Found::Discovered(discovery) => {
-                let metadata = discovery.at_hand()?;
-                let found = self.discovered(&metadata, discovery.audience());
-                found.map(Arc::new).ok()
+    /// Returns the endpoints if that needs no request: configured, or with cached metadata.
+    pub(crate) fn cached_endpoints(&self) -> Option<Arc<Endpoints>> {
+        match &self.endpoints {
+            EndpointSource::Configured(endpoints) => Some(Arc::clone(endpoints)),
+            EndpointSource::Discovered(discovery) => {
+                let metadata = discovery.cached()?;
+                let endpoints = self.discovered(&metadata, discovery.audience());
+                endpoints.map(Arc::new).ok()
             }
         }
     }
 
-    /// What is known before anything is asked.
+    /// Returns the configured endpoints; `None` if they are discovered.
     pub(crate) fn configured(&self) -> Option<&Endpoints> {
-        match &self.found {
-            Found::Configured(endpoints) => Some(endpoints),
-            Found::Discovered(_) => None,
+        match &self.endpoints {
+            EndpointSource::Configured(endpoints) => Some(endpoints),
+            EndpointSource::Discovered(_) => None,
         }
     }
 
@@ -240,23 +241,23 @@ impl Server {
         }
     }
 
-    /// What tells this server from others: its issuer, or its token endpoint's URL.
+    /// Returns what identifies this server: its issuer, or its token endpoint's URL.
     pub(crate) fn name(&self) -> &str {
-        match &self.found {
-            Found::Configured(endpoints) => endpoints.token.url.as_str(),
-            Found::Discovered(discovery) => discovery.name(),
+        match &self.endpoints {
+            EndpointSource::Configured(endpoints) => endpoints.token.url.as_str(),
+            EndpointSource::Discovered(discovery) => discovery.name(),
         }
     }
 
-    /// Its issuer, as far as answers are compared with it.
+    /// Returns the issuer that `iss` of authorization responses is compared with.
     pub(crate) fn issuer(&self) -> Option<&str> {
-        match &self.found {
-            Found::Configured(endpoints) => endpoints.token.issuer.as_deref(),
-            Found::Discovered(discovery) => discovery.issuer(),
+        match &self.endpoints {
+            EndpointSource::Configured(endpoints) => endpoints.token.issuer.as_deref(),
+            EndpointSource::Discovered(discovery) => discovery.issuer(),
         }
     }
 
-    /// Whether answers to logins are known to say whose they are, before anything is asked.
+    /// Whether the configuration says that every authorization response has `iss`.
     pub(crate) fn is_known_to_send_issuer(&self) -> bool {
         self.issuer().is_some() && self.configured.issuer_is_sent == Some(true)
     }
@@ -265,9 +266,9 @@ impl Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Server");
-        match &self.found {
-            Found::Configured(endpoints) => shown.field("token", &endpoints.token),
-            Found::Discovered(discovery) => shown
+        match &self.endpoints {
+            EndpointSource::Configured(endpoints) => shown.field("token", &endpoints.token),
+            EndpointSource::Discovered(discovery) => shown
                 .field("issuer", &discovery.name())
                 .field("client_id", &self.client.id)
                 .field("auth", &self.client.auth),
@@ -277,19 +278,21 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// What makes its tokens differ from those of other servers and clients.
+    /// Hashes the settings that distinguish its tokens from those of other servers and clients.
     #[cfg(feature = "redis")]
     pub(crate) fn digest(&self, kind: &str) -> Digest {
-        let (what, place) = match &self.found {
-            Found::Configured(endpoints) => ("token endpoint", endpoints.token.url.as_str()),
-            Found::Discovered(discovery) => ("issuer", discovery.name()),
+        let (label, place) = match &self.endpoints {
+            EndpointSource::Configured(endpoints) => {
+                ("token endpoint", endpoints.token.url.as_str())
+            }
+            EndpointSource::Discovered(discovery) => ("issuer", discovery.name()),
         };
-        // One issuer may have several, as Azure AD B2C has one for each policy.
-        let metadata = match &self.found {
-            Found::Configured(_) => None,
-            Found::Discovered(discovery) => discovery.metadata_url(),
+        // One issuer may have several documents: Azure AD B2C has one for each policy.
+        let metadata = match &self.endpoints {
+            EndpointSource::Configured(_) => None,
+            EndpointSource::Discovered(discovery) => discovery.metadata_url(),
         };
-        // It may have parameters: an audience, a policy.
+        // Its query may have parameters that change the token: an audience, a policy.
         let authorization = self
             .configured
             .authorization
@@ -298,11 +301,11 @@ impl Server {
         let headers = self.client.headers.iter();
         let headers = headers.map(|(name, value)| (name.as_str(), value.as_bytes()));
         Digest::new(kind)
-            .with(what)
+            .with(label)
             .with(place)
             .with(metadata.unwrap_or_default())
             .with(authorization)
-            // Shared with the token.
+            // The scheme is shared with the token.
             .with(self.client.leniency.scheme.as_deref().unwrap_or_default())
             .with(&self.client.id)
             .with_pairs(headers)
@@ -310,24 +313,25 @@ impl Server {
 }
 
 impl Client {
-    /// How the client proves itself to a server that takes these methods (RFC 8414 §2); `None`: it
-    /// does not say, which means Basic.
-    fn auth_at(&self, taken: Option<&[String]>) -> Result<ClientAuth, Error> {
-        let (false, false, Some(taken)) = (self.auth_is_configured, self.auth.is_none(), taken)
+    /// Selects the authentication method. `supported` is from the metadata (RFC 8414 §2); `None`
+    /// means Basic.
+    fn auth_for(&self, supported: Option<&[String]>) -> Result<ClientAuth, Error> {
+        let (false, false, Some(supported)) =
+            (self.auth_is_configured, self.auth.is_none(), supported)
         else {
             return Ok(self.auth.clone());
         };
-        let takes = |method: &str| taken.iter().any(|taken| taken == method);
-        if takes("client_secret_basic") {
+        let supports = |method: &str| supported.iter().any(|listed| listed == method);
+        if supports("client_secret_basic") {
             return Ok(ClientAuth::basic());
         }
-        // Everything else is a parameter, and some clients put those into the URL.
+        // The other methods add parameters, which some clients send in the URL.
         let in_body = self.placement == Placement::Body;
-        if in_body && takes("client_secret_post") {
+        if in_body && supports("client_secret_post") {
             return Ok(ClientAuth::post());
         }
         #[cfg(feature = "jwt")]
-        if in_body && takes("client_secret_jwt") {
+        if in_body && supports("client_secret_jwt") {
             let auth = ClientAuth::client_secret_jwt();
             if auth.check(&self.id, &self.secret).is_ok() {
                 return Ok(auth);
@@ -335,12 +339,12 @@ impl Client {
         }
         let message = match self.secret.expose_secret().is_empty() {
             true => {
-                "the server wants clients to prove themselves, and there is no secret: \
-                     give `client_auth`"
+                "the server requires client authentication, and no client secret is configured: \
+                     set `client_auth`"
             }
             false => {
-                "the server takes no client's secret by itself: give the `client_auth` \
-                      that it was registered with"
+                "the server supports no method that needs only the client secret: set the \
+                      `client_auth` that the client is registered with"
             }
         };
         Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done())

@@ -1,6 +1,5 @@
-//! The settings that every client has, whatever its grant: who it is, how it authenticates, and how its
-//! token endpoint is asked and understood. They are declared here, once; [`client_setters`] gives each
-//! builder their setters.
+//! The settings of every client, independent of its grant: identity, authentication, and how token
+//! requests are sent and responses are parsed. [`client_setters`] adds their setters to each builder.
 
 use std::sync::Arc;
 
@@ -28,7 +27,7 @@ pub(crate) struct ClientSettings {
     pub(crate) headers: Vec<(String, SecretString)>,
     pub(crate) http: Option<Arc<dyn HttpClient>>,
     pub(crate) leniency: Leniency,
-    /// The request names no client, which some grants allow.
+    /// Whether requests have no `client_id`, which some grants allow.
     pub(crate) anonymous: bool,
 }
 
@@ -47,7 +46,7 @@ impl ClientSettings {
         }
     }
 
-    /// Checks the settings. `default`: how the client authenticates unless it is configured.
+    /// Checks the settings. `default` is the authentication method if none is configured.
     pub(crate) fn build(self, default: ClientAuth) -> Result<Server, ConfigError> {
         let auth_is_configured = !self.auth.is_empty();
         let auth = one_auth(self.auth, default)?;
@@ -58,20 +57,23 @@ impl ClientSettings {
             return Err(ConfigError::new(
                 "client_auth",
                 "this method would put the secret or the assertion into the URL; \
-                 use `basic` or `basic_raw` with parameters in the query",
+                 with parameters in the query, use `basic` or `basic_raw`",
             ));
         }
         if auth.is_tls() && self.http.is_none() {
             return Err(ConfigError::new(
                 "http_client",
-                "none; `ClientAuth::tls` wants one with the client's certificate, \
-                 such as `ReqwestClient::identity_pem`",
+                "missing; `ClientAuth::tls` requires one that presents the client's certificate, \
+                 such as `ReqwestClient` with `identity_pem`",
             ));
         }
         if let Some(scheme) = &self.leniency.scheme
             && !is_token(scheme)
         {
-            return Err(ConfigError::new("scheme", "not a scheme, such as `Bearer`"));
+            return Err(ConfigError::new(
+                "scheme",
+                "not a valid authentication scheme; use a name such as `Bearer`",
+            ));
         }
         let client = Client {
             headers: headers(self.headers, self.placement)?,
@@ -97,7 +99,7 @@ fn one_auth(mut methods: Vec<ClientAuth>, default: ClientAuth) -> Result<ClientA
     }
     Err(ConfigError::new(
         "client_auth",
-        "given twice; a request has exactly one method",
+        "set twice; a request uses exactly one method (RFC 6749 §2.3)",
     ))
 }
 
@@ -107,29 +109,29 @@ fn is_token(text: &str) -> bool {
 }
 
 fn headers(
-    given: Vec<(String, SecretString)>,
+    configured: Vec<(String, SecretString)>,
     placement: Placement,
 ) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
-    for (name, value) in given {
+    for (name, value) in configured {
         let error = |problem: &'static str| Err(ConfigError::new("header", problem));
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-            return error("not a header name");
+            return error("not a valid header name");
         };
         if name == http::header::AUTHORIZATION {
-            return error("`Authorization` is the business of `client_auth`");
+            return error("`client_auth` sets `Authorization`; remove this header");
         }
         if [http::header::CONTENT_LENGTH, http::header::HOST].contains(&name)
             || name == http::header::TRANSFER_ENCODING
         {
-            return error("this header is the HTTP client's business");
+            return error("the HTTP client sets this header; remove it");
         }
         if name == http::header::CONTENT_TYPE && placement == Placement::Body {
-            return error("the body is a form (RFC 6749 §4.4.2), and its type is said already");
+            return error("the type of a form body is fixed (RFC 6749 §4.4.2); remove this header");
         }
         let bytes = Zeroizing::new(value.expose_secret().as_bytes().to_vec());
         let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) else {
-            return error("a value with a character that no header can carry");
+            return error("the value contains a character that is not allowed in headers");
         };
         value.set_sensitive(true);
         headers.insert(name, value);
@@ -137,31 +139,30 @@ fn headers(
     Ok(headers)
 }
 
-/// Adds the setters of the settings that every client has to a builder with a field
-/// `client: ClientSettings`.
+/// Adds the setters of [`ClientSettings`] to a builder that has a field `client: ClientSettings`.
 macro_rules! client_setters {
     ($builder:ty) => {
-        /// Settings that every client has.
+        /// Settings of every client.
         impl $builder {
             /// Sets how the client authenticates. Defaults to
-            /// [`ClientAuth::basic`](crate::ClientAuth::basic); where the grant allows clients without
-            /// a secret, to [`ClientAuth::none`](crate::ClientAuth::none) for those. Setting two
-            /// methods is an error of [`build`](Self::build) (RFC 6749 §2.3).
+            /// [`ClientAuth::basic`](crate::ClientAuth::basic), or to
+            /// [`ClientAuth::none`](crate::ClientAuth::none) for a client without a secret, if the
+            /// grant allows it. Two methods are an error of [`build`](Self::build) (RFC 6749 §2.3).
             pub fn client_auth(mut self, auth: crate::client::ClientAuth) -> Self {
                 self.client.auth.push(auth);
                 self
             }
 
-            /// Sets what sends the token requests. Defaults to
-            /// [`ReqwestClient`](crate::endpoint::ReqwestClient) with the feature `reqwest`; without
-            /// that feature it is required.
+            /// Sets the HTTP client for token requests. Defaults to
+            /// [`ReqwestClient`](crate::endpoint::ReqwestClient) with the feature `reqwest`, and is
+            /// required without it.
             pub fn http_client(mut self, client: impl crate::client::HttpClient) -> Self {
                 self.client.http = Some(std::sync::Arc::new(client));
                 self
             }
 
-            /// Adds a header to the token requests. [`client_auth`](Self::client_auth) sets
-            /// `Authorization`, and the `Content-Type` of a body is that of a form.
+            /// Adds a header to the token requests. `Authorization` is an error, as
+            /// [`client_auth`](Self::client_auth) sets it, and so is the `Content-Type` of a form body.
             pub fn header(
                 mut self,
                 name: impl Into<String>,
@@ -171,24 +172,23 @@ macro_rules! client_setters {
                 self
             }
 
-            /// Makes a response without `token_type` an error, as RFC 6749 §5.1 has it. By default it
-            /// counts as `Bearer`.
+            /// Makes a response without `token_type` an error, as RFC 6749 §5.1 requires. By default,
+            /// a missing `token_type` means `Bearer`.
             pub fn strict_token_type(mut self) -> Self {
                 self.client.leniency.strict_token_type = true;
                 self
             }
 
-            /// Adds a value of `token_type` that means `Bearer`, in any case: `BearerToken` (Apigee),
-            /// `Application Access Token` (eBay). There are none by default, and a token of another
-            /// type is an error.
+            /// Adds a value of `token_type` that means `Bearer`, ignoring case: `BearerToken` (Apigee),
+            /// `Application Access Token` (eBay). By default, every type except `Bearer` is an error.
             pub fn bearer_alias(mut self, token_type: impl Into<String>) -> Self {
                 self.client.leniency.bearer_aliases.push(token_type.into());
                 self
             }
 
-            /// Sets the spelling of `Bearer` on requests to the API, for a server that compares it
-            /// verbatim although it is case-insensitive (RFC 9110 §11.1), or that has a scheme of its
-            /// own. Defaults to `Bearer`.
+            /// Sets the authentication scheme on requests to the API. Use it for a server that has its
+            /// own scheme, or compares the case-insensitive name verbatim (RFC 9110 §11.1). Defaults to
+            /// `Bearer`.
             pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
                 self.client.leniency.scheme = Some(scheme.into());
                 self

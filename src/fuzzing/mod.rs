@@ -1,29 +1,20 @@
-//! What holds of the parsers, whatever they are given: beyond not to panic, that what they hand out
-//! obeys its grammar and is in the input, that they read what is printed of it as the same again,
-//! and that they look at each byte a fixed number of times.
+//! The invariants of the parsers, one function for each parser, called with any bytes.
 //!
-//! One function a parser, from bytes. The targets of `fuzz/` call them with what libFuzzer makes up,
-//! and the tests here with every seed of `fuzz/seeds` and with what proptest makes of valid input:
-//! so a find that is kept as a seed is red without libFuzzer as well. Not in other builds.
+//! A parser must not panic. Its result must follow the grammar and come from the input. Serialized and
+//! parsed again, the result must stay the same. The number of reads per byte is bounded.
+//!
+//! The targets of `fuzz/` call these functions with libFuzzer's input. The tests here call them with
+//! every seed of `fuzz/seeds`, and with valid input that proptest mutates. Add a finding as a seed, so
+//! that the tests reproduce it without libFuzzer.
 //!
 //! ```text
 //! cargo fuzz run --sanitizer none challenge fuzz/corpus/challenge fuzz/seeds/challenge -- -dict=fuzz/dictionary
 //! ```
 //!
-//! Without a sanitizer, which safe code has little use for, a stable compiler will do.
+//! Safe code needs no sanitizer, and without one a stable compiler is enough.
 //!
-//! What was broken to see it fail, each by itself:
-//!
-//! | parser | broken |
-//! |---|---|
-//! | challenge | control characters in quotes, a backslash that stays, a parameter twice, parameters beside a token68, garbage that ends no challenge, names compared one by one |
-//! | token response | a member twice, an error beside a token, any type, any status; lifetimes below zero, or strings that are numbers to Rust alone; lists of scopes, an empty refresh token, the mark or white space around the body; a code, or a description, as it came; members read more than once |
-//! | callback | a state or a path by its beginning, the redirect URI's own query, another issuer, a code beside an error, a token in the fragment, a parameter twice, its text in an error |
-//! | metadata | a list for an object, an issuer by its beginning, plain `http`, an endpoint of no use left out, a flag, URLs read more than once |
-//! | `Retry-After` | no bound, too many digits, a sign, a date that has been |
-//!
-//! What this does not show: that serde_json, `url` and httpdate are linear in what they are given.
-//! Counted are the passes over the input that are made here ([`effort`](crate::effort)).
+//! The functions count the passes over the input in this crate ([`work_counter`](crate::work_counter)).
+//! They do not count those of serde_json, `url` and httpdate.
 #![allow(
     unreachable_pub,
     reason = "public for the targets of `fuzz/`, where the module is"
@@ -39,41 +30,41 @@ use crate::{
     token::challenge,
 };
 
-/// A value of `WWW-Authenticate`.
+/// Checks a value of `WWW-Authenticate`.
 pub fn challenge(value: &[u8]) {
-    challenge::invariants::of_any_header(value);
+    challenge::invariants::check_header(value);
 }
 
-/// An answer of a token endpoint, in the notation of `message`.
-pub fn token_response(answer: &[u8]) {
-    endpoint::response::invariants::of_any_answer(answer);
+/// Checks a token response, in the notation of `parse_response`.
+pub fn token_response(response: &[u8]) {
+    endpoint::response::invariants::check_response(response);
 }
 
-/// A value of `Retry-After`.
+/// Checks a value of `Retry-After`.
 pub fn retry_after(value: &[u8]) {
-    endpoint::response::invariants::of_any_retry_after(value);
+    endpoint::response::invariants::check_retry_after(value);
 }
 
-/// A URL that a browser came back to, or its query.
+/// Checks a callback: the URL of the redirect, or its query.
 pub fn callback(url: &[u8]) {
-    sign_in::callback::invariants::of_any_callback(url);
+    sign_in::callback::invariants::check_callback(url);
 }
 
-/// An answer with a server's metadata, in the notation of `message`.
-pub fn metadata(answer: &[u8]) {
-    document::invariants::of_any_document(answer);
+/// Checks a response with metadata, in the notation of `parse_response`.
+pub fn metadata(response: &[u8]) {
+    document::invariants::check_document(response);
 }
 
-/// An answer from the way one is written: a line with a status, header lines, an empty line, a
-/// body. Lines that are no header are passed over.
-pub(crate) fn message(input: &[u8]) -> Option<Response<Bytes>> {
+/// Parses a response: a line with the status, header lines, an empty line, the body. Invalid header
+/// lines are ignored.
+pub(crate) fn parse_response(input: &[u8]) -> Option<Response<Bytes>> {
     let (status, mut rest) = line(input)?;
     let mut response = Response::new(Bytes::new());
     let status = std::str::from_utf8(status).ok()?.trim().parse().ok()?;
     *response.status_mut() = StatusCode::from_u16(status).ok()?;
     loop {
-        let (header, behind) = line(rest)?;
-        rest = behind;
+        let (header, after) = line(rest)?;
+        rest = after;
         if header.is_empty() {
             break;
         }
@@ -98,11 +89,11 @@ fn line(input: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line.strip_suffix(b"\r").unwrap_or(line), rest.get(1..)?))
 }
 
-/// What stands for secrets and for text of others in seeds and in the dictionary.
+/// Marks secrets and the server's texts in the seeds and in the dictionary.
 const CANARY: &str = "canary";
 
-/// Nothing of what was read is in what is shown, but for the checked code.
-pub(crate) fn keeps_quiet(error: &Error) {
+/// Asserts that an error shows nothing of the input except the checked error code.
+pub(crate) fn assert_no_leak(error: &Error) {
     let mut shown = format!("{error} {error:?}");
     if let Some(oauth) = error.oauth_error() {
         shown = shown.replace(oauth.code().as_str(), "");

@@ -1,5 +1,4 @@
-//! The same over seeds, and over what is left of valid input when something of it was lost, added,
-//! moved or changed.
+//! The invariants for the seeds, and for valid input with random mutations.
 
 use std::{
     fs,
@@ -15,7 +14,7 @@ use super::*;
 
 type Target = (&'static str, fn(&[u8]));
 
-/// As they are called in `fuzz/`.
+/// The targets of `fuzz/`, by name.
 const TARGETS: [Target; 5] = [
     ("callback", callback),
     ("challenge", challenge),
@@ -25,17 +24,17 @@ const TARGETS: [Target; 5] = [
 ];
 
 #[test]
-fn every_seed_of_every_target_holds() {
+fn every_seed_satisfies_the_invariants() {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if !fuzz.exists() && std::env::var_os("CI").is_none() {
-        return; // It is not in the published package.
+        return; // The published package has no `fuzz/`.
     }
-    for (target, holds) in TARGETS {
+    for (target, check) in TARGETS {
         let mut seeds = 0;
         for entry in fs::read_dir(fuzz.join("seeds").join(target)).unwrap() {
             let path = entry.unwrap().path();
-            println!("{}", path.display()); // Which one it was, when it fails.
-            holds(&fs::read(path).unwrap());
+            println!("{}", path.display()); // Shown if the check fails.
+            check(&fs::read(path).unwrap());
             seeds += 1;
         }
         assert!(seeds >= 5, "{target} has {seeds}");
@@ -43,11 +42,11 @@ fn every_seed_of_every_target_holds() {
     }
 }
 
-/// What derived readers take for an object as well, and what a fuzzer would find at once.
+/// Derived deserializers also accept a list of the members.
 #[test]
-fn p96_metadata_are_an_object_and_no_list_of_its_members() {
+fn p96_metadata_as_a_list_are_rejected() {
     let read = |body: &str| {
-        let response = message(format!("200\n\n{body}").as_bytes()).unwrap();
+        let response = parse_response(format!("200\n\n{body}").as_bytes()).unwrap();
         crate::client::metadata::document::invariants::is_read(&response)
     };
     let url = "https://idp.example";
@@ -66,17 +65,16 @@ fn p96_metadata_are_an_object_and_no_list_of_its_members() {
     assert!(!aliases(&format!(r#"["{url}/t",null,null]"#)));
 }
 
-/// What may happen to bytes on their way.
+/// A mutation of bytes.
 #[derive(Clone, Debug)]
-enum Fault {
+enum Mutation {
     Change(prop::sample::Index, u8),
     Insert(prop::sample::Index, Vec<u8>),
-    /// From here to there.
     Remove(prop::sample::Index, prop::sample::Index),
     Repeat(prop::sample::Index, prop::sample::Index),
 }
 
-/// Valid input, and what was done to it.
+/// Applies random mutations to valid input.
 pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let at = any::<prop::sample::Index>;
     let piece = prop_oneof![
@@ -84,32 +82,32 @@ pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Va
         r#"[\x00-\x20"\\,:;=&%+#?/{}\[\]]{1,3}|null|""|\\ud800|\u{feff}|é"#
             .prop_map(String::into_bytes),
     ];
-    let fault = prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, byte)| Fault::Change(at, byte)),
-        (at(), piece).prop_map(|(at, piece)| Fault::Insert(at, piece)),
-        (at(), at()).prop_map(|(from, to)| Fault::Remove(from, to)),
-        (at(), at()).prop_map(|(from, to)| Fault::Repeat(from, to)),
+    let mutation = prop_oneof![
+        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Change(at, byte)),
+        (at(), piece).prop_map(|(at, piece)| Mutation::Insert(at, piece)),
+        (at(), at()).prop_map(|(from, to)| Mutation::Remove(from, to)),
+        (at(), at()).prop_map(|(from, to)| Mutation::Repeat(from, to)),
     ];
-    let faults = prop_oneof![Just(Vec::new()), prop::collection::vec(fault, 1..4)];
-    (valid, faults).prop_map(|(mut bytes, faults)| {
-        for fault in faults {
+    let mutations = prop_oneof![Just(Vec::new()), prop::collection::vec(mutation, 1..4)];
+    (valid, mutations).prop_map(|(mut bytes, mutations)| {
+        for mutation in mutations {
             let length = bytes.len() + 1;
             let range = |from: prop::sample::Index, to: prop::sample::Index| {
                 let (from, to) = (from.index(length), to.index(length));
                 from.min(to)..from.max(to)
             };
-            match fault {
-                Fault::Change(at, byte) => {
+            match mutation {
+                Mutation::Change(at, byte) => {
                     if let Some(changed) = bytes.get_mut(at.index(length)) {
                         *changed = byte;
                     }
                 }
-                Fault::Insert(at, piece) => {
+                Mutation::Insert(at, piece) => {
                     let at = at.index(length);
                     bytes.splice(at..at, piece);
                 }
-                Fault::Remove(from, to) => drop(bytes.drain(range(from, to))),
-                Fault::Repeat(from, to) => {
+                Mutation::Remove(from, to) => drop(bytes.drain(range(from, to))),
+                Mutation::Repeat(from, to) => {
                     let piece = bytes[range(from, to)].to_vec();
                     let at = range(from, to).end;
                     bytes.splice(at..at, piece);
@@ -124,7 +122,7 @@ fn one_of(values: &[&'static str]) -> impl Strategy<Value = String> + use<> {
     prop::sample::select(values.to_vec()).prop_map(str::to_owned)
 }
 
-/// Any JSON, small.
+/// Any small JSON value.
 fn json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -140,10 +138,10 @@ fn json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object whose members are nearly right.
+/// An object with mostly valid members. Some are missing, and some are any JSON.
 fn object(members: Vec<(&'static str, BoxedStrategy<Value>)>) -> impl Strategy<Value = String> {
-    let members = members.into_iter().map(|(name, right)| {
-        let value = prop_oneof![12 => right, 1 => json()];
+    let members = members.into_iter().map(|(name, valid)| {
+        let value = prop_oneof![12 => valid, 1 => json()];
         prop::option::weighted(0.8, (Just(name), value))
     });
     let others = prop::collection::vec((any::<String>(), json()), 0..2);
@@ -152,7 +150,7 @@ fn object(members: Vec<(&'static str, BoxedStrategy<Value>)>) -> impl Strategy<V
         let members = members
             .map(|(name, value)| (name.to_owned(), value))
             .chain(others);
-        // By hand: an object may have a member twice.
+        // Not with serde_json, whose objects have no duplicate members.
         let members = members.map(|(name, value)| format!("{}:{value}", Value::from(name)));
         format!("{{{}}}", members.collect::<Vec<_>>().join(","))
     })
@@ -162,7 +160,7 @@ fn text(pattern: &'static str) -> BoxedStrategy<Value> {
     pattern.prop_map(Value::from).boxed()
 }
 
-/// Any token that can stand in a header.
+/// Any token that a header can contain.
 const TOKEN: &str = "[!-~]{1,40}";
 
 fn token_documents() -> impl Strategy<Value = String> {
@@ -193,19 +191,19 @@ fn token_documents() -> impl Strategy<Value = String> {
 
 fn metadata_documents() -> impl Strategy<Value = String> {
     let url = || {
-        let right = ["https://idp.example/a", "https://idp.example:8443/b?c=d"];
-        let wrong = [
+        let valid = ["https://idp.example/a", "https://idp.example:8443/b?c=d"];
+        let invalid = [
             "http://idp.example/a",
             "https://u:p@idp.example/",
             "https://h/#f",
             "/a",
         ];
-        let here = [
+        let loopback = [
             "http://127.0.0.1:1/t",
             "http://[::1]/t",
             "http://localhost/t",
         ];
-        prop_oneof![6 => one_of(&right), 1 => one_of(&wrong), 1 => one_of(&here)]
+        prop_oneof![6 => one_of(&valid), 1 => one_of(&invalid), 1 => one_of(&loopback)]
             .prop_map(Value::from)
             .boxed()
     };
@@ -230,8 +228,8 @@ fn metadata_documents() -> impl Strategy<Value = String> {
     ])
 }
 
-/// As an answer, with or without headers that matter.
-fn answer(body: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
+/// A response with this body, with or without relevant headers.
+fn response(body: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
     let status = one_of(&["200", "200", "200", "201", "400", "401", "429", "500"]);
     let header = one_of(&[
         "",
@@ -243,7 +241,7 @@ fn answer(body: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>>
         .prop_map(|(status, header, body)| format!("{status}\n{header}\n{body}").into_bytes())
 }
 
-/// Parameters, most of them right.
+/// Callbacks with mostly valid parameters.
 fn callbacks() -> impl Strategy<Value = Vec<u8>> {
     let address = one_of(&[
         "",
@@ -278,7 +276,7 @@ fn callbacks() -> impl Strategy<Value = Vec<u8>> {
         })
 }
 
-/// The three forms of RFC 9110 §5.6.7, written by rules of their own, of a second since 1970.
+/// Formats a Unix time in the three formats of RFC 9110 §5.6.7, without httpdate.
 fn dates(seconds: u64) -> [String; 3] {
     const MONTHS: [&str; 12] = [
         "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
@@ -326,7 +324,7 @@ fn dates(seconds: u64) -> [String; 3] {
     ]
 }
 
-fn waits(value: &str, now: u64) -> Option<u64> {
+fn parsed_wait(value: &str, now: u64) -> Option<u64> {
     let mut headers = http::HeaderMap::new();
     headers.insert(http::header::RETRY_AFTER, value.parse().unwrap());
     let now = UNIX_EPOCH + Duration::from_secs(now);
@@ -335,22 +333,22 @@ fn waits(value: &str, now: u64) -> Option<u64> {
 
 proptest! {
     #[test]
-    fn no_bytes_break_a_parser(bytes in prop::collection::vec(any::<u8>(), 0..200), status in 0..600u16) {
-        for (_, holds) in TARGETS {
-            holds(&bytes);
+    fn any_bytes_satisfy_the_invariants(bytes in prop::collection::vec(any::<u8>(), 0..200), status in 0..600u16) {
+        for (_, check) in TARGETS {
+            check(&bytes);
         }
-        let answer = [format!("{status}\n\n").as_bytes(), &bytes[..]].concat();
-        token_response(&answer);
-        metadata(&answer);
+        let response = [format!("{status}\n\n").as_bytes(), &bytes[..]].concat();
+        token_response(&response);
+        metadata(&response);
     }
 
     #[test]
-    fn token_responses_hold(answer in mutated(answer(token_documents()))) {
-        token_response(&answer);
+    fn mutated_token_responses_satisfy_the_invariants(response in mutated(response(token_documents()))) {
+        token_response(&response);
     }
 
     #[test]
-    fn forms_hold(
+    fn form_responses_satisfy_the_invariants(
         pairs in prop::collection::vec((one_of(&["access_token", "expires_in", "scope", "error", "x"]), ".{0,9}"), 0..4),
     ) {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(&pairs).finish();
@@ -359,17 +357,17 @@ proptest! {
     }
 
     #[test]
-    fn metadata_hold(answer in mutated(answer(metadata_documents()))) {
-        metadata(&answer);
+    fn mutated_metadata_satisfy_the_invariants(response in mutated(response(metadata_documents()))) {
+        metadata(&response);
     }
 
     #[test]
-    fn p25_callbacks_hold(address in mutated(callbacks())) {
+    fn p25_mutated_callbacks_satisfy_the_invariants(address in mutated(callbacks())) {
         callback(&address);
     }
 
     #[test]
-    fn p236_a_wait_is_read_as_it_was_printed(
+    fn p236_formatted_retry_after_is_parsed_back(
         value in mutated(prop_oneof![
             any::<u64>().prop_map(|seconds| seconds.to_string().into_bytes()),
             (0..253_402_300_800u64).prop_map(|seconds| dates(seconds)[0].clone().into_bytes()),
@@ -379,20 +377,19 @@ proptest! {
         seconds: u64,
     ) {
         retry_after(&value);
-        prop_assert_eq!(waits(&seconds.to_string(), now), Some(seconds.min(31_536_000)));
+        prop_assert_eq!(parsed_wait(&seconds.to_string(), now), Some(seconds.min(31_536_000)));
         let [fixed, rfc850, asctime] = dates(now + wait);
         for date in [&fixed, &asctime] {
-            prop_assert_eq!(waits(date, now), Some(wait), "{}", date);
-            // What has been is no wait.
-            prop_assert_eq!(waits(date, now + wait + 1), Some(0), "{}", date);
+            prop_assert_eq!(parsed_wait(date, now), Some(wait), "{}", date);
+            // A date in the past is no wait.
+            prop_assert_eq!(parsed_wait(date, now + wait + 1), Some(0), "{}", date);
         }
-        // Its years have two digits: 70 to 69 for 1970 to 2069.
-        prop_assert_eq!(waits(&rfc850, now), Some(wait), "{}", rfc850);
+        // RFC 850 has two-digit years: 70 to 69 for 1970 to 2069.
+        prop_assert_eq!(parsed_wait(&rfc850, now), Some(wait), "{}", rfc850);
     }
 
-    /// Members in any order, with others among them.
     #[test]
-    fn what_a_server_means_is_what_is_read(
+    fn valid_token_response_is_parsed_to_its_values(
         token in TOKEN,
         lifetime in prop::option::of(0..1u64 << 53),
         scope in prop::option::of(any::<String>()),
@@ -405,7 +402,7 @@ proptest! {
             "scope": scope, "refresh_token": refresh_token, "z": other,
         });
         let body = if pretty { format!("{document:#}") } else { document.to_string() };
-        let read = crate::client::endpoint::response::invariants::told_by(&format!("200\n\n{body}"));
+        let read = crate::client::endpoint::response::invariants::outcome_of(&format!("200\n\n{body}"));
         prop_assert_eq!(read, Some((token, lifetime, scope, refresh_token)));
     }
 }

@@ -1,4 +1,4 @@
-//! [`ClientCredentials`]: a client asks for itself (RFC 6749 §4.4).
+//! [`ClientCredentials`]: the client credentials grant (RFC 6749 §4.4).
 
 use std::{fmt, sync::Arc};
 
@@ -17,10 +17,9 @@ use crate::{
     token::{TokenRequest, TokenResponse, TokenSource},
 };
 
-/// The client credentials grant (RFC 6749 §4.4): a service asks for a token in its own name.
+/// The client credentials grant (RFC 6749 §4.4): a service requests tokens in its own name.
 ///
-/// There is no refresh token in this grant; a new token is asked for in the same way, with the
-/// credentials (§4.4.3).
+/// This grant has no refresh token (§4.4.3): every token request sends the credentials.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, ClientCredentials};
@@ -47,10 +46,9 @@ struct Grant {
 }
 
 impl ClientCredentials {
-    /// Starts with what every client has: the token endpoint's URL in full, and the credentials.
-    /// Nothing is checked until [`build`](ClientCredentialsBuilder::build). An empty secret is let
-    /// pass, since some clients have none (RFC 6749 §2.3.1); [`provider`](crate::provider)s that
-    /// know better refuse it.
+    /// Returns a builder for a token endpoint, by its full URL.
+    /// [`build`](ClientCredentialsBuilder::build) checks the settings. The secret may be empty, as some
+    /// clients have none (RFC 6749 §2.3.1), unless the [`provider`](crate::provider) requires one.
     pub fn builder(
         token_url: impl Into<String>,
         client_id: impl Into<String>,
@@ -60,10 +58,9 @@ impl ClientCredentials {
         ClientCredentialsBuilder::new(place, client_id.into(), client_secret.into())
     }
 
-    /// Starts with the server's [issuer](Issuer) instead of its token endpoint: where that is, and
-    /// how clients prove themselves there unless
-    /// [`client_auth`](ClientCredentialsBuilder::client_auth) says so, is asked for with the first
-    /// token (RFC 8414).
+    /// Returns a builder for a server, by its [issuer](Issuer). The first token request fetches the
+    /// metadata (RFC 8414), which contain the token endpoint. They also select the authentication
+    /// method unless [`client_auth`](ClientCredentialsBuilder::client_auth) is set.
     ///
     /// ```
     /// use bearer_auth::ClientCredentials;
@@ -85,7 +82,7 @@ impl ClientCredentials {
 
 #[cfg(feature = "redis")]
 impl ClientCredentials {
-    /// Names its tokens among those of others: see [`SharedSource`](crate::redis::SharedSource).
+    /// Returns the key of its tokens for a [`SharedSource`](crate::redis::SharedSource).
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn token_key(&self) -> TokenKey {
         let Grant {
@@ -123,11 +120,16 @@ impl TokenSource for ClientCredentials {
             form.push("resource", resource);
         }
         params.add_to(&mut form);
-        self.server.endpoints().await?.token.ask(form).await
+        self.server
+            .endpoints()
+            .await?
+            .token
+            .request_token(form)
+            .await
     }
 }
 
-/// See [`ClientCredentials::builder`].
+/// Builds [`ClientCredentials`]: see [`ClientCredentials::builder`].
 #[must_use]
 pub struct ClientCredentialsBuilder {
     client: ClientSettings,
@@ -135,7 +137,7 @@ pub struct ClientCredentialsBuilder {
     required: Vec<Required>,
 }
 
-/// What a provider cannot do without, although the grant can.
+/// A setting that a provider requires, although the grant does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Required {
     Secret,
@@ -160,7 +162,7 @@ impl ClientCredentialsBuilder {
         }
     }
 
-    /// As [`ClientCredentials::builder`], with an endpoint below a base URL.
+    /// As [`ClientCredentials::builder`], with the endpoint at a path below a base URL.
     pub(crate) fn below(
         base: &str,
         path: &str,
@@ -176,68 +178,68 @@ impl ClientCredentialsBuilder {
         self
     }
 
-    /// Scopes to ask for, separated by spaces (RFC 6749 §3.3); further calls add to them. Default:
-    /// none are sent, and the server decides.
+    /// Adds scopes to the token request, separated by spaces (RFC 6749 §3.3). Defaults to none: the
+    /// server decides.
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
         self.grant.scopes.extend(scopes(scope.as_ref()));
         self
     }
 
-    /// The API that the token is for, as servers such as Auth0 and Usage Engine want it: sent to
-    /// the letter. The last call counts.
+    /// Sets the parameter `audience`, sent verbatim: the API that the token is for. Use it for servers
+    /// such as Auth0 and Usage Engine. Defaults to none.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.grant.audience = Some(audience.into());
         self
     }
 
-    /// The API that the token is for (RFC 8707): an absolute URI without a fragment, sent to the
-    /// letter. Further calls add more.
+    /// Adds a `resource` (RFC 8707): the API that the token is for, an absolute URI without a fragment,
+    /// sent verbatim.
     pub fn resource(mut self, resource: impl Into<String>) -> Self {
         self.grant.resources.push(resource.into());
         self
     }
 
-    /// A further parameter of the token request. Those that have a setter of their own, and a name
-    /// given twice, are an error of [`build`](Self::build).
+    /// Adds a parameter to the token request. One that has its own setter, or that is added twice, is
+    /// an error of [`build`](Self::build).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.grant.params.push(name, value);
         self
     }
 
-    /// Another `grant_type`, for servers that have their own name for this grant (Zoom:
-    /// `account_credentials`) or an extension grant (RFC 6749 §4.5) that takes nothing but
-    /// parameters. Not for `password`, which tells the client what only the server may know (RFC
-    /// 9700 §2.4).
+    /// Sets the `grant_type`. Use it for a server with its own name for this grant (Zoom:
+    /// `account_credentials`), or for an extension grant (RFC 6749 §4.5) that needs only parameters.
+    /// Do not use `password`: it gives the user's password to the client (RFC 9700 §2.4). Defaults to
+    /// `client_credentials`.
     pub fn grant_type(mut self, grant_type: impl Into<String>) -> Self {
         self.grant.grant_type = grant_type.into();
         self
     }
 
-    /// Sends the parameters in the URL's query and an empty body, for servers that want it so. Not
-    /// with a [`ClientAuth`] that sends the secret as a parameter.
+    /// Sends the parameters in the URL's query with an empty body. Use it for servers that require it.
+    /// A [`ClientAuth`] that adds parameters is then an error of [`build`](Self::build).
     pub fn params_in_query(mut self) -> Self {
         self.client.placement = Placement::Query;
         self
     }
 
-    /// Asks with GET, the parameters in the query: for servers that want it so. The standard says
-    /// POST (RFC 6749 §3.2).
+    /// Sends GET with the parameters in the URL's query. Use it for servers that require it instead of
+    /// POST (RFC 6749 §3.2). The restriction of [`params_in_query`](Self::params_in_query) applies.
     pub fn use_get(mut self) -> Self {
         self.client.placement = Placement::Get;
         self
     }
 
-    /// Checks everything. Does no I/O.
+    /// Checks the settings. Does no I/O.
     ///
     /// # Errors
     ///
-    /// The first setting that cannot work, by name, with the remedy.
+    /// The first invalid setting, by name, with the remedy.
     pub fn build(self) -> Result<ClientCredentials, ConfigError> {
         let server = self.client.build(ClientAuth::default())?;
         if server.client.auth.is_none() {
             return Err(ConfigError::new(
                 "client_auth",
-                "client credentials are for clients that can prove themselves; \
+                "this grant requires client authentication; \
                  use `basic`, `basic_raw`, `post`, `tls`, or a signed JWT",
             ));
         }
@@ -250,7 +252,7 @@ impl ClientCredentialsBuilder {
     }
 }
 
-/// Without the URL, which has not been checked for secrets yet.
+/// Omits the URL, which may contain secrets until it is checked.
 impl fmt::Debug for ClientCredentialsBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientCredentialsBuilder")
@@ -264,18 +266,18 @@ fn check_required(
     client: &Client,
     grant: &Grant,
 ) -> Result<(), ConfigError> {
-    let proves_nothing = client.secret.expose_secret().is_empty() && !client.auth.has_key();
-    if required.contains(&Required::Secret) && proves_nothing {
-        let problem = "empty; this provider wants the secret of the registered client";
+    let cannot_authenticate = client.secret.expose_secret().is_empty() && !client.auth.has_key();
+    if required.contains(&Required::Secret) && cannot_authenticate {
+        let problem = "empty; this provider requires the secret of the registered client";
         return Err(ConfigError::new("client_secret", problem));
     }
     if required.contains(&Required::Scope) && grant.scopes.is_empty() {
-        let problem = "empty; this provider wants the id of the API that the token is for";
+        let problem = "empty; this provider requires the id of the API that the token is for";
         return Err(ConfigError::new("scope", problem));
     }
     let audience = grant.audience.as_deref().unwrap_or_default();
     if required.contains(&Required::Audience) && audience.is_empty() {
-        let problem = "empty; this provider wants the address of the API that the token is for";
+        let problem = "empty; this provider requires the address of the API that the token is for";
         return Err(ConfigError::new("audience", problem));
     }
     Ok(())
@@ -284,7 +286,7 @@ fn check_required(
 fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
     let error = |field, problem: &'static str| Err(ConfigError::new(field, problem));
     if grant.grant_type.is_empty() {
-        return error("grant_type", "empty; leave it at its default");
+        return error("grant_type", "empty; leave it out for the default");
     }
     check_scopes("scope", &grant.scopes)?;
     for resource in &grant.resources {

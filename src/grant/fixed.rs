@@ -1,4 +1,4 @@
-//! Tokens from a closure, and a token that never changes.
+//! Tokens from a closure ([`SourceFn`]), and a fixed token ([`StaticToken`]).
 
 use std::{fmt, future::Future};
 
@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::error::Error;
 use crate::token::{TokenRequest, TokenResponse, TokenSource};
 
-/// A [`TokenSource`] made of a closure.
+/// Creates a [`TokenSource`] from a closure.
 ///
 /// ```
 /// use bearer_auth::{TokenCache, TokenResponse, source_fn};
@@ -25,7 +25,7 @@ where
     SourceFn(fetch)
 }
 
-/// See [`source_fn`].
+/// A [`TokenSource`] that calls a closure: see [`source_fn`].
 #[derive(Clone)]
 pub struct SourceFn<F>(F);
 
@@ -48,12 +48,12 @@ impl<F> fmt::Debug for SourceFn<F> {
     }
 }
 
-/// A token that somebody else looks after: it is used as it is, for ever.
+/// A fixed token that never expires. Use it for a token that is managed elsewhere.
 #[derive(Clone, Debug)]
 pub struct StaticToken(SecretString);
 
 impl StaticToken {
-    /// Wraps `token`.
+    /// Creates a source that always returns `token`.
     pub fn new(token: impl Into<SecretString>) -> Self {
         Self(token.into())
     }

@@ -1,4 +1,4 @@
-//! [`JwtBearer`]: a JWT of one's own making is exchanged for a token (RFC 7523 §2.1).
+//! [`JwtBearer`]: the JWT bearer grant (RFC 7523 §2.1).
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -19,11 +19,11 @@ use crate::{
     token::{TokenRequest, TokenResponse, TokenSource},
 };
 
-/// The longest life of an assertion: the longest that Google takes.
-const LONGEST: Duration = Duration::from_secs(60 * 60);
+/// The maximum lifetime of an assertion, which is Google's maximum.
+const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
-/// The JWT bearer grant (RFC 7523 §2.1, RFC 7521 §4.1): whoever has a key that the server trusts
-/// signs who asks, and for whom, and gets a token for that. Google's service accounts ask so:
+/// The JWT bearer grant (RFC 7523 §2.1, RFC 7521 §4.1): signs an assertion with a key that the server
+/// trusts, and exchanges it for a token. Google's service accounts use it:
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, ConfigError, JwtBearer, SigningKey};
@@ -39,12 +39,12 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// # Ok(auth) }
 /// ```
 ///
-/// Each request has a JWT of its own, the assertion: beside what is set here, `jti` is 128 random
-/// bits, and `exp` is a [minute](JwtBearerBuilder::lifetime) after `iat`. There is no refresh token
-/// in this grant (RFC 7521 §4.1): a new token is asked for with a new assertion.
+/// Each token request has a new JWT, the assertion. Besides the claims that are set here, `jti` is 128
+/// random bits, and `exp` is a [minute](JwtBearerBuilder::lifetime) after `iat`. This grant has no
+/// refresh token (RFC 7521 §4.1).
 ///
-/// A server that refuses the assertion answers `invalid_grant`, which stays until somebody changes
-/// something: the key that the server knows, what the assertion says, or this machine's clock.
+/// A server that rejects the assertion returns `invalid_grant`, a permanent error. Check the registered
+/// key, the claims, and this machine's clock.
 #[derive(Clone)]
 pub struct JwtBearer {
     server: Arc<Server>,
@@ -62,14 +62,14 @@ struct Grant {
 }
 
 impl JwtBearer {
-    /// Starts with the token endpoint's URL in full, and the key that signs. Nothing is checked
-    /// until [`build`](JwtBearerBuilder::build).
+    /// Returns a builder for a token endpoint, by its full URL, and the signing key.
+    /// [`build`](JwtBearerBuilder::build) checks the settings.
     pub fn builder(token_url: impl Into<String>, key: SigningKey) -> JwtBearerBuilder {
         JwtBearerBuilder::new(Place::At(Ok(token_url.into())), key)
     }
 
-    /// Starts with the server's [issuer](Issuer) instead of its token endpoint: where that is, is
-    /// asked for with the first token (RFC 8414). Assertions are then addressed to the issuer.
+    /// Returns a builder for a server, by its [issuer](Issuer). The first token request fetches the
+    /// metadata (RFC 8414), which contain the token endpoint. `aud` defaults to the issuer.
     ///
     /// ```
     /// use bearer_auth::{ConfigError, JwtBearer, SigningKey};
@@ -89,7 +89,7 @@ impl JwtBearer {
 
 #[cfg(feature = "redis")]
 impl JwtBearer {
-    /// Names its tokens among those of others: see [`SharedSource`](crate::redis::SharedSource).
+    /// Returns the key of its tokens for a [`SharedSource`](crate::redis::SharedSource).
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn token_key(&self) -> TokenKey {
         let Grant {
@@ -136,11 +136,11 @@ impl TokenSource for JwtBearer {
         form.push("assertion", &assertion);
         form.push("scope", &grant.scopes.join(" "));
         grant.params.add_to(&mut form);
-        endpoints.token.ask(form).await
+        endpoints.token.request_token(form).await
     }
 }
 
-/// Without the claims, which are about people.
+/// Omits the claims, which may be personal data.
 impl fmt::Debug for JwtBearer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtBearer")
@@ -151,12 +151,12 @@ impl fmt::Debug for JwtBearer {
     }
 }
 
-/// See [`JwtBearer::builder`].
+/// Builds a [`JwtBearer`]: see [`JwtBearer::builder`].
 #[must_use]
 pub struct JwtBearerBuilder {
     client: ClientSettings,
-    /// Whether the client was named.
-    named: bool,
+    /// Whether [`client`](Self::client) was called.
+    has_client: bool,
     grant: Grant,
 }
 
@@ -166,7 +166,7 @@ impl JwtBearerBuilder {
     fn new(place: Place, key: SigningKey) -> Self {
         Self {
             client: ClientSettings::new(place, String::new(), SecretString::default()),
-            named: false,
+            has_client: false,
             grant: Grant {
                 key,
                 issuer: String::new(),
@@ -179,68 +179,66 @@ impl JwtBearerBuilder {
         }
     }
 
-    /// Who signs (`iss`, RFC 7523 §3), as the server knows the owner of the key: the e-mail address
-    /// of a Google service account, the client id at others. Not the server's issuer. There is no
-    /// default.
+    /// Sets `iss` (RFC 7523 §3), the owner of the key: the e-mail address of a Google service account,
+    /// the client id with other servers. Required; not to be confused with the server's issuer.
     pub fn issuer(mut self, issuer: impl Into<String>) -> Self {
         self.grant.issuer = issuer.into();
         self
     }
 
-    /// For whom the token is (`sub`, RFC 7523 §3): a user whom the server lets the owner of the key
-    /// act for. Default: the assertion has none, as Google wants it of a service account that asks
-    /// for itself; others want `iss` here once more.
+    /// Sets `sub` (RFC 7523 §3), the user for whom the owner of the key may act. Defaults to none, as
+    /// Google requires for a service account's own tokens. Other servers expect the value of `iss`.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.grant.subject = Some(subject.into());
         self
     }
 
-    /// To whom the assertion is addressed (`aud`, RFC 7523 §3), to the letter. Default: the server's
-    /// issuer with [`discover`](JwtBearer::discover), and the token endpoint's URL otherwise.
+    /// Sets `aud` (RFC 7523 §3), sent verbatim. Defaults to the server's issuer with
+    /// [`discover`](JwtBearer::discover), otherwise to the token endpoint's URL.
     pub fn audience(mut self, audience: impl Into<String>) -> Self {
         self.grant.assertion.audience = Some(audience.into());
         self
     }
 
-    /// A further claim of the assertion: a text, or any other JSON. Those that have a setter of
-    /// their own or are made for each assertion (`aud`, `exp`, `iat`, `iss`, `jti`, `nbf`, `sub`),
-    /// and a name given twice, are an error of [`build`](Self::build).
+    /// Adds a claim to the assertion: a string, or any other JSON. The claims that the crate sets
+    /// (`aud`, `exp`, `iat`, `iss`, `jti`, `nbf`, `sub`), and a claim that is added twice, are an error
+    /// of [`build`](Self::build).
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.grant.claims.push((name.into(), value.into()));
         self
     }
 
-    /// How long an assertion is good (`exp`, RFC 7523 §3), in whole seconds, from 1 s to an hour.
-    /// Default: 60 s. How long the token is good, the server says.
+    /// Sets the lifetime of an assertion (`exp`, RFC 7523 §3): whole seconds, from 1 s to an hour.
+    /// Defaults to 60 s. The server sets the lifetime of the token.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.grant.assertion.lifetime = Some(lifetime);
         self
     }
 
-    /// The `typ` in the assertion's header (RFC 7519 §5.1): `authorization-grant+jwt` for servers
-    /// that go by draft-ietf-oauth-rfc7523bis, or `""` for none at all. Default: `JWT`, since some
-    /// servers take nothing else.
+    /// Sets the `typ` of the assertion's header (RFC 7519 §5.1): `authorization-grant+jwt` for servers
+    /// that follow draft-ietf-oauth-rfc7523bis, or `""` for none. Defaults to `JWT`, as some servers
+    /// accept nothing else.
     pub fn assertion_type(mut self, typ: impl Into<String>) -> Self {
         self.grant.assertion.typ = Some(typ.into());
         self
     }
 
-    /// Scopes to ask for beside the assertion, separated by spaces (RFC 7521 §4.1); further calls
-    /// add to them. Google wants them inside: [`claim`](Self::claim). Default: none are sent.
+    /// Adds scopes to the token request, separated by spaces (RFC 7521 §4.1). Google requires them as a
+    /// [`claim`](Self::claim) of the assertion instead. Defaults to none.
     pub fn scope(mut self, scope: impl AsRef<str>) -> Self {
         self.grant.scopes.extend(scopes(scope.as_ref()));
         self
     }
 
-    /// A further parameter of the token request. Those that have a setter of their own, and a name
-    /// given twice, are an error of [`build`](Self::build).
+    /// Adds a parameter to the token request. One that has its own setter, or that is added twice, is
+    /// an error of [`build`](Self::build).
     pub fn param(mut self, name: impl Into<String>, value: impl Into<SecretString>) -> Self {
         self.grant.params.push(name, value);
         self
     }
 
-    /// The client that asks, for servers that want to know it besides (RFC 7523 §2.1); the secret is
-    /// `""` if it has none. Default: nothing is said of a client, as with Google.
+    /// Sets the client id and secret, `""` for a client without a secret. Use it for servers that also
+    /// require client authentication (RFC 7523 §2.1). Defaults to none, as for Google.
     pub fn client(
         mut self,
         client_id: impl Into<String>,
@@ -248,17 +246,17 @@ impl JwtBearerBuilder {
     ) -> Self {
         self.client.client_id = client_id.into();
         self.client.client_secret = client_secret.into();
-        self.named = true;
+        self.has_client = true;
         self
     }
 
-    /// Checks everything. Does no I/O.
+    /// Checks the settings. Does no I/O.
     ///
     /// # Errors
     ///
-    /// The first setting that cannot work, by name, with the remedy.
+    /// The first invalid setting, by name, with the remedy.
     pub fn build(mut self) -> Result<JwtBearer, ConfigError> {
-        self.client.anonymous = !self.named && self.client.auth.is_empty();
+        self.client.anonymous = !self.has_client && self.client.auth.is_empty();
         let default = match self.client.client_secret.expose_secret().is_empty() {
             true => ClientAuth::none(),
             false => ClientAuth::basic(),
@@ -272,7 +270,7 @@ impl JwtBearerBuilder {
     }
 }
 
-/// Without the URL, which has not been checked for secrets yet.
+/// Omits the URL, which may contain secrets until it is checked.
 impl fmt::Debug for JwtBearerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtBearerBuilder")
@@ -285,23 +283,25 @@ impl fmt::Debug for JwtBearerBuilder {
 fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
     grant.key.check()?;
     if grant.issuer.is_empty() {
-        let problem = "none; give `iss`: who signs, as the server knows the owner of the key";
+        let problem = "missing; set `iss`, the owner of the key as registered with the server";
         return Err(ConfigError::new("issuer", problem));
     }
     if grant.subject.as_deref().is_some_and(str::is_empty) {
         return Err(ConfigError::new("subject", "empty; leave it out"));
     }
-    grant.assertion.check(["audience", "lifetime"], LONGEST)?;
+    grant
+        .assertion
+        .check(["audience", "lifetime"], MAX_LIFETIME)?;
     for (at, (name, _)) in grant.claims.iter().enumerate() {
         if name.is_empty() {
-            return Err(ConfigError::new("claim", "a claim without a name"));
+            return Err(ConfigError::new("claim", "a claim's name is empty"));
         }
         if REGISTERED.contains(&name.as_str()) {
-            let problem = format!("`{name}` has a setter of its own, or is made anew each time");
+            let problem = format!("the crate sets `{name}`; use its setter, or leave it out");
             return Err(ConfigError::new("claim", problem));
         }
         if grant.claims.iter().take(at).any(|(known, _)| known == name) {
-            let problem = format!("`{name}` is there twice");
+            let problem = format!("`{name}` is set twice");
             return Err(ConfigError::new("claim", problem));
         }
     }

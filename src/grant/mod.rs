@@ -1,4 +1,4 @@
-//! Grants: each asks for an access token in a way of its own.
+//! The grants: client credentials, JWT bearer, closures and fixed tokens.
 
 mod client_credentials;
 mod fixed;

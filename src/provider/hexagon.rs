@@ -1,4 +1,4 @@
-//! Hexagon's two servers.
+//! Hexagon's servers: Smart Completions and Smart API Manager.
 
 use secrecy::SecretString;
 
@@ -7,9 +7,9 @@ use crate::{
     sign_in::{AuthorizationCode, AuthorizationCodeBuilder},
 };
 
-/// Hexagon Smart Completions: client credentials at `{base}/v1/token`, scope `ingr.api`.
+/// Hexagon Smart Completions: client credentials at `{base}/v1/token` with the scope `ingr.api`.
 ///
-/// `base` is the URL of the authorization server, path included.
+/// `base` is the URL of the authorization server, including its path.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, provider};
@@ -28,15 +28,16 @@ pub fn smart_completions(
         .scope("ingr.api")
 }
 
-/// Hexagon Smart Completions with its own server, for users who sign in. The manual's table names five
-/// values, all of which are required: Auth URL, Access Token URL and Client ID here, Callback URL as
-/// [`redirect_uri`](AuthorizationCodeBuilder::redirect_uri), and
+/// Hexagon Smart Completions with its own server, for users who sign in.
+///
+/// All five values of the manual's table are required: Auth URL, Access Token URL and Client ID here,
+/// Callback URL as [`redirect_uri`](AuthorizationCodeBuilder::redirect_uri), and
 /// [`scope`](AuthorizationCodeBuilder::scope).
 ///
-/// The scope depends on the installation: the manual's `openid_offline_access` is sent as it is
-/// written, and is not what `openid offline_access` means to a standard server. A secret is
-/// [optional](AuthorizationCodeBuilder::client_secret). For Okta and Azure AD behind Smart
-/// Completions, see [`okta`](super::okta) and [`entra_id`](super::entra_id).
+/// The scope depends on the installation. The manual's `openid_offline_access` is sent verbatim; a
+/// standard server expects `openid offline_access` instead. A secret is
+/// [optional](AuthorizationCodeBuilder::client_secret). If Smart Completions uses Okta or Azure AD, see
+/// [`okta`](super::okta) and [`entra_id`](super::entra_id).
 ///
 /// ```
 /// use bearer_auth::provider;
@@ -62,9 +63,8 @@ pub fn smart_completions_sign_in(
 
 /// Hexagon Smart API Manager: client credentials at `{base}/oauth/connect/token`.
 ///
-/// `base` is where it is installed, such as `https://sam.example/sam`. The
-/// [`scope`](ClientCredentialsBuilder::scope) is required: the id of the Smart API as it is registered
-/// there.
+/// `base` is the URL of the installation, such as `https://sam.example/sam`. The
+/// [`scope`](ClientCredentialsBuilder::scope) is required: the registered id of the Smart API.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, provider};
@@ -86,13 +86,14 @@ pub fn smart_api_manager(
         .require(Required::Scope)
 }
 
-/// Hexagon Smart API Manager, for users who sign in: like [`smart_api_manager`], with the authorization
-/// endpoint at `{base}/oauth/connect/authorize`.
-/// [`redirect_uri`](AuthorizationCodeBuilder::redirect_uri) and
+/// Hexagon Smart API Manager, for users who sign in.
+///
+/// The endpoints are `{base}/oauth/connect/authorize` and, as for [`smart_api_manager`],
+/// `{base}/oauth/connect/token`. [`redirect_uri`](AuthorizationCodeBuilder::redirect_uri) and
 /// [`scope`](AuthorizationCodeBuilder::scope) are required.
 ///
-/// The manuals name the token endpoint only; this is the other endpoint of the server that the product
-/// is built on. If yours is elsewhere, give the URLs to [`smart_completions_sign_in`].
+/// The manuals name only the token endpoint. The authorization endpoint is that of the server product
+/// underneath. If yours differs, pass both URLs to [`smart_completions_sign_in`].
 ///
 /// ```
 /// use bearer_auth::provider;

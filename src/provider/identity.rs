@@ -1,19 +1,19 @@
-//! Servers that many APIs stand behind.
+//! Identity providers: Okta and Microsoft Entra ID.
 
 use crate::client::Issuer;
 
-/// Okta's org authorization server, whose tokens open Okta's own APIs. `org` is its URL, such as
+/// Okta's org authorization server, which issues tokens for Okta's own APIs. `org` is its URL, such as
 /// `https://dev-1234.okta.com`.
 ///
-/// For these APIs, services have to prove themselves by `private_key_jwt`. Assertions are addressed
-/// to the endpoint, as Okta's documents say.
+/// For these APIs, a service must authenticate with `private_key_jwt`. `aud` of assertions is the
+/// endpoint, as Okta documents.
 ///
 /// ```
 /// # #[cfg(feature = "jwt")]
 /// # fn build(pem: String) -> Result<(), bearer_auth::ConfigError> {
 /// use bearer_auth::{ClientAuth, ClientCredentials, SigningKey, provider};
 ///
-/// let key = SigningKey::from_pem(pem)?.key_id("as Okta shows it");
+/// let key = SigningKey::from_pem(pem)?.key_id("key-id");
 /// let source = ClientCredentials::discover(provider::okta("https://dev-1234.okta.com"), "client-id", "")
 ///     .client_auth(ClientAuth::private_key_jwt(key))
 ///     .scope("okta.users.read")
@@ -24,8 +24,8 @@ pub fn okta(org: impl AsRef<str>) -> Issuer {
     okta_at(org.as_ref().trim_end_matches('/').to_owned())
 }
 
-/// A custom authorization server of Okta's, whose tokens open your APIs: `server` is its id, such
-/// as `default`.
+/// A custom authorization server at Okta, which issues tokens for your own APIs. `server` is its id,
+/// such as `default`.
 ///
 /// ```
 /// use bearer_auth::{AuthorizationCode, provider};
@@ -42,23 +42,23 @@ pub fn okta_server(org: impl AsRef<str>, server: impl AsRef<str>) -> Issuer {
     okta_at(format!("{org}/oauth2/{}", server.as_ref()))
 }
 
-/// Its metadata are behind the issuer's path, not before it.
+/// Okta publishes its metadata after the issuer's path, not before it.
 fn okta_at(issuer: String) -> Issuer {
     let metadata = format!("{issuer}/.well-known/oauth-authorization-server");
-    addressed(Issuer::new(issuer).metadata_url(metadata))
+    with_endpoint_audience(Issuer::new(issuer).metadata_url(metadata))
 }
 
-/// Microsoft Entra ID (Azure AD), version 2.0. `authority` is what Microsoft's libraries call so:
-/// `https://login.microsoftonline.com/<tenant id>`, with `/v2.0` behind it or without; other clouds
-/// have other hosts.
+/// Microsoft Entra ID (Azure AD), version 2.0. `authority` is the authority of Microsoft's libraries:
+/// `https://login.microsoftonline.com/<tenant id>`, with or without `/v2.0`. Other clouds have other
+/// hosts.
 ///
-/// The tenant's *id*: a domain name finds the same metadata, but they name the issuer by the id.
-/// `common` and `organizations` let people of any tenant sign in; then nobody is known as the issuer
-/// of an answer, and each such server wants a redirect URI of its own
-/// ([`check_together`](crate::AuthorizationCode::check_together)). Assertions are addressed to the
-/// endpoint, as Microsoft's documents say.
+/// Use the tenant's *id*: a domain name leads to metadata whose issuer contains the id, and does not
+/// match. With `common` or `organizations`, users of any tenant can sign in. Then the issuer of a
+/// response is unknown, and each such server needs its own redirect URI
+/// ([`check_together`](crate::AuthorizationCode::check_together)). `aud` of assertions is the endpoint,
+/// as Microsoft documents.
 ///
-/// A service asks for `<the API's application id URI>/.default`:
+/// The scope of a service is `<the API's application id URI>/.default`:
 ///
 /// ```
 /// use bearer_auth::{ClientCredentials, provider};
@@ -71,7 +71,7 @@ fn okta_at(issuer: String) -> Issuer {
 /// ```
 pub fn entra_id(authority: impl AsRef<str>) -> Issuer {
     let authority = authority.as_ref().trim_end_matches('/');
-    // As some of Microsoft's libraries write it.
+    // Some of Microsoft's libraries include it.
     let authority = authority.strip_suffix("/v2.0").unwrap_or(authority);
     let any_tenant = ["common", "organizations"].iter();
     let issuer = any_tenant
@@ -82,10 +82,11 @@ pub fn entra_id(authority: impl AsRef<str>) -> Issuer {
             |host| format!("{host}{{tenantid}}/v2.0"),
         );
     let metadata = format!("{authority}/v2.0/.well-known/openid-configuration");
-    addressed(Issuer::new(issuer).metadata_url(metadata))
+    with_endpoint_audience(Issuer::new(issuer).metadata_url(metadata))
 }
 
-fn addressed(issuer: Issuer) -> Issuer {
+/// Sets `aud` of assertions to the endpoint.
+fn with_endpoint_audience(issuer: Issuer) -> Issuer {
     #[cfg(feature = "jwt")]
     return issuer.assertions_to_endpoint();
     #[cfg(not(feature = "jwt"))]

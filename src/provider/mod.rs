@@ -1,7 +1,7 @@
-//! Ready configurations for known providers: functions that return a configured builder, to which
-//! anything can be added, or the [`Issuer`](crate::Issuer) to discover.
+//! Ready configurations for known providers. The functions return a configured builder, or the
+//! [`Issuer`](crate::Issuer) for discovery.
 //!
-//! | provider | a service, with a secret | users who sign in |
+//! | Provider | A service, with a secret | Users who sign in |
 //! |---|---|---|
 //! | Hexagon Smart Completions | [`smart_completions`] | [`smart_completions_sign_in`] |
 //! | Hexagon Smart API Manager | [`smart_api_manager`] | [`smart_api_manager_sign_in`] |
@@ -10,12 +10,12 @@
 //! | MediationZone / Usage Engine | [`usage_engine`] | |
 //! | ADONIS, ADOIT, ADOGRC (ADOxx) | [`adoxx`] | |
 //!
-//! A function takes what every client has, in the order of the builders: where the server is, the
-//! client's id, its secret. Everything else is a setter with a name, so that no two texts can be mixed up
-//! on the way to a server that must not see the secret.
+//! The parameters are those of the builders, in the same order: URL, client id, client secret. All other
+//! values have named setters, so that a secret cannot be confused with another string and sent to the
+//! wrong server.
 //!
-//! The functions follow the vendors' manuals. They are tested against
-//! [`testing::MockIdp`](crate::testing::MockIdp), which answers as the manuals say, not against the
+//! The functions follow the vendors' manuals. Tests run against
+//! [`testing::MockIdp`](crate::testing::MockIdp), which behaves as the manuals say, and not against the
 //! vendors' servers.
 
 mod hexagon;
@@ -54,13 +54,13 @@ pub fn usage_engine(
         .require(Required::Audience)
 }
 
-/// ADONIS, ADOIT, ADOGRC (ADOxx REST): client credentials at `{base}/oauth2/token`, the parameters
-/// in the URL's query and the body empty.
+/// ADONIS, ADOIT, ADOGRC (ADOxx REST): client credentials at `{base}/oauth2/token`, with the parameters
+/// in the URL's query and an empty body.
 ///
-/// `base` is the product's URL, such as `https://host:8000/ADOXX`. Its REST services lie below
-/// `{base}/rest/`: give that to [`BearerAuthLayer::for_api`](crate::BearerAuthLayer::for_api), so
-/// that the token goes there and not to the token endpoint. Add the
-/// [`scope`](ClientCredentialsBuilder::scope) that the technical user has.
+/// `base` is the product's URL, such as `https://host:8000/ADOXX`. Its REST services are below
+/// `{base}/rest/`: pass that URL to [`BearerAuthLayer::for_api`](crate::BearerAuthLayer::for_api), so
+/// that the token endpoint receives no token. Add the [`scope`](ClientCredentialsBuilder::scope) of the
+/// technical user.
 ///
 /// ```
 /// use bearer_auth::{BearerAuthLayer, provider};

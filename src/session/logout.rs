@@ -25,16 +25,18 @@ use crate::{
 };
 
 impl Session {
-    /// Signs out: removes the session from the store and its tokens from all caches of this process,
-    /// then revokes the tokens (RFC 7009). Revocation needs a
+    /// Signs out: removes the session from the store, and its tokens from all caches of this process that
+    /// were built on this session or its clones; then revokes the tokens (RFC 7009). Revocation needs a
     /// [`revocation_url`](crate::AuthorizationCodeBuilder::revocation_url), configured or from the
     /// server's metadata. Dropping the future does not stop the sign-out.
     ///
     /// # Errors
     ///
     /// The store still has the session, or the tokens were not revoked and have to be treated as valid
-    /// until they expire. In both cases the caches of this process are empty. If the error is
+    /// until they expire. In both cases those caches are empty. If the error is
     /// [retryable](Error::is_retryable), call `logout` again.
+    /// [`ErrorKind::NoRuntime`](crate::ErrorKind::NoRuntime) outside a tokio runtime: nothing has changed
+    /// then.
     pub async fn logout(&self) -> Result<(), Error> {
         let inner = Arc::clone(&self.0);
         let logout = async move { inner.logout().await };
@@ -100,7 +102,7 @@ async fn revoke(revocation: &TokenEndpoint, session: &StoredSession) -> Result<(
         let mut form = Form::default();
         form.push("token", token.expose_secret());
         form.push("token_type_hint", hint);
-        revocation.tell(form).await.map(drop)
+        revocation.post(form).await.map(drop)
     };
     let mut revoked = Ok(());
     if let Some(token) = &session.refresh_token {

@@ -222,7 +222,7 @@ impl Inner {
     }
 
     async fn refresh(&self, request: TokenRequest) -> Result<TokenResponse, Error> {
-        let mut endpoints = self.server.endpoints_at_hand();
+        let mut endpoints = self.server.cached_endpoints();
         loop {
             let response = self.refresh_at(endpoints.as_deref(), &request).await?;
             if let Some(response) = response {
@@ -335,7 +335,7 @@ impl Inner {
         form.push("grant_type", "refresh_token");
         form.push("refresh_token", refresh_token.expose_secret());
         form.push("scope", self.scope.as_deref().unwrap_or_default());
-        endpoint.ask_briefly(form).await
+        endpoint.request_token_limited(form).await
     }
 }
 

@@ -137,7 +137,7 @@ impl PendingLogin {
         form.push("scope", &config.token_scopes.join(" "));
         config.token_params.add_to(&mut form);
         let endpoints = config.server.endpoints().await?;
-        let response = endpoints.token.ask_briefly(form).await?;
+        let response = endpoints.token.request_token_limited(form).await?;
         let session = self.client.session();
         session.begin(&response).await;
         Ok(session)

@@ -72,7 +72,7 @@ impl AuthorizationCode {
         });
         let form = parameters(config, &redirect_uri, &state, &verifier, &login.params);
         let query = match &endpoints.pushed {
-            None if endpoints.pushes_only => {
+            None if endpoints.requires_pushed_requests => {
                 let message = "the server requires pushed authorization requests (RFC 9126 §5): \
                                set `pushed_request_url`, or remove `without_pushed_requests`";
                 return Err(Error::build(ErrorKind::Discovery, Retry::Never, message).done());
@@ -130,7 +130,7 @@ struct Pushed {
 
 /// Pushes the parameters to the server. Returns the parameters of the URL, with a reference to them.
 async fn pushed_form(endpoint: &TokenEndpoint, form: Form) -> Result<Form, Error> {
-    let answer = endpoint.tell(form).await?;
+    let answer = endpoint.post(form).await?;
     let pushed: Option<Pushed> = json::object(&answer).ok();
     let good = |pushed: &Pushed| {
         let lives = pushed.expires_in.as_f64().is_some_and(|life| life > 0.0);

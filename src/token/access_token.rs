@@ -1,8 +1,8 @@
-//! [`AccessToken`]: a token, ready to be put on a request.
+//! [`AccessToken`]: a token with its ready header value.
 //!
-//! The header value is built when the token arrives, once for each thread that may clone it at the
-//! same time ([`PerCore`]), over memory that is wiped when the last clone is gone; `expose_secret`
-//! is a slice of it, so there is no further copy to forget.
+//! The header value is built when the token arrives, with one copy per core ([`PerCore`]). Its memory is
+//! wiped when the last clone is dropped. `expose_secret` returns a slice of it, so there are no further
+//! copies to wipe.
 
 use std::{
     fmt,
@@ -22,7 +22,7 @@ use crate::{
     per_core::{CacheAligned, PerCore},
 };
 
-/// An access token (RFC 6749 §1.4) and the header that carries it.
+/// An access token (RFC 6749 §1.4) with its request header.
 ///
 /// Cheap to clone. `Debug` shows no secret.
 #[derive(Clone)]
@@ -31,14 +31,14 @@ pub struct AccessToken {
     inner: Arc<Inner>,
 }
 
-/// Tells tokens apart that a process has had: cheaper to keep than a token.
+/// Identifies a token within the process, without keeping it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenId(u64);
 
 struct Inner {
     header_name: HeaderName,
     header_value: PerCore<HeaderValue>,
-    /// Where in the header value the token starts: behind the scheme and one space.
+    /// The offset of the token in the header value, after the scheme and a space.
     secret_at: usize,
     /// The moment that the lifetime counts from, and its length.
     lifetime: Option<(Moment, Duration)>,
@@ -56,7 +56,7 @@ impl AccessToken {
             id: TokenId(NEXT.fetch_add(1, Ordering::Relaxed)),
             inner: Arc::new(Inner {
                 header_name: header.name,
-                header_value: PerCore::new(header.value, another),
+                header_value: PerCore::new(header.value, copy),
                 secret_at: header.secret_at,
                 lifetime,
                 scope,
@@ -64,13 +64,13 @@ impl AccessToken {
         }
     }
 
-    /// The value of the request header, `Bearer …` as a rule (RFC 6750 §2.1), marked sensitive.
+    /// Returns the value of the request header, usually `Bearer …` (RFC 6750 §2.1), marked sensitive.
     #[inline]
     pub fn header_value(&self) -> &HeaderValue {
         self.inner.header_value.mine()
     }
 
-    /// The name of the request header: `authorization` as a rule.
+    /// Returns the name of the request header, usually `authorization`.
     #[inline]
     pub fn header_name(&self) -> &HeaderName {
         &self.inner.header_name
@@ -81,7 +81,7 @@ impl AccessToken {
         self.id
     }
 
-    /// The same token as `known`, handed out a second time.
+    /// Takes over the id of `known`: the server has returned the same token again.
     pub(crate) fn known_as(self, known: &Self) -> Self {
         Self {
             id: known.id,
@@ -89,28 +89,28 @@ impl AccessToken {
         }
     }
 
-    /// The token itself, without its scheme.
+    /// Returns the token without its scheme.
     pub fn expose_secret(&self) -> &str {
         let value = self.inner.header_value.first().as_bytes();
-        // Built from a `str`, behind an ASCII scheme.
+        // Built from a `str`, after an ASCII scheme.
         value
             .get(self.inner.secret_at..)
             .and_then(|secret| std::str::from_utf8(secret).ok())
             .unwrap_or_default()
     }
 
-    /// When the token ends, by the server's word; `None` if it did not say.
+    /// Returns when the token expires; `None` if the server did not say.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.end().and_then(Moment::system_time)
     }
 
-    /// The scope that was granted, if the server said so: it may be narrower than what was asked
-    /// for (RFC 6749 §3.3).
+    /// Returns the granted scope, if the server sent it. It may be narrower than the requested scope
+    /// (RFC 6749 §3.3).
     pub fn scope(&self) -> Option<&str> {
         self.inner.scope.as_deref()
     }
 
-    /// The scheme in front of the token; empty if there is none.
+    /// Returns the scheme before the token; empty if there is none.
     pub(crate) fn scheme(&self) -> &str {
         let value = self.inner.header_value.first().as_bytes();
         let end = self.inner.secret_at.saturating_sub(1);
@@ -118,7 +118,8 @@ impl AccessToken {
         std::str::from_utf8(scheme).unwrap_or_default()
     }
 
-    /// Returns the moment that the lifetime counts from, and its length; `None` without an expiry.
+    /// Returns the moment that the lifetime counts from, and its length. `None`: the token does not
+    /// expire.
     pub(crate) fn lifetime(&self) -> Option<(Moment, Duration)> {
         self.inner.lifetime
     }
@@ -133,7 +134,7 @@ impl AccessToken {
         self.end().is_some_and(|end| now.reached(end))
     }
 
-    /// Whether both carry the same token on the wire.
+    /// Whether both have the same header.
     pub(crate) fn same_value(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
             || (self.inner.header_value.first() == other.inner.header_value.first()
@@ -151,7 +152,7 @@ impl fmt::Debug for AccessToken {
     }
 }
 
-/// A header that carries a token.
+/// A request header with a token.
 #[derive(Clone)]
 pub(crate) struct Header {
     name: HeaderName,
@@ -164,7 +165,7 @@ impl Header {
         &self.name
     }
 
-    /// The scheme and the token.
+    /// Returns the scheme and the token.
     pub(crate) fn parts(&self) -> (&str, &str) {
         let value = std::str::from_utf8(self.value.as_bytes()).unwrap_or_default();
         let scheme = value.get(..self.secret_at.saturating_sub(1));
@@ -172,8 +173,8 @@ impl Header {
         (scheme.unwrap_or_default(), token.unwrap_or_default())
     }
 
-    /// `None` if the token, or the scheme, cannot stand in a header (RFC 9110 §5.5): control
-    /// characters, or anything that is not ASCII. An empty `scheme` leaves the token bare.
+    /// Builds the header. An empty `scheme` sends the token alone. Returns `None` if token or scheme
+    /// contain anything except visible ASCII (RFC 9110 §5.5), or the token is empty.
     pub(crate) fn new(name: HeaderName, scheme: &str, token: &str) -> Option<Self> {
         let visible = |text: &str| text.bytes().all(|b| matches!(b, 0x21..=0x7e));
         if token.is_empty() || !visible(token) || !visible(scheme) {
@@ -184,7 +185,7 @@ impl Header {
         } else {
             scheme.len() + 1
         };
-        // Exactly as large as needed: growing would leave a copy behind that nobody wipes.
+        // Allocated once: reallocation would leave a copy that is not wiped.
         let mut value = Zeroizing::new(Vec::with_capacity(secret_at + token.len()));
         if !scheme.is_empty() {
             value.extend_from_slice(scheme.as_bytes());
@@ -199,8 +200,8 @@ impl Header {
     }
 }
 
-/// A header value over memory that is wiped, with a reference count that has its cache line for
-/// itself.
+/// Builds a sensitive header value. Its memory is wiped on drop, and its reference count has its own
+/// cache line.
 fn sensitive(value: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
     let bytes = Bytes::from_owner(CacheAligned(value));
     let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
@@ -208,10 +209,10 @@ fn sensitive(value: Zeroizing<Vec<u8>>) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The same value, in memory of its own.
-fn another(value: &HeaderValue) -> HeaderValue {
-    let copy = Zeroizing::new(value.as_bytes().to_vec());
-    sensitive(copy).unwrap_or_else(|| value.clone())
+/// Copies the value into new memory.
+fn copy(value: &HeaderValue) -> HeaderValue {
+    let bytes = Zeroizing::new(value.as_bytes().to_vec());
+    sensitive(bytes).unwrap_or_else(|| value.clone())
 }
 
 impl AsRef<[u8]> for CacheAligned<Zeroizing<Vec<u8>>> {
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_scheme_space_token_and_sensitive() {
+    fn header_is_scheme_space_token_and_sensitive() {
         let token = token("Bearer", "mF_9.B5f-4.1JqM");
         assert_eq!(token.header_value(), "Bearer mF_9.B5f-4.1JqM");
         assert!(token.header_value().is_sensitive());
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_stand_in_a_header_is_refused() {
+    fn token_with_invalid_header_characters_is_rejected() {
         for bad in ["", "a b", "a\r\nb", "a\0b", "é", "\u{7f}"] {
             assert!(
                 Header::new(AUTHORIZATION, "Bearer", bad).is_none(),

@@ -1,29 +1,29 @@
-//! [`TokenKey`]: the name of what is shared.
+//! [`TokenKey`]: the name of a shared token.
 
 use std::{collections::BTreeSet, fmt};
 
 use sha2::{Digest as _, Sha256};
 
-/// Names a token among all that share a Redis: processes with the same key share one token.
+/// The key of a token in Redis: processes with the same key share one token.
 ///
-/// [`ClientCredentials::token_key`](crate::ClientCredentials::token_key) and its like make one of
-/// everything that makes a token differ: the server, the client, scopes, audience, resources, further
-/// parameters and headers. A secret that proves the client is not part of it, so that changing it
-/// changes nothing here. It is a SHA-256 hash, which shows nothing of what went in but to somebody
-/// who can guess all of it.
+/// Sources such as [`ClientCredentials`](crate::ClientCredentials::token_key) hash every setting that
+/// distinguishes their tokens: server, client id, scopes, audience, resources, parameters and headers.
+/// The client's secret or key is not part of the hash, so changing it keeps the key. SHA-256 reveals
+/// the settings only to an attacker who can guess all of them.
 ///
-/// Tokens bound to a client's certificate (RFC 8705) are of use only with that certificate: where
-/// machines have one each, add its thumbprint with [`subject`](Self::subject).
+/// A token bound to a client certificate (RFC 8705) works only with that certificate. If each machine
+/// has its own certificate, add its thumbprint with [`subject`](Self::subject).
 #[derive(Clone, PartialEq, Eq)]
 pub struct TokenKey([u8; 32]);
 
 impl TokenKey {
-    /// For a source of your own: the same name is the same token, so say all that makes it differ.
+    /// Creates a key for your own source. Include everything that distinguishes its tokens: sources
+    /// with the same name share one token.
     pub fn named(name: impl AsRef<str>) -> Self {
         Digest::new("named").with(name.as_ref()).done()
     }
 
-    /// The same for one of several that the source serves: a user, a tenant.
+    /// Returns the key for one subject of the source, such as a user or a tenant.
     #[must_use]
     pub fn subject(self, subject: impl AsRef<str>) -> Self {
         let mut digest = Digest::new("subject");
@@ -32,7 +32,7 @@ impl TokenKey {
     }
 }
 
-/// In hexadecimal: how Redis shows it.
+/// Formats the key in hexadecimal, as in Redis.
 impl fmt::Display for TokenKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -45,7 +45,7 @@ impl fmt::Debug for TokenKey {
     }
 }
 
-/// Hashes a list of texts, each behind its length, so that no two lists are hashed alike.
+/// Hashes a list of texts with their lengths, so that different lists have different hashes.
 pub(crate) struct Digest {
     hash: Sha256,
 }
@@ -66,7 +66,7 @@ impl Digest {
         self
     }
 
-    /// Names and values, in whatever order they are.
+    /// Adds names and values, independent of their order.
     pub(crate) fn with_pairs<'a>(
         mut self,
         pairs: impl Iterator<Item = (&'a str, &'a [u8])>,
@@ -78,7 +78,7 @@ impl Digest {
         flat.fold(self, Self::bytes)
     }
 
-    /// A set, in whatever order it is.
+    /// Adds a set of texts, independent of their order.
     pub(crate) fn with_all<'a>(mut self, texts: impl IntoIterator<Item = &'a String>) -> Self {
         let texts: BTreeSet<_> = texts.into_iter().collect();
         self.hash.update((texts.len() as u64).to_be_bytes());

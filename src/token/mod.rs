@@ -1,4 +1,4 @@
-//! The vocabulary of tokens: what a source is asked, what it answers, and what a request carries.
+//! Token types: requests to a source, its responses, and the tokens on requests.
 
 pub(crate) mod access_token;
 pub(crate) mod challenge;

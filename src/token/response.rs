@@ -1,4 +1,4 @@
-//! [`TokenResponse`]: what a source hands to the cache.
+//! [`TokenResponse`]: the token that a source returns to the cache.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use crate::{
     error::{Error, ErrorKind, Retry},
 };
 
-/// A token as it came from its [`TokenSource`](crate::TokenSource).
+/// The token that a [`TokenSource`](crate::TokenSource) returns, with its metadata.
 ///
 /// `Debug` shows no secret.
 #[derive(Clone)]
@@ -29,7 +29,7 @@ pub struct TokenResponse {
     refresh_token: Option<SecretString>,
 }
 
-/// How a source says when its token ends.
+/// The expiry of a token, in the form that the source knows it.
 #[derive(Clone, Copy, Debug)]
 enum Expiry {
     Unknown,
@@ -38,8 +38,8 @@ enum Expiry {
 }
 
 impl TokenResponse {
-    /// Starts with the token. Unless told otherwise it goes as `Authorization: Bearer …` and its
-    /// end is unknown.
+    /// Returns a builder for a response with this token. Defaults to `Authorization: Bearer …` and an
+    /// unknown lifetime.
     pub fn builder(access_token: impl Into<SecretString>) -> TokenResponseBuilder {
         TokenResponseBuilder {
             access_token: access_token.into(),
@@ -52,8 +52,8 @@ impl TokenResponse {
         }
     }
 
-    /// How long the token lives from when it was asked for (`expires_in`, RFC 6749 §5.1), if the
-    /// source said so.
+    /// Returns the lifetime, counted from the token request (`expires_in`, RFC 6749 §5.1), if it is
+    /// known.
     pub fn expires_in(&self) -> Option<Duration> {
         match self.expiry {
             Expiry::In(lifetime) => Some(lifetime),
@@ -61,25 +61,24 @@ impl TokenResponse {
         }
     }
 
-    /// The scope that was granted, if the server said so.
+    /// Returns the granted scope, if the server sent it.
     pub fn scope(&self) -> Option<&str> {
         self.scope.as_deref()
     }
 
-    /// The refresh token (RFC 6749 §1.5) that came with it.
+    /// Returns the refresh token (RFC 6749 §1.5), if there is one.
     pub fn refresh_token(&self) -> Option<&SecretString> {
         self.refresh_token.as_ref()
     }
 
-    /// Returns the header, the scheme in front of the token, and the token.
+    /// Returns the header name, the scheme, and the token.
     pub(crate) fn header(&self) -> (&HeaderName, &str, &str) {
         let (scheme, token) = self.header.parts();
         (self.header.name(), scheme, token)
     }
 
-    /// Returns the lifetime: the moment it counts from, and its length; `None` if it is unknown.
-    /// This is the one place that decides it. `requested_at` is when the source was called, `now`
-    /// when it answered.
+    /// Returns the moment that the lifetime counts from, and its length; `None` if it is unknown. Only
+    /// this function decides it. `requested_at` is when the source was called, `now` when it returned.
     pub(crate) fn lifetime(&self, requested_at: Moment, now: Moment) -> Option<(Moment, Duration)> {
         let (anchor, lifetime) = match self.expiry {
             Expiry::Unknown => return None,
@@ -99,8 +98,8 @@ impl TokenResponse {
         self.age.map_or(requested_at, |age| now.before(age))
     }
 
-    /// Returns the token with its lifetime. `default_lifetime` is that of a token whose lifetime is
-    /// unknown; without it such a token does not expire.
+    /// Returns the token with its lifetime. An unknown lifetime is `default_lifetime`; without that, the
+    /// token does not expire.
     pub(crate) fn into_token(
         self,
         requested_at: Moment,
@@ -125,7 +124,7 @@ impl fmt::Debug for TokenResponse {
     }
 }
 
-/// See [`TokenResponse::builder`].
+/// Builds a [`TokenResponse`]: see [`TokenResponse::builder`].
 #[derive(Debug)]
 pub struct TokenResponseBuilder {
     access_token: SecretString,
@@ -138,62 +137,65 @@ pub struct TokenResponseBuilder {
 }
 
 impl TokenResponseBuilder {
-    /// The token lives this long from when the source was asked (`expires_in`, RFC 6749 §5.1).
-    /// Default: unknown; it is used until the API refuses it.
+    /// Sets the lifetime, counted from the token request (`expires_in`, RFC 6749 §5.1). Defaults to
+    /// unknown: the token is used until the API rejects it.
     pub fn expires_in(mut self, lifetime: Duration) -> Self {
         self.expiry = Expiry::In(lifetime);
         self
     }
 
-    /// The token ends at this time of the wall clock.
+    /// Sets the time at which the token expires, by the wall clock. Replaces
+    /// [`expires_in`](Self::expires_in).
     pub fn expires_at(mut self, end: SystemTime) -> Self {
         self.expiry = Expiry::At(end);
         self
     }
 
-    /// The token was asked for this long ago: for sources that hand out what they have, or that
-    /// waited before they asked. [`expires_in`](Self::expires_in) counts from then. Default: it
-    /// counts from when the source was called.
+    /// Sets the time since the token request, from which [`expires_in`](Self::expires_in) counts. Use
+    /// it in a source that returns stored tokens, or that waits before its request. By default, the
+    /// lifetime counts from the call of the source.
     pub fn age(mut self, age: Duration) -> Self {
         self.age = Some(age);
         self
     }
 
-    /// The scope that was granted.
+    /// Sets the granted scope.
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into().into_boxed_str());
         self
     }
 
-    /// The authentication scheme in front of the token. Default: `Bearer`. Empty: the token alone.
+    /// Sets the authentication scheme before the token; if empty, the token is sent alone. Defaults to
+    /// `Bearer`.
     pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
         self.scheme = scheme.into().into_boxed_str();
         self
     }
 
-    /// The request header that carries the token. Default: `Authorization`.
+    /// Sets the name of the request header. Defaults to `Authorization`.
     ///
-    /// **A client that follows redirects by itself, as reqwest does, sends any other header to every
-    /// host that it is led to.** Give it
-    /// [`redirect_policy`](crate::BearerAuthLayer::redirect_policy), or no redirects at all.
+    /// **A client that follows redirects, such as reqwest, sends any other header to every redirect
+    /// target.** Set [`redirect_policy`](crate::BearerAuthLayer::redirect_policy), or disable redirects.
     ///
-    /// Until the first token has come, requests whose caller has set `Authorization` are taken to
-    /// need none: [`prefetch`](crate::TokenCache::prefetch) helps.
+    /// Until the first token arrives, a request with the caller's own `Authorization` gets no token:
+    /// call [`prefetch`](crate::TokenCache::prefetch) first.
     pub fn header_name(mut self, name: HeaderName) -> Self {
         self.header_name = name;
         self
     }
 
-    /// The refresh token (RFC 6749 §1.5) that came with it.
+    /// Sets the refresh token (RFC 6749 §1.5).
     pub fn refresh_token(mut self, refresh_token: impl Into<SecretString>) -> Self {
         self.refresh_token = Some(refresh_token.into());
         self
     }
 
+    /// Builds the response.
+    ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidResponse`] for a token, or a scheme, that cannot stand in a header:
-    /// empty, or with anything but visible ASCII.
+    /// [`ErrorKind::InvalidResponse`] if the token is empty, or if token or scheme contain anything
+    /// except visible ASCII, which a header cannot have.
     pub fn build(self) -> Result<TokenResponse, Error> {
         let header = Header::new(
             self.header_name,
@@ -204,7 +206,7 @@ impl TokenResponseBuilder {
             Error::build(
                 ErrorKind::InvalidResponse,
                 Retry::Later,
-                "the access token is empty or cannot stand in a header",
+                "the access token is empty, or contains characters not allowed in a header",
             )
             .done()
         })?;

@@ -1,4 +1,4 @@
-//! Where tokens come from: [`TokenSource`], and one file for each grant.
+//! [`TokenSource`]: the trait of grants, and the request that a cache passes to it.
 
 use std::{
     fmt,
@@ -10,11 +10,11 @@ use std::{
 use super::{access_token::AccessToken, response::TokenResponse};
 use crate::error::Error;
 
-/// A grant: something that can be asked for an access token.
+/// A source of access tokens, such as a grant.
 ///
-/// The [`TokenCache`](crate::TokenCache) calls [`fetch`](Self::fetch) at most once at a time, in a
-/// task of its own, and decides when to ask again after a failure. An implementation makes one
-/// attempt and says in its [`Error`] whether another makes sense.
+/// The [`TokenCache`](crate::TokenCache) calls [`fetch`](Self::fetch) in its own task, one call at a
+/// time, and schedules retries. An implementation makes one attempt; its [`Error`] says whether a retry
+/// makes sense.
 ///
 /// ```
 /// use bearer_auth::{Error, TokenRequest, TokenResponse, TokenSource};
@@ -30,31 +30,30 @@ use crate::error::Error;
 /// }
 /// ```
 pub trait TokenSource: Send + Sync + 'static {
-    /// Asks for a token, once.
+    /// Requests a token, once.
     ///
     /// # Errors
     ///
-    /// Whatever keeps the source from having one. A source of your own makes its errors with
+    /// The reason why there is no token. Your own source creates its errors with
     /// [`Error::from_source`].
     fn fetch(
         &self,
         request: TokenRequest,
     ) -> impl Future<Output = Result<TokenResponse, Error>> + Send;
 
-    /// Called once for each cache that is built on this source. A source that learns that its
-    /// tokens are void (its user signs out) keeps the handle and
-    /// [forgets](WeakTokenCache::forget) them. Does nothing by default.
+    /// Called once for each cache that is built with this source. Keep the handle if the source can
+    /// invalidate its tokens, for example when the user signs out, and
+    /// [forget](WeakTokenCache::forget) them then. Does nothing by default.
     fn on_attach(&self, cache: WeakTokenCache) {
         drop(cache);
     }
 }
 
-/// A handle to the [`TokenCache`](crate::TokenCache) that a source is attached to. It does not keep
-/// the cache alive.
+/// A weak handle to the [`TokenCache`](crate::TokenCache) of a source: it does not keep the cache alive.
 #[derive(Clone)]
 pub struct WeakTokenCache(Weak<dyn Forget>);
 
-/// A cache, as far as its source can see it.
+/// The part of a cache that a source can call.
 pub(crate) trait Forget: Send + Sync {
     /// Drops the cached token, and ignores the result of a token request in flight.
     fn forget(self: Arc<Self>);
@@ -69,7 +68,7 @@ impl WeakTokenCache {
         self.0.strong_count() > 0
     }
 
-    /// Calls [`TokenCache::forget`](crate::TokenCache::forget) if the cache still exists.
+    /// Calls [`TokenCache::forget`](crate::TokenCache::forget) unless the cache has been dropped.
     pub fn forget(&self) {
         if let Some(cache) = self.0.upgrade() {
             cache.forget();
@@ -83,20 +82,20 @@ impl fmt::Debug for WeakTokenCache {
     }
 }
 
-/// What a [`TokenSource`] is asked, and why.
+/// A request to a [`TokenSource`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TokenRequest {
-    /// Why a token is asked for.
+    /// The reason of the request.
     pub reason: FetchReason,
-    /// The token that the API refused, when that is the reason: do not hand it out again.
+    /// The token that the API rejected, if that is the reason: do not return it again.
     pub rejected: Option<AccessToken>,
-    /// The token that the cache has, good or not.
+    /// The cached token, valid or not.
     pub previous: Option<AccessToken>,
 }
 
 impl TokenRequest {
-    /// A request for a first token.
+    /// Creates a request for the first token.
     pub fn new() -> Self {
         Self::because(FetchReason::First)
     }
@@ -116,17 +115,17 @@ impl Default for TokenRequest {
     }
 }
 
-/// Why a token is asked for.
+/// The reason of a [`TokenRequest`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FetchReason {
-    /// There is none.
+    /// There is no cached token.
     First,
-    /// The cached token is in its refresh window: requests go on with it meanwhile.
+    /// The cached token is in its refresh window, and serves requests meanwhile.
     ExpiresSoon,
-    /// The one there is has expired, or is about to.
+    /// The cached token has expired, or is about to expire.
     Expired,
-    /// The API refused the one there is.
+    /// The API rejected the cached token.
     Rejected,
     /// [`TokenCache::refresh`](crate::TokenCache::refresh) was called.
     Manual,
@@ -145,7 +144,7 @@ impl<T: TokenSource> TokenSource for std::sync::Arc<T> {
     }
 }
 
-/// [`TokenSource`] behind a pointer.
+/// The object-safe form of [`TokenSource`].
 pub(crate) trait ErasedSource: Send + Sync + 'static {
     fn attach(&self, cache: WeakTokenCache);
 

@@ -1,8 +1,7 @@
-//! Assertions (RFC 7523 §3): a client's about itself (§2.2; OpenID Connect Core §9), and those that
-//! are a grant (§2.1).
+//! Signed assertions (RFC 7523 §3) for client authentication (§2.2; OpenID Connect Core §9) and for the
+//! JWT bearer grant (§2.1).
 //!
-//! Invariants: every request has an assertion of its own, which is of use once and for a short
-//! time; it is always signed.
+//! Invariant: every request has a new, signed, short-lived assertion with a unique `jti`.
 
 use std::{
     collections::BTreeMap,
@@ -22,48 +21,48 @@ use crate::error::ConfigError;
 /// `client_assertion_type` (RFC 7523 §2.2).
 pub(super) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-const LIFETIME: Duration = Duration::from_secs(60);
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The longest life of a client's.
-pub(super) const LONGEST: Duration = Duration::from_secs(300);
+/// The maximum lifetime of a client assertion.
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(300);
 
-/// What `typ` is if nothing is said: the one that every server takes.
-const TYP: &str = "JWT";
+/// The default `typ`, which every server accepts.
+const DEFAULT_TYP: &str = "JWT";
 
-/// Claims that each assertion has of its own.
+/// The claims that the crate sets.
 pub(crate) const REGISTERED: [&str; 7] = ["aud", "exp", "iat", "iss", "jti", "nbf", "sub"];
 
-/// As long as the hash is (RFC 7518 §3.2).
-const SHORTEST_SECRET: usize = 32;
+/// The length of the hash (RFC 7518 §3.2).
+const MIN_SECRET_LEN: usize = 32;
 
-/// What can be said about assertions, whatever signs them.
+/// The settings of assertions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Settings {
     pub(crate) audience: Option<String>,
     pub(crate) lifetime: Option<Duration>,
     pub(crate) not_before: bool,
-    /// The header's `typ`; empty: it has none.
+    /// The header's `typ`; none if empty.
     pub(crate) typ: Option<String>,
 }
 
 impl Settings {
-    /// `names`: of the settings for audience and lifetime.
+    /// Checks the settings. `names` are those of the setters for audience and lifetime.
     pub(crate) fn check(
         &self,
         names: [&'static str; 2],
-        longest: Duration,
+        max_lifetime: Duration,
     ) -> Result<(), ConfigError> {
         let [audience, lifetime] = names;
         if self.audience.as_deref().is_some_and(str::is_empty) {
-            let problem = "empty; leave it out, or give the server's issuer";
+            let problem = "empty; leave it out, or set the server's issuer";
             return Err(ConfigError::new(audience, problem));
         }
         if let Some(length) = self.lifetime
-            && !(Duration::from_secs(1)..=longest).contains(&length)
+            && !(Duration::from_secs(1)..=max_lifetime).contains(&length)
         {
             let problem = format!(
-                "not from 1 s to {} min: it has to outlast a request, and no more",
-                longest.as_secs() / 60
+                "out of range; set a lifetime from 1 s to {} min",
+                max_lifetime.as_secs() / 60
             );
             return Err(ConfigError::new(lifetime, problem));
         }
@@ -71,29 +70,30 @@ impl Settings {
     }
 }
 
-/// Who says what, and to whom if the settings do not say.
+/// The claims of an assertion.
 #[derive(Clone, Copy)]
 pub(crate) struct Statement<'a> {
     pub(crate) issuer: &'a str,
     pub(crate) subject: Option<&'a str>,
+    /// Used unless the settings have an audience.
     pub(crate) audience: &'a str,
-    /// None of them [`REGISTERED`].
+    /// None of them is [`REGISTERED`].
     pub(crate) claims: &'a [(String, Value)],
 }
 
-/// HMAC with less than that is guessed offline by whoever sees one assertion.
+/// Rejects short secrets: an attacker could guess them offline from one assertion.
 pub(super) fn check_secret(secret: &SecretString) -> Result<(), ConfigError> {
-    if secret.expose_secret().len() >= SHORTEST_SECRET {
+    if secret.expose_secret().len() >= MIN_SECRET_LEN {
         return Ok(());
     }
     Err(ConfigError::new(
         "client_secret",
-        "HS256 takes a secret of 32 bytes or more (RFC 7518 §3.2); \
-         have the server issue a longer one, or use `ClientAuth::private_key_jwt`",
+        "HS256 requires a secret of 32 bytes or more (RFC 7518 §3.2); \
+         get a longer one from the server, or use `ClientAuth::private_key_jwt`",
     ))
 }
 
-/// What signs.
+/// The key that signs an assertion.
 #[derive(Clone, Copy)]
 pub(crate) enum Signer<'a> {
     Secret(&'a SecretString),
@@ -124,7 +124,7 @@ struct Claims<'a> {
     further: BTreeMap<&'a str, &'a Value>,
 }
 
-/// A new one.
+/// Signs a new assertion.
 pub(crate) fn assertion(
     signer: Signer<'_>,
     settings: &Settings,
@@ -136,15 +136,15 @@ pub(crate) fn assertion(
         Signer::Secret(_) => ("HS256", None),
         Signer::Key(key) => (key.alg(), key.kid()),
     };
-    // 128 bits: nobody guesses it, and no two are the same (RFC 7523 §3, 7.).
+    // 128 random bits are unique (RFC 7523 §3, 7.).
     let mut id = [0; 16];
     rand::fill(&mut id).map_err(|_| failed())?;
     let since_epoch = now.duration_since(SystemTime::UNIX_EPOCH);
     let iat = since_epoch.unwrap_or_default().as_secs();
-    let lifetime = settings.lifetime.unwrap_or(LIFETIME);
+    let lifetime = settings.lifetime.unwrap_or(DEFAULT_LIFETIME);
     let header = Header {
         alg,
-        typ: settings.typ.as_deref().unwrap_or(TYP),
+        typ: settings.typ.as_deref().unwrap_or(DEFAULT_TYP),
         kid,
     };
     let claims = Claims {
@@ -174,7 +174,7 @@ pub(crate) fn assertion(
         }
         Signer::Key(key) => key.sign(unsigned.as_bytes()).ok_or_else(failed)?,
     };
-    // What comes before the signature is no secret, the whole is.
+    // Without its signature, an assertion is no secret.
     let encoded = base64::encoded_len(signature.len(), false).unwrap_or_default();
     let mut whole = Zeroizing::new(String::with_capacity(unsigned.len() + 1 + encoded));
     whole.push_str(&unsigned);

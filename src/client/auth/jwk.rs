@@ -1,4 +1,4 @@
-//! Private keys in JSON (RFC 7517).
+//! Parses private keys in JSON (RFC 7517).
 
 use aws_lc_rs::{
     rsa::{KeyPairComponents, PublicKeyComponents},
@@ -11,14 +11,14 @@ use zeroize::Zeroizing;
 use super::key_pair::{FIELD, KeyPair, SigningAlgorithm, ed25519, other_kind, p256, rsa};
 use crate::{error::ConfigError, json};
 
-/// What a JWK says.
-pub(super) struct Parts {
+/// A parsed JWK.
+pub(super) struct ParsedJwk {
     pub(super) pair: KeyPair,
     pub(super) key_id: Option<String>,
     pub(super) algorithm: Option<SigningAlgorithm>,
 }
 
-/// Secrets are borrowed: Base64 has no escapes in JSON, so nothing is copied.
+/// Secrets are borrowed, not copied: Base64 needs no escapes in JSON.
 #[derive(Deserialize)]
 struct Jwk<'a> {
     kty: Option<&'a str>,
@@ -40,23 +40,23 @@ struct Jwk<'a> {
     keys: Option<serde::de::IgnoredAny>,
 }
 
-pub(super) fn read(text: &str) -> Result<Parts, ConfigError> {
+pub(super) fn read(text: &str) -> Result<ParsedJwk, ConfigError> {
     let jwk: Jwk<'_> = json::object(text.as_bytes())
-        .map_err(|_| ConfigError::new(FIELD, "not a JWK: an object of JSON (RFC 7517 §4)"))?;
+        .map_err(|_| ConfigError::new(FIELD, "not a JWK, which is a JSON object (RFC 7517 §4)"))?;
     if jwk.keys.is_some() {
-        return Err(ConfigError::new(FIELD, "a set of keys; give one of them"));
+        return Err(ConfigError::new(FIELD, "a set of keys; pass one of them"));
     }
     if jwk
         .purpose
         .as_deref()
         .is_some_and(|purpose| purpose != "sig")
     {
-        let problem = "a key for something else than signing (`use`, RFC 7517 §4.2)";
+        let problem = "not a key for signing: `use` is not `sig` (RFC 7517 §4.2)";
         return Err(ConfigError::new(FIELD, problem));
     }
     let algorithm = match jwk.alg.as_deref().map(SigningAlgorithm::parse) {
         Some(None) => {
-            let problem = "its `alg` is none of RS256, PS256, ES256 and EdDSA";
+            let problem = "`alg` is not RS256, PS256, ES256 or EdDSA";
             return Err(ConfigError::new(FIELD, problem));
         }
         known => known.flatten(),
@@ -67,7 +67,7 @@ pub(super) fn read(text: &str) -> Result<Parts, ConfigError> {
         (Some("OKP"), Some("Ed25519")) => jwk.ed25519()?,
         _ => return Err(other_kind()),
     };
-    Ok(Parts {
+    Ok(ParsedJwk {
         pair,
         key_id: jwk.kid,
         algorithm,
@@ -124,7 +124,7 @@ impl AsRef<[u8]> for Octets {
 
 fn private(d: Option<&str>) -> Result<Octets, ConfigError> {
     if d.is_none() {
-        let problem = "a public key; the private one has a `d`";
+        let problem = "a public key; pass the private key, which has `d`";
         return Err(ConfigError::new(FIELD, problem));
     }
     octets(d, "d")
@@ -132,11 +132,11 @@ fn private(d: Option<&str>) -> Result<Octets, ConfigError> {
 
 fn octets(member: Option<&str>, name: &str) -> Result<Octets, ConfigError> {
     let wrong = || {
-        let problem = format!("its `{name}` is missing, or not Base64 as URLs have it, unpadded");
+        let problem = format!("`{name}` is missing, or not unpadded Base64url");
         ConfigError::new(FIELD, problem)
     };
     let text = member.ok_or_else(wrong)?;
-    // Never growing, no copy is left behind.
+    // Allocated once: reallocation would leave a copy that is not wiped.
     let mut bytes = Zeroizing::new(vec![0; base64::decoded_len_estimate(text.len())]);
     let length = URL_SAFE_NO_PAD
         .decode_slice(text, &mut bytes)
@@ -145,7 +145,7 @@ fn octets(member: Option<&str>, name: &str) -> Result<Octets, ConfigError> {
     Ok(Octets(bytes))
 }
 
-/// Without the zeros in front that some writers leave (RFC 7518 §2 has none).
+/// Removes leading zeros, which some writers leave (RFC 7518 §2 allows none).
 fn number(member: Option<&str>, name: &str) -> Result<Octets, ConfigError> {
     let mut octets = octets(member, name)?;
     let zeros = octets.0.iter().take_while(|byte| **byte == 0).count();

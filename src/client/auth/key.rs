@@ -1,4 +1,4 @@
-//! [`SigningKey`]: a private key.
+//! [`SigningKey`]: a private key that signs assertions.
 
 use std::{fmt, sync::Arc};
 
@@ -25,9 +25,9 @@ use crate::error::ConfigError;
 /// # Ok(key) }
 /// ```
 ///
-/// Clones share the one key. It is held by AWS-LC, which wipes its memory when the last clone is
-/// gone, and it shows in no `Debug`. What is passed in is wiped, and so are the parts of a JWK; the
-/// buffers in which the PEM reader undoes Base64 are not, nor are copies that the caller keeps.
+/// Clones share the key, which AWS-LC wipes when the last clone is dropped. `Debug` does not show it.
+/// The text passed in and the parts of a JWK are wiped. The PEM parser's Base64 buffers and the
+/// caller's own copies are not.
 #[derive(Clone)]
 pub struct SigningKey {
     pair: Arc<KeyPair>,
@@ -36,55 +36,54 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// The first private key of a PEM text: `PRIVATE KEY` (PKCS#8, RFC 5208), `RSA PRIVATE KEY`
-    /// (PKCS#1, RFC 8017) or `EC PRIVATE KEY` (SEC1, RFC 5915), not encrypted.
+    /// Parses the first private key of a PEM text: `PRIVATE KEY` (PKCS#8, RFC 5208),
+    /// `RSA PRIVATE KEY` (PKCS#1, RFC 8017) or `EC PRIVATE KEY` (SEC1, RFC 5915), unencrypted.
     ///
     /// # Errors
     ///
-    /// When there is no such key in it, or the key is damaged, of another kind, or RSA of fewer
-    /// than 2048 bits (RFC 7518 §3.3). The error shows nothing of the text.
+    /// The text contains no such key, or the key is damaged, of another kind, or RSA of fewer than
+    /// 2048 bits (RFC 7518 §3.3). The error shows nothing of the text.
     pub fn from_pem(pem: impl Into<SecretString>) -> Result<Self, ConfigError> {
         let pem = pem.into();
         let text = pem.expose_secret();
-        // The reader's own errors quote the text.
+        // The parser's own errors quote the text.
         let mut der = PrivateKeyDer::from_pem_slice(text.as_bytes())
-            .map_err(|_| ConfigError::new(FIELD, what_it_is_instead(text)))?;
+            .map_err(|_| ConfigError::new(FIELD, pem_problem(text)))?;
         let pair = KeyPair::from_der(&der);
         der.zeroize();
         pair.map(Self::new)
     }
 
-    /// A private JWK as JSON (RFC 7517; RFC 7518 §6, RFC 8037 §2): its `kty` is `RSA` with all of
-    /// `n e d p q dp dq qi`, `EC` with the `crv` `P-256`, or `OKP` with the `crv` `Ed25519`. Its
-    /// `kid` and `alg` are taken over.
+    /// Parses a private JWK (RFC 7517; RFC 7518 §6, RFC 8037 §2): `kty` is `RSA` with all of
+    /// `n e d p q dp dq qi`, `EC` with `crv` `P-256`, or `OKP` with `crv` `Ed25519`. Its `kid` and
+    /// `alg` become [`key_id`](Self::key_id) and [`algorithm`](Self::algorithm).
     ///
     /// # Errors
     ///
-    /// When it is none of these, is damaged, is RSA of fewer than 2048 bits (RFC 7518 §3.3), has
-    /// another `alg`, or is not meant for signing (`use`). The error shows nothing of the text.
+    /// The key is of another kind, damaged, RSA of fewer than 2048 bits (RFC 7518 §3.3), has another
+    /// `alg`, or is not for signing (`use`). The error shows nothing of the text.
     pub fn from_jwk(jwk: impl Into<SecretString>) -> Result<Self, ConfigError> {
         let jwk = jwk.into();
-        let parts = jwk::read(jwk.expose_secret())?;
-        let mut key = Self::new(parts.pair);
-        key.key_id = parts.key_id;
-        if let Some(algorithm) = parts.algorithm {
+        let parsed = jwk::read(jwk.expose_secret())?;
+        let mut key = Self::new(parsed.pair);
+        key.key_id = parsed.key_id;
+        if let Some(algorithm) = parsed.algorithm {
             key.algorithm = algorithm;
             key.check()?;
         }
         Ok(key)
     }
 
-    /// The `kid` in the assertion's header (RFC 7515 §4.1.4), so that a server finds the key among
-    /// those of the client. Default: that of the JWK, if it has one, and none otherwise.
+    /// Sets the `kid` of the assertion's header (RFC 7515 §4.1.4), by which the server finds the key.
+    /// Defaults to the `kid` of the JWK, otherwise to none.
     #[must_use]
     pub fn key_id(mut self, key_id: impl Into<String>) -> Self {
         self.key_id = Some(key_id.into());
         self
     }
 
-    /// The algorithm. Default: that of the JWK, if it says one, or else `RS256` for RSA, `ES256`
-    /// for EC and `EdDSA` for OKP. One that does not fit the key is an error when the source is
-    /// built.
+    /// Sets the algorithm. Defaults to the `alg` of the JWK, otherwise to `RS256` for RSA, `ES256` for
+    /// EC and `EdDSA` for OKP. If it does not match the key, building the source fails.
     #[must_use]
     pub fn algorithm(mut self, algorithm: SigningAlgorithm) -> Self {
         self.algorithm = algorithm;
@@ -104,7 +103,7 @@ impl SigningKey {
         }
     }
 
-    /// Whether algorithm and key fit, and the key's name can be one.
+    /// Checks that the algorithm matches the key, and that `key_id` is not empty.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         use SigningAlgorithm::{EdDsa, Es256, Ps256, Rs256};
         match (&*self.pair, self.algorithm) {
@@ -113,7 +112,7 @@ impl SigningKey {
             | (KeyPair::Ed25519(_), EdDsa) => {}
             (pair, algorithm) => {
                 let problem = format!(
-                    "{} is not for {}; leave `algorithm` out, or give another key",
+                    "{} is not for {}; leave `algorithm` out, or use another key",
                     algorithm.name(),
                     pair.name()
                 );
@@ -121,7 +120,7 @@ impl SigningKey {
             }
         }
         if self.key_id.as_deref().is_some_and(str::is_empty) {
-            return Err(ConfigError::new(FIELD, "an empty `key_id`; leave it out"));
+            return Err(ConfigError::new(FIELD, "`key_id` is empty; leave it out"));
         }
         Ok(())
     }
@@ -139,7 +138,7 @@ impl SigningKey {
     }
 }
 
-/// Without the key.
+/// Omits the key.
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SigningKey")
@@ -149,18 +148,18 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// Why there is no private key in a text.
-fn what_it_is_instead(text: &str) -> &'static str {
+/// Returns why a text contains no private key.
+fn pem_problem(text: &str) -> &'static str {
     if text.trim_start().starts_with('{') {
-        "this looks like a JWK; use `SigningKey::from_jwk`"
+        "a JWK, not PEM; use `SigningKey::from_jwk`"
     } else if text.contains("ENCRYPTED") {
-        "the key is encrypted; decrypt it first, such as with `openssl pkcs8`"
+        "the key is encrypted; decrypt it first, for example with `openssl pkcs8`"
     } else if text.contains("PRIVATE KEY-----") {
-        "the PEM text is damaged: are its line breaks and its END line there?"
+        "the PEM text is damaged; check its line breaks and its END line"
     } else if text.contains("-----BEGIN ") {
-        "no private key is in it; a public key or a certificate is not enough"
+        "contains no private key; a public key or a certificate cannot sign"
     } else {
         "not PEM, which begins with `-----BEGIN PRIVATE KEY-----`; \
-         give the text itself, not the name of a file"
+         pass the text, not the name of a file"
     }
 }

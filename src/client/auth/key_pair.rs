@@ -1,4 +1,4 @@
-//! [`KeyPair`]: a private key as AWS-LC keeps it, and how it signs.
+//! [`KeyPair`]: a private key in AWS-LC, and its signatures.
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -11,27 +11,27 @@ use rustls_pki_types::PrivateKeyDer;
 
 use crate::error::ConfigError;
 
-/// The setting that errors of a key are about.
+/// The field name in errors of a key.
 pub(super) const FIELD: &str = "signing_key";
 
-/// How an assertion is signed with a private key (RFC 7518 §3.1, RFC 8037 §3.1).
+/// The signature algorithm of an assertion (RFC 7518 §3.1, RFC 8037 §3.1).
 ///
-/// The server has to have it registered with the key, or take any.
+/// The server must accept it for the registered key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SigningAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256: the default of RSA keys.
+    /// RSASSA-PKCS1-v1_5 with SHA-256: the default for RSA keys.
     Rs256,
     /// RSASSA-PSS with SHA-256, for RSA keys.
     Ps256,
-    /// ECDSA on P-256 with SHA-256: the one of EC keys.
+    /// ECDSA on P-256 with SHA-256, for EC keys.
     Es256,
-    /// Ed25519: the one of OKP keys.
+    /// Ed25519, for OKP keys.
     EdDsa,
 }
 
 impl SigningAlgorithm {
-    /// As it stands in the header `alg`.
+    /// Returns the value of `alg`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Rs256 => "RS256",
@@ -54,7 +54,7 @@ pub(super) enum KeyPair {
 }
 
 impl KeyPair {
-    /// Signs a message. `None` when the library refuses, which it does without entropy or memory.
+    /// Signs a message. Returns `None` if AWS-LC fails, for lack of entropy or memory.
     pub(super) fn sign(&self, algorithm: SigningAlgorithm, message: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
         match self {
@@ -72,7 +72,7 @@ impl KeyPair {
         }
     }
 
-    /// For humans.
+    /// Returns the name in error texts.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Rsa(_) => "RSA keys",
@@ -94,7 +94,7 @@ impl KeyPair {
     }
 
     fn from_pkcs8(der: &[u8]) -> Result<Self, ConfigError> {
-        // The algorithm's identifier stands behind two lengths and a version.
+        // The algorithm's identifier follows two lengths and a version.
         let start = &der[..der.len().min(32)];
         let is = |oid: &[u8]| start.windows(oid.len()).any(|window| window == oid);
         if is(RSA_ENCRYPTION) {
@@ -105,7 +105,7 @@ impl KeyPair {
                 der,
             ))
         } else if is(ED25519) {
-            // `maybe_unchecked`: OpenSSL writes the private part alone.
+            // `maybe_unchecked`: OpenSSL writes only the private part.
             ed25519(Ed25519KeyPair::from_pkcs8_maybe_unchecked(der))
         } else {
             Err(other_kind())
@@ -114,31 +114,31 @@ impl KeyPair {
 }
 
 pub(super) fn rsa<E>(pair: Result<RsaKeyPair, E>) -> Result<KeyPair, ConfigError> {
-    let problem = "an RSA key that is damaged, or has not 2048 to 8192 bits (RFC 7518 §3.3); \
-                   make one of 2048 bits or more";
+    let problem = "the RSA key is damaged, or not of 2048 to 8192 bits (RFC 7518 §3.3); \
+                   generate one of 2048 bits or more";
     pair.map(KeyPair::Rsa)
         .map_err(|_| ConfigError::new(FIELD, problem))
 }
 
 pub(super) fn p256<E>(pair: Result<EcdsaKeyPair, E>) -> Result<KeyPair, ConfigError> {
-    let problem = "an EC key that is damaged, or not on P-256 (`prime256v1`); make one that is";
+    let problem = "the EC key is damaged, or not on P-256 (`prime256v1`); generate one on P-256";
     pair.map(KeyPair::P256)
         .map_err(|_| ConfigError::new(FIELD, problem))
 }
 
 pub(super) fn ed25519<E>(pair: Result<Ed25519KeyPair, E>) -> Result<KeyPair, ConfigError> {
     pair.map(KeyPair::Ed25519)
-        .map_err(|_| ConfigError::new(FIELD, "an Ed25519 key that is damaged"))
+        .map_err(|_| ConfigError::new(FIELD, "the Ed25519 key is damaged"))
 }
 
 pub(super) fn other_kind() -> ConfigError {
     ConfigError::new(
         FIELD,
-        "a key of another kind; it has to be RSA, EC on P-256, or Ed25519",
+        "a key of another kind; use RSA, EC on P-256, or Ed25519",
     )
 }
 
-/// DER of the object identifiers in PKCS#8 (RFC 8017 §A.1, RFC 5480 §2.1.1, RFC 8410 §3).
+/// The object identifiers in PKCS#8, in DER (RFC 8017 §A.1, RFC 5480 §2.1.1, RFC 8410 §3).
 const RSA_ENCRYPTION: &[u8] = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
 const EC_PUBLIC_KEY: &[u8] = b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01";
 const ED25519: &[u8] = b"\x06\x03\x2b\x65\x70";

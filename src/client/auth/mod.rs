@@ -1,7 +1,7 @@
-//! How a client proves itself to the token endpoint (RFC 6749 §2.3).
+//! [`ClientAuth`]: client authentication at the token endpoint (RFC 6749 §2.3).
 //!
-//! One method for each request, never two, and none is tried after another has failed: a failed
-//! attempt can lock an account.
+//! A request uses one method. No other method is tried after a failure, as failed attempts can lock an
+//! account.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -32,7 +32,7 @@ mod key;
 #[cfg(feature = "jwt")]
 mod key_pair;
 
-/// How a client proves itself to the token endpoint (RFC 6749 §2.3).
+/// The method by which a client authenticates at the token endpoint (RFC 6749 §2.3).
 ///
 /// ```
 /// use bearer_auth::{ClientAuth, ClientCredentials};
@@ -65,14 +65,14 @@ enum Method {
 }
 
 impl ClientAuth {
-    /// `client_secret_basic`, the default: id and secret in an `Authorization: Basic` header, each
-    /// form-encoded first (RFC 6749 §2.3.1), with a space as `%20`.
+    /// `client_secret_basic`, the default: client id and secret in an `Authorization: Basic` header,
+    /// both form-encoded (RFC 6749 §2.3.1) with `%20` for a space.
     pub fn basic() -> Self {
         Self::new(Method::Basic)
     }
 
-    /// As [`basic`](Self::basic), without the form-encoding: for servers that skip the decoding, so
-    /// that special characters in the secret fail. The id may not have a `:` in it.
+    /// [`basic`](Self::basic) without form-encoding. Use it for a server that does not decode, and
+    /// therefore rejects secrets with special characters. The client id must not contain `:`.
     pub fn basic_raw() -> Self {
         Self::new(Method::BasicRaw)
     }
@@ -82,20 +82,19 @@ impl ClientAuth {
         Self::new(Method::Post)
     }
 
-    /// A public client: `client_id` in the body, and no proof. Not for client credentials (RFC 6749
-    /// §4.4).
+    /// A public client: `client_id` in the body, without authentication. Not allowed for client
+    /// credentials (RFC 6749 §4.4).
     pub fn none() -> Self {
         Self::new(Method::None)
     }
 
-    /// Mutual TLS (RFC 8705 §2): the certificate of the HTTP client is the proof, and the body has
-    /// the `client_id`. Both of the server's methods, `tls_client_auth` and
-    /// `self_signed_tls_client_auth`, are this one for the client. The client secret, if there is
-    /// one, is not used.
+    /// Mutual TLS (RFC 8705 §2): the HTTP client's certificate authenticates the client, and the body
+    /// has the `client_id`. This method covers `tls_client_auth` and
+    /// `self_signed_tls_client_auth`. A client secret is ignored.
     ///
-    /// The certificate is [`ReqwestClient::identity_pem`](crate::endpoint::ReqwestClient), or that
-    /// of the connector in your own [`HttpClient`](crate::endpoint::HttpClient). A server that binds
-    /// its tokens to the certificate (§3) wants to see the same one at the API:
+    /// Set the certificate with [`ReqwestClient::identity_pem`](crate::endpoint::ReqwestClient), or in
+    /// the connector of your own [`HttpClient`](crate::endpoint::HttpClient). If the server binds
+    /// tokens to the certificate (§3), present the same one to the API:
     ///
     /// ```
     /// # #[cfg(feature = "reqwest")]
@@ -117,30 +116,29 @@ impl ClientAuth {
     /// # Ok(()) }
     /// ```
     ///
-    /// For another certificate, make all of that again: tokens that are bound to the old one stay
-    /// behind with the old layer, and so do connections. Where it changes below them, in a connector
-    /// or a proxy, [`TokenCache::refresh`](crate::TokenCache::refresh) brings a token that is bound
-    /// to the new one; without that, the API's 401 does, for one request more.
+    /// To change the certificate, build source, layer and client again: cached tokens and open
+    /// connections belong to the old one. If a connector or a proxy changes it, call
+    /// [`TokenCache::refresh`](crate::TokenCache::refresh) for a token bound to the new one. Otherwise
+    /// the API's next 401 does that, at the cost of one more request.
     ///
-    /// Tokens of clients that have no proof of their own ([`none`](Self::none)) can be bound as well
-    /// (§4): give those the same `http_client`. Their refresh tokens are then, too, so that people
-    /// sign in again after a change.
+    /// Tokens of public clients ([`none`](Self::none)) can be bound, too (§4): set the same
+    /// `http_client`. Their refresh tokens are then bound as well, so users sign in again after a
+    /// change.
     pub fn tls() -> Self {
         Self::new(Method::Tls)
     }
 
-    /// Another spelling of the scheme `Basic`, for servers that compare it to the letter although
-    /// it is case-insensitive (RFC 9110 §11.1).
+    /// Sets the spelling of the scheme `Basic`. Use it for a server that compares the case-insensitive
+    /// name verbatim (RFC 9110 §11.1). Defaults to `Basic`.
     pub fn scheme(mut self, spelling: impl Into<Cow<'static, str>>) -> Self {
         self.scheme = Some(spelling.into());
         self
     }
 
     /// `private_key_jwt`: a JWT that the client signs with its private key, of which the server has
-    /// the public one (RFC 7523 §2.2, OpenID Connect Core §9). The client secret, if there is one,
-    /// is not used.
+    /// the public one (RFC 7523 §2.2, OpenID Connect Core §9). A client secret is ignored.
     ///
-    /// Each request has a JWT of its own: `iss` and `sub` are the client's id, `aud` the server's
+    /// Each request has a new JWT: `iss` and `sub` are the client id, `aud` is the server's
     /// [issuer](Self::assertion_audience), `jti` is 128 random bits, and `exp` is a
     /// [minute](Self::assertion_lifetime) after `iat`.
     ///
@@ -160,44 +158,44 @@ impl ClientAuth {
         Self::new(Method::KeyJwt(key))
     }
 
-    /// `client_secret_jwt`: as [`private_key_jwt`](Self::private_key_jwt), signed with the client
-    /// secret (HS256), which has to be of 32 bytes or more (RFC 7518 §3.2). The secret is not sent,
-    /// but the server has to know it: a private key is better where the server takes one.
+    /// `client_secret_jwt`: like [`private_key_jwt`](Self::private_key_jwt), signed with the client
+    /// secret (HS256), which needs 32 bytes or more (RFC 7518 §3.2). Prefer a private key if the
+    /// server supports it, as the server also knows the secret.
     #[cfg(feature = "jwt")]
     pub fn client_secret_jwt() -> Self {
         Self::new(Method::SecretJwt)
     }
 
-    /// To whom the assertion is addressed (`aud`, RFC 7523 §3), to the letter: as a rule the
-    /// server's issuer (draft-ietf-oauth-rfc7523bis), for some servers their token endpoint's URL.
-    /// Default: the issuer where the source knows it, such as by
-    /// [`AuthorizationCodeBuilder::issuer`](crate::AuthorizationCodeBuilder::issuer), and the token
-    /// endpoint's URL otherwise.
+    /// Sets the audience of the assertion (`aud`, RFC 7523 §3), sent verbatim: usually the server's
+    /// issuer (draft-ietf-oauth-rfc7523bis), for some servers the token endpoint's URL. Defaults to
+    /// the issuer if it is configured, for example by
+    /// [`AuthorizationCodeBuilder::issuer`](crate::AuthorizationCodeBuilder::issuer), otherwise to the
+    /// token endpoint's URL.
     #[cfg(feature = "jwt")]
     pub fn assertion_audience(mut self, audience: impl Into<String>) -> Self {
         self.assertion.audience = Some(audience.into());
         self
     }
 
-    /// How long an assertion is good (`exp`, RFC 7523 §3), in whole seconds, from 1 s to 5 min.
-    /// Default: 60 s.
+    /// Sets the lifetime of an assertion (`exp`, RFC 7523 §3): whole seconds, from 1 s to 5 min.
+    /// Defaults to 60 s.
     #[cfg(feature = "jwt")]
     pub fn assertion_lifetime(mut self, lifetime: Duration) -> Self {
         self.assertion.lifetime = Some(lifetime);
         self
     }
 
-    /// Says from when on an assertion is good (`nbf`, RFC 7523 §3): from when it is made. Default:
-    /// it does not, since a server whose clock is behind would refuse it.
+    /// Adds `nbf` (RFC 7523 §3), the time of signing, to the assertion. By default there is none, as a
+    /// server whose clock is behind would reject the assertion.
     #[cfg(feature = "jwt")]
     pub fn assertion_not_before(mut self) -> Self {
         self.assertion.not_before = true;
         self
     }
 
-    /// The `typ` in the assertion's header (RFC 7519 §5.1): `client-authentication+jwt` for servers
-    /// that go by draft-ietf-oauth-rfc7523bis, or `""` for none at all. Default: `JWT`, since some
-    /// servers take nothing else.
+    /// Sets the `typ` of the assertion's header (RFC 7519 §5.1): `client-authentication+jwt` for servers
+    /// that follow draft-ietf-oauth-rfc7523bis, or `""` for none. Defaults to `JWT`, as some servers
+    /// accept nothing else.
     #[cfg(feature = "jwt")]
     pub fn assertion_type(mut self, typ: impl Into<String>) -> Self {
         self.assertion.typ = Some(typ.into());
@@ -217,17 +215,17 @@ impl ClientAuth {
         matches!(self.method, Method::None)
     }
 
-    /// Whether the certificate of the HTTP client is the proof.
+    /// Whether the HTTP client's certificate authenticates the client.
     pub(crate) fn is_tls(&self) -> bool {
         matches!(self.method, Method::Tls)
     }
 
-    /// Whether the proof goes into the parameters.
+    /// Whether the method adds parameters to the request.
     pub(crate) fn is_in_body(&self) -> bool {
         !matches!(self.method, Method::Basic | Method::BasicRaw | Method::Tls)
     }
 
-    /// Whether the proof is an assertion.
+    /// Whether the method sends an assertion.
     pub(crate) fn is_assertion(&self) -> bool {
         #[cfg(feature = "jwt")]
         return matches!(self.method, Method::SecretJwt | Method::KeyJwt(_));
@@ -235,7 +233,7 @@ impl ClientAuth {
         false
     }
 
-    /// Whether it proves something without a secret.
+    /// Whether the method authenticates the client with a key instead of a secret.
     pub(crate) fn has_key(&self) -> bool {
         #[cfg(feature = "jwt")]
         return matches!(self.method, Method::Tls | Method::KeyJwt(_));
@@ -247,38 +245,38 @@ impl ClientAuth {
         if client_id.is_empty() {
             return Err(ConfigError::new(
                 "client_id",
-                "empty; give the id that the client is registered with",
+                "empty; set the id that the client is registered with",
             ));
         }
         if client_id.chars().any(char::is_control) {
             return Err(ConfigError::new(
                 "client_id",
-                "has a control character in it: a stray line break?",
+                "contains a control character; check for a line break",
             ));
         }
         if secret.expose_secret().chars().any(char::is_control) {
             return Err(ConfigError::new(
                 "client_secret",
-                "has a control character in it: a stray line break at the end of a file?",
+                "contains a control character; check for a line break at the end of a file",
             ));
         }
         if matches!(self.method, Method::BasicRaw) && client_id.contains(':') {
             return Err(ConfigError::new(
                 "client_id",
-                "a `:` cannot be told from the separator in raw Basic; use `ClientAuth::basic()`",
+                "contains `:`, the separator in raw Basic; use `ClientAuth::basic()`",
             ));
         }
         if let Some(scheme) = &self.scheme {
             if !matches!(self.method, Method::Basic | Method::BasicRaw) {
                 return Err(ConfigError::new(
                     "client_auth",
-                    "a scheme is spelled in an Authorization header, which this method has not",
+                    "`scheme` is set, but this method sends no `Authorization` header; remove it",
                 ));
             }
             if !scheme.eq_ignore_ascii_case("basic") {
                 return Err(ConfigError::new(
                     "client_auth",
-                    "another spelling of `Basic` differs in its case alone",
+                    "`scheme` is not `Basic`; only its case may differ",
                 ));
             }
         }
@@ -295,26 +293,26 @@ impl ClientAuth {
             _ if self.assertion != assertion::Settings::default() => {
                 return Err(ConfigError::new(
                     "client_auth",
-                    "an assertion is described, which this method has not; \
+                    "an assertion is configured, but this method sends none; \
                      use `private_key_jwt` or `client_secret_jwt`",
                 ));
             }
             _ => {}
         }
         let names = ["assertion_audience", "assertion_lifetime"];
-        self.assertion.check(names, assertion::LONGEST)
+        self.assertion.check(names, assertion::MAX_LIFETIME)
     }
 
-    /// Adds the proof to a request. `server` names who is asked: its issuer, or its token endpoint.
+    /// Adds the authentication to a request. `audience` is the default `aud` of an assertion.
     ///
     /// # Errors
     ///
-    /// When an assertion cannot be signed.
+    /// An assertion cannot be signed.
     pub(crate) fn apply(
         &self,
         client_id: &str,
         secret: &SecretString,
-        #[cfg_attr(not(feature = "jwt"), expect(unused_variables))] server: &str,
+        #[cfg_attr(not(feature = "jwt"), expect(unused_variables))] audience: &str,
         headers: &mut HeaderMap,
         form: &mut Form,
     ) -> Result<(), ConfigError> {
@@ -333,27 +331,29 @@ impl ClientAuth {
             Method::None | Method::Tls => form.push_missing("client_id", client_id),
             #[cfg(feature = "jwt")]
             Method::SecretJwt => {
-                self.assert(Signer::Secret(secret), client_id, server, form)?;
+                self.add_assertion(Signer::Secret(secret), client_id, audience, form)?;
             }
             #[cfg(feature = "jwt")]
-            Method::KeyJwt(key) => self.assert(Signer::Key(key), client_id, server, form)?,
+            Method::KeyJwt(key) => {
+                self.add_assertion(Signer::Key(key), client_id, audience, form)?;
+            }
         }
         Ok(())
     }
 
     #[cfg(feature = "jwt")]
-    fn assert(
+    fn add_assertion(
         &self,
         signer: Signer<'_>,
         client_id: &str,
-        server: &str,
+        audience: &str,
         form: &mut Form,
     ) -> Result<(), ConfigError> {
         let now = Clock::default().system_time();
         let statement = Statement {
             issuer: client_id,
             subject: Some(client_id),
-            audience: server,
+            audience,
             claims: &[],
         };
         let assertion = assertion::assertion(signer, &self.assertion, statement, now)?;
@@ -370,11 +370,11 @@ impl Default for ClientAuth {
     }
 }
 
-/// `None` never happens: Base64 and a checked scheme are valid in a header.
+/// Never `None`: Base64 and a checked scheme are valid in a header.
 fn basic(scheme: &str, raw: bool, client_id: &str, secret: &str) -> Option<HeaderValue> {
-    // Each byte becomes three at most; never growing, no copy is left behind.
-    let longest = 3 * (client_id.len() + secret.len()) + 1;
-    let mut pair = Zeroizing::new(String::with_capacity(longest));
+    // Each byte becomes three at most. Reallocation would leave a copy that is not wiped.
+    let max_len = 3 * (client_id.len() + secret.len()) + 1;
+    let mut pair = Zeroizing::new(String::with_capacity(max_len));
     if raw {
         let _ = write!(pair, "{client_id}:{secret}");
     } else {
@@ -393,8 +393,8 @@ fn basic(scheme: &str, raw: bool, client_id: &str, secret: &str) -> Option<Heade
     Some(value)
 }
 
-/// Form encoding (RFC 6749 Appendix B), with `%20` for a space: every form decoder reads it, and
-/// servers that decode only `%XX` do so as well.
+/// Form encoding (RFC 6749 Appendix B) with `%20` for a space, which every form decoder accepts, and
+/// so do servers that decode only `%XX`.
 fn form_encode_with_percent(text: &str, to: &mut String) {
     for piece in form_urlencoded::byte_serialize(text.as_bytes()) {
         to.push_str(if piece == "+" { "%20" } else { piece });
@@ -423,14 +423,14 @@ mod tests {
     }
 
     #[test]
-    fn p8_basic_form_encodes_both_parts() {
+    fn p8_basic_form_encodes_id_and_secret() {
         assert_eq!(
             header(
                 ClientAuth::basic(),
                 "1PpG/Q 1",
                 "z/tZ9VwFZqApmIQ+ZH1I5pLk/uB4ud:X2/8bL+wfFTt1rFw="
             ),
-            // The well-known vector, but for the space: `%20` instead of `+`.
+            // A well-known vector, with `%20` instead of `+` for the space.
             format!(
                 "Basic {}",
                 STANDARD.encode(
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_question_marks() {
+    fn c7_question_marks_are_form_encoded() {
         assert_eq!(
             header(ClientAuth::basic(), "CLIENT_ID??", "CLIENT_SECRET??"),
             "Basic Q0xJRU5UX0lEJTNGJTNGOkNMSUVOVF9TRUNSRVQlM0YlM0Y="
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn p10_a_colon_cannot_shift_the_boundary() {
+    fn p10_colon_in_client_id_is_escaped() {
         assert_eq!(
             header(ClientAuth::basic(), "a:b", "p+q r"),
             "Basic YSUzQWI6cCUyQnElMjBy"
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn p11_utf8_then_form_escapes_in_upper_case() {
+    fn p11_credentials_are_utf8_with_upper_case_escapes() {
         assert_eq!(
             decoded(ClientAuth::basic(), "ünï", " %&+£€"),
             "%C3%BCn%C3%AF:%20%25%26%2B%C2%A3%E2%82%AC"
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn p12_exactly_the_unreserved_stay() {
+    fn p12_only_unreserved_characters_are_not_escaped() {
         let plain = "ABCXYZabcxyz019*-._";
         assert_eq!(
             decoded(ClientAuth::basic(), plain, "0jQKm_heHj4Ba7-IP~"),
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn p13_s0_6_s4_8_raw_basic_skips_the_encoding() {
+    fn p13_s0_6_s4_8_raw_basic_sends_credentials_verbatim() {
         let raw = ClientAuth::basic_raw;
         assert_eq!(decoded(ClientAuth::basic(), "id", "p%5^g"), "id:p%255%5Eg");
         assert_eq!(decoded(raw(), "id", "p%5^g"), "id:p%5^g");
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn s0_5_the_scheme_can_be_spelled_otherwise() {
+    fn s0_5_basic_scheme_spelling_is_configurable() {
         let lower = ClientAuth::basic().scheme("basic");
         assert_eq!(
             header(lower, "client", "secret"),
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn p16_an_empty_secret_is_left_out_of_the_body() {
+    fn p16_empty_secret_is_left_out_of_the_body() {
         let (mut headers, mut form) = (HeaderMap::new(), Form::default());
         ClientAuth::post()
             .apply("id", &"".into(), "", &mut headers, &mut form)
@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_credentials_are_named_and_not_shown() {
+    fn invalid_credentials_error_names_the_field_and_shows_no_secret() {
         for (id, secret, field) in [
             ("", "s", "client_id"),
             ("i\nd", "s", "client_id"),

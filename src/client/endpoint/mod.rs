@@ -1,10 +1,9 @@
-//! The token endpoint (RFC 6749 §3.2): the one place that asks for tokens.
+//! [`TokenEndpoint`]: requests to the token endpoint (RFC 6749 §3.2) and the server's other endpoints.
 //!
-//! Grants differ in their parameters only; what a request looks like, how the client proves itself
-//! and how an answer is read is here, once. [`HttpClient`] is what sends: replace it to use an
-//! HTTP stack of your own.
+//! Grants differ in their parameters only. Requests, client authentication and responses are the same
+//! for all of them, and an [`HttpClient`] sends the requests.
 
-mod answer;
+mod body;
 pub(crate) mod response;
 
 use std::{fmt, sync::Arc};
@@ -17,7 +16,7 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use url::Url;
 
-use self::response::{Asked, Leniency};
+use self::response::{Leniency, RequestInfo};
 use super::{
     auth::ClientAuth,
     form::Form,
@@ -31,12 +30,12 @@ use crate::{
     token::TokenResponse,
 };
 
-/// A client, and how it asks for tokens, whatever the server.
+/// The client: its credentials, and the settings of its token requests.
 pub(crate) struct Client {
     pub(crate) id: String,
     pub(crate) secret: SecretString,
     pub(crate) auth: ClientAuth,
-    /// By the caller: whatever the server says that it takes.
+    /// Whether the caller configured `auth`, which then takes precedence over the metadata.
     pub(crate) auth_is_configured: bool,
     pub(crate) placement: Placement,
     pub(crate) headers: HeaderMap,
@@ -44,19 +43,19 @@ pub(crate) struct Client {
     pub(crate) leniency: Leniency,
 }
 
-/// A token endpoint, or one beside it, and a client's way to ask it.
+/// An endpoint of the server, for one client.
 pub(crate) struct TokenEndpoint {
     pub(crate) url: Url,
-    /// Who the server is (RFC 8414 §2), if that is known, and what assertions are addressed to.
+    /// The server's issuer (RFC 8414 §2), if it is known: the default `aud` of assertions.
     pub(crate) issuer: Option<String>,
     pub(crate) auth: ClientAuth,
     pub(crate) client: Arc<Client>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EndpointKind,
 }
 
-/// What an endpoint is for.
+/// The kind of an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EndpointKind {
     Token,
     /// RFC 7009.
     Revocation,
@@ -64,8 +63,8 @@ pub(crate) enum Kind {
     PushedRequest,
 }
 
-impl Kind {
-    /// For a human.
+impl EndpointKind {
+    /// Returns the name in error texts.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Token => "the token endpoint",
@@ -76,46 +75,46 @@ impl Kind {
 }
 
 impl TokenEndpoint {
-    /// Asks for a token with the parameters of a grant, once.
-    pub(crate) async fn ask(&self, form: Form) -> Result<TokenResponse, Error> {
-        let asked = self.asked(&form);
+    /// Sends one token request with the parameters of a grant.
+    pub(crate) async fn request_token(&self, form: Form) -> Result<TokenResponse, Error> {
+        let info = self.request_info(&form);
         let response = self.send(form).await?;
         let now = Clock::default().now().system_time();
-        self.client.leniency.read(response, now, asked)
+        self.client.leniency.read(response, now, info)
     }
 
-    /// As [`ask`](Self::ask), where no cache sets a limit.
-    pub(crate) async fn ask_briefly(&self, form: Form) -> Result<TokenResponse, Error> {
-        limited(MAX_WAIT, self.ask(form)).await
+    /// As [`request_token`](Self::request_token), with a time limit, for callers outside a cache.
+    pub(crate) async fn request_token_limited(&self, form: Form) -> Result<TokenResponse, Error> {
+        limited(MAX_WAIT, self.request_token(form)).await
     }
 
-    /// Asks for something that is done: the answer of a success is the caller's to read.
-    pub(crate) async fn tell(&self, form: Form) -> Result<Bytes, Error> {
-        let asked = self.asked(&form);
+    /// Sends a form to an endpoint that issues no token. Returns the body of a successful response.
+    pub(crate) async fn post(&self, form: Form) -> Result<Bytes, Error> {
+        let info = self.request_info(&form);
         let response = limited(MAX_WAIT, self.send(form)).await?;
-        if self.kind == Kind::Revocation && response.status() == StatusCode::OK {
-            // Whatever else it says (RFC 7009 §2.2).
+        if self.kind == EndpointKind::Revocation && response.status() == StatusCode::OK {
+            // The rest of the response is ignored (RFC 7009 §2.2).
             return Ok(Bytes::new());
         }
         let now = Clock::default().now().system_time();
-        response::accepted(response, now, asked)
+        response::accepted(response, now, info)
     }
 
-    /// To whom assertions are addressed, if nobody says.
+    /// Returns the default `aud` of assertions.
     pub(crate) fn audience(&self) -> &str {
         self.issuer.as_deref().unwrap_or(self.url.as_str())
     }
 
-    fn asked(&self, form: &Form) -> Asked {
-        Asked {
+    fn request_info(&self, form: &Form) -> RequestInfo {
+        RequestInfo {
             endpoint: self.kind.name(),
             grant_is_assertion: form.has("assertion"),
-            proof_is_assertion: self.auth.is_assertion(),
+            auth_is_assertion: self.auth.is_assertion(),
         }
     }
 
-    /// The same client at another endpoint of the server.
-    pub(crate) fn beside(&self, url: Url, kind: Kind) -> Self {
+    /// Returns another endpoint of the server, for the same client.
+    pub(crate) fn other(&self, url: Url, kind: EndpointKind) -> Self {
         Self {
             url,
             issuer: self.issuer.clone(),
@@ -141,9 +140,9 @@ impl TokenEndpoint {
             &mut form,
         )?;
         let encoded = form.encode();
-        // The others take a form, and nothing that the token endpoint wants in particular.
+        // The placement and the headers are configured for the token endpoint only.
         let placement = match self.kind {
-            Kind::Token => self.client.placement,
+            EndpointKind::Token => self.client.placement,
             _ => Placement::Body,
         };
         let (method, uri, body) = match placement {
@@ -154,13 +153,13 @@ impl TokenEndpoint {
                 (Method::POST, self.uri()?, Bytes::from_owner(body))
             }
             Placement::Query => {
-                // RFC 9110 §8.6. HTTP clients leave it out, and some servers answer 411 to that.
+                // RFC 9110 §8.6. HTTP clients leave it out, and some servers then return 411.
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
                 (Method::POST, self.uri_with(&encoded)?, Bytes::new())
             }
             Placement::Get => (Method::GET, self.uri_with(&encoded)?, Bytes::new()),
         };
-        if self.kind == Kind::Token {
+        if self.kind == EndpointKind::Token {
             for (name, value) in &self.client.headers {
                 headers.insert(name, value.clone());
             }
@@ -194,9 +193,10 @@ impl fmt::Debug for TokenEndpoint {
     }
 }
 
-/// What is said of a token request that cannot be sent.
+/// The error of a token request that cannot be built.
 pub(crate) fn unbuildable(error: ConfigError) -> Error {
     let message = "the token request cannot be built";
-    let unbuildable = Error::build(ErrorKind::Target, Retry::Never, message);
-    unbuildable.caused_by(error).done()
+    Error::build(ErrorKind::Target, Retry::Never, message)
+        .caused_by(error)
+        .done()
 }

@@ -1,12 +1,11 @@
-//! Reads the token endpoint's answer (RFC 6749 §5): strict in what becomes a token, lenient in how
-//! it is wrapped.
+//! Parses token responses (RFC 6749 §5): strict about the token, lenient about the format.
 //!
-//! Accepted, because servers in use send it: any `Content-Type` around a JSON object, a byte order
-//! mark, form encoding, numbers in strings, an error with status 200, an error in response headers.
-//! Not accepted: a member twice, a token that is no string, a type that we cannot use.
+//! Accepted, as servers in use send it: any `Content-Type` around a JSON object, a byte order mark, form
+//! encoding, numbers in strings, an error with status 200, an error in response headers. Rejected:
+//! duplicate members, a token that is not a string, an unsupported token type.
 //!
-//! Invariant: nothing of the body goes into an error but the checked error code. (serde_json's own
-//! errors quote the input, so they are dropped.)
+//! Invariant: of the body, an error contains only the checked error code. serde_json's errors quote the
+//! input, so they are dropped.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,38 +13,37 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header, response::Parts};
 use secrecy::SecretString;
 
-use super::answer::{Answer, Lifetime, Members, Value};
+use super::body::{Lifetime, Members, ParsedBody, Value};
 use crate::{
     error::{Error, ErrorKind, OAuthError, OAuthErrorCode, Retry},
     token::TokenResponse,
     work_counter::looked_at,
 };
 
-/// The lifetime of a token whose `expires_in` cannot be read: not for ever, and not zero.
+/// The lifetime of a token whose `expires_in` cannot be parsed.
 const UNREADABLE_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
-/// The longest `Retry-After` that is told: a year, with which every sum is safe. (The cache obeys
-/// a shorter one.)
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The maximum `Retry-After`: a year, so that no sum overflows. The cache has a lower limit.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// How answers are read.
+/// Settings for parsing responses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leniency {
-    /// An answer without `token_type` is an error, not `Bearer`.
+    /// Makes a response without `token_type` an error; otherwise it means `Bearer`.
     pub(crate) strict_token_type: bool,
     /// Further values of `token_type` that mean `Bearer`.
     pub(crate) bearer_aliases: Vec<String>,
-    /// How the scheme is spelled on requests; `Bearer` if nothing else is said.
+    /// The scheme on requests to the API. Defaults to `Bearer`.
     pub(crate) scheme: Option<String>,
 }
 
-/// What was asked, so that a refusal says what to look at.
+/// What an error text needs to know about the request.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked {
-    /// Who, for a human.
+pub(crate) struct RequestInfo {
+    /// The endpoint's name in error texts.
     pub(super) endpoint: &'static str,
     pub(super) grant_is_assertion: bool,
-    pub(super) proof_is_assertion: bool,
+    pub(super) auth_is_assertion: bool,
 }
 
 impl Leniency {
@@ -53,17 +51,17 @@ impl Leniency {
         &self,
         response: Response<Bytes>,
         now: Option<SystemTime>,
-        asked: Asked,
+        info: RequestInfo,
     ) -> Result<TokenResponse, Error> {
         let (parts, body) = response.into_parts();
-        let answer = Answer::parse(&parts.headers, &body);
-        if let Some(error) = refusal(&parts, &answer, now, asked) {
+        let body = ParsedBody::parse(&parts.headers, &body);
+        if let Some(error) = error_response(&parts, &body, now, info) {
             return Err(error);
         }
-        match answer {
-            Answer::Members(members) => self.token(members),
-            Answer::Twice => Err(invalid("the token response has the same member twice")),
-            Answer::Unreadable => Err(invalid(
+        match body {
+            ParsedBody::Members(members) => self.token(members),
+            ParsedBody::Duplicate => Err(invalid("the token response has a duplicate member")),
+            ParsedBody::Unreadable => Err(invalid(
                 "the token response is neither a JSON object nor form-encoded",
             )),
         }
@@ -72,7 +70,11 @@ impl Leniency {
     fn token(&self, members: Members) -> Result<TokenResponse, Error> {
         let token = match members.access_token {
             Some(Value::Text(token)) if !token.is_empty() => token,
-            Some(_) => return Err(invalid("`access_token` is not a string, or empty")),
+            Some(_) => {
+                return Err(invalid(
+                    "`access_token` of the token response is empty or not a string",
+                ));
+            }
             None => return Err(invalid("the token response has no `access_token`")),
         };
         let mut builder = TokenResponse::builder(SecretString::from(token.as_str()));
@@ -95,7 +97,7 @@ impl Leniency {
         builder.build()
     }
 
-    /// The scheme to use on requests, if it is not the default (RFC 6749 §7.1).
+    /// Checks the type (RFC 6749 §7.1). Returns the scheme if it is not the default.
     fn scheme(&self, token_type: Option<Value>) -> Result<Option<String>, Error> {
         let unsupported = |message: &'static str| {
             Err(Error::build(ErrorKind::UnsupportedTokenType, Retry::Never, message).done())
@@ -103,33 +105,33 @@ impl Leniency {
         match token_type {
             None if self.strict_token_type => unsupported("the token response has no `token_type`"),
             None => Ok(self.scheme.clone()),
-            Some(Value::Text(given)) => {
-                let bearer = given.eq_ignore_ascii_case("bearer")
+            Some(Value::Text(token_type)) => {
+                let bearer = token_type.eq_ignore_ascii_case("bearer")
                     || self
                         .bearer_aliases
                         .iter()
-                        .any(|alias| alias.eq_ignore_ascii_case(&given));
+                        .any(|alias| alias.eq_ignore_ascii_case(&token_type));
                 if bearer {
                     Ok(self.scheme.clone())
                 } else {
-                    unsupported("the token's `token_type` is not `Bearer`")
+                    unsupported("`token_type` of the token response is not `Bearer`")
                 }
             }
-            Some(Value::Other) => unsupported("the token's `token_type` is not a string"),
+            Some(Value::Other) => unsupported("`token_type` of the token response is not a string"),
         }
     }
 }
 
-/// The error of an answer: of its body, or else, when there is no token either, of its headers.
-fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<OAuthError> {
-    if let Answer::Members(members) = answer {
+/// Returns the OAuth error of a response: from its body, otherwise from its headers if the body has no
+/// token.
+fn oauth_error(headers: &HeaderMap, body: &ParsedBody, status: StatusCode) -> Option<OAuthError> {
+    if let ParsedBody::Members(members) = body {
         let text = |value: &Option<Value>| match value {
             Some(Value::Text(text)) => Some(text.as_str().to_owned()),
             _ => None,
         };
         let token = status.is_success() && members.access_token.is_some();
         match &members.error {
-            // A member without a value is none.
             None if token => return None,
             Some(Value::Text(code)) if token && code.is_empty() => return None,
             Some(Value::Text(code)) => {
@@ -142,7 +144,7 @@ fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<
             None => {}
         }
     }
-    // Not `HeaderValue::to_str`, which is for ASCII: descriptions are in the server's language.
+    // `HeaderValue::to_str` accepts ASCII only, and descriptions are in the server's language.
     let header = |name: &str| {
         let value = headers.get(name)?;
         Some(String::from_utf8_lossy(value.as_bytes()))
@@ -156,7 +158,7 @@ fn error_of(headers: &HeaderMap, answer: &Answer, status: StatusCode) -> Option<
 
 fn retry_of_code(code: &OAuthErrorCode, status: StatusCode) -> Retry {
     match code {
-        // Too many requests are too many, whatever else they are called.
+        // A rate limit, whatever the error code.
         _ if status == StatusCode::TOO_MANY_REQUESTS => Retry::Soon,
         OAuthErrorCode::TemporarilyUnavailable | OAuthErrorCode::ServerError => Retry::Soon,
         // Google's name for it.
@@ -174,66 +176,74 @@ pub(crate) fn retry_of_status(status: StatusCode) -> Retry {
     }
 }
 
-/// `Retry-After` (RFC 9110 §10.2.3): seconds, or a date. Anything else is none.
+/// Parses `Retry-After` (RFC 9110 §10.2.3): seconds, or a date. Returns `None` for anything else.
 pub(crate) fn retry_after(headers: &HeaderMap, now: Option<SystemTime>) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     looked_at(value.len());
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let wait = if digits {
-        // More digits than fit are a long time.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         let date = httpdate::parse_http_date(value).ok()?;
         date.duration_since(now?).unwrap_or_default()
     };
-    Some(wait.min(LONGEST_RETRY_AFTER))
+    Some(wait.min(MAX_RETRY_AFTER))
 }
 
 fn invalid(message: &'static str) -> Error {
     Error::build(ErrorKind::InvalidResponse, Retry::Later, message).done()
 }
 
-/// The body of an answer that is no refusal.
+/// Returns the body of a successful response.
 pub(crate) fn accepted(
     response: Response<Bytes>,
     now: Option<SystemTime>,
-    asked: Asked,
+    info: RequestInfo,
 ) -> Result<Bytes, Error> {
     let (parts, body) = response.into_parts();
-    let answer = Answer::parse(&parts.headers, &body);
-    match refusal(&parts, &answer, now, asked) {
+    let parsed = ParsedBody::parse(&parts.headers, &body);
+    match error_response(&parts, &parsed, now, info) {
         Some(error) => Err(error),
         None => Ok(body),
     }
 }
 
-fn refusal(parts: &Parts, answer: &Answer, now: Option<SystemTime>, asked: Asked) -> Option<Error> {
+/// Returns the error of a response that is not successful.
+fn error_response(
+    parts: &Parts,
+    body: &ParsedBody,
+    now: Option<SystemTime>,
+    info: RequestInfo,
+) -> Option<Error> {
     let status = parts.status;
-    let endpoint = asked.endpoint;
-    let error = if let Some(oauth) = error_of(&parts.headers, answer, status) {
+    let endpoint = info.endpoint;
+    let error = if let Some(oauth) = oauth_error(&parts.headers, body, status) {
         let message = match oauth.code() {
-            OAuthErrorCode::InvalidClient if asked.proof_is_assertion => format!(
-                "{endpoint} refused the client: its id, its key, or what its assertion says \
-                 (`aud`; `iat` and `exp`, by this machine's clock) is wrong"
+            OAuthErrorCode::InvalidClient if info.auth_is_assertion => format!(
+                "{endpoint} rejected the client authentication: check the client id, the key, \
+                 and the assertion's claims (`aud`, and `iat` and `exp` by this machine's clock)"
             ),
-            OAuthErrorCode::InvalidGrant if asked.grant_is_assertion => format!(
-                "{endpoint} refused the assertion: its key, or what it says (`iss`, `sub`, `aud`; \
-                 `iat` and `exp`, by this machine's clock) is wrong"
+            OAuthErrorCode::InvalidGrant if info.grant_is_assertion => format!(
+                "{endpoint} rejected the assertion: check its key and its claims (`iss`, `sub`, \
+                 `aud`, and `iat` and `exp` by this machine's clock)"
             ),
             OAuthErrorCode::InvalidClient => format!(
-                "{endpoint} refused the client: its id, its secret or the way it proves itself \
-                 is wrong"
+                "{endpoint} rejected the client authentication: check the client id, the secret \
+                 and `client_auth`"
             ),
-            _ => format!("{endpoint} answered with an error"),
+            _ => format!("{endpoint} returned an error"),
         };
         let retry = retry_of_code(oauth.code(), status);
         Error::build(ErrorKind::OAuth, retry, message).oauth(oauth)
     } else if !status.is_success() {
         let message = match status.is_redirection() {
             true => {
-                format!("{endpoint} redirects; redirects are not followed, give its final URL")
+                format!(
+                    "{endpoint} redirected the request; redirects are not followed, \
+                     configure the final URL"
+                )
             }
-            false => format!("{endpoint} answered with an unexpected status"),
+            false => format!("{endpoint} returned an unexpected status"),
         };
         Error::build(ErrorKind::Status, retry_of_status(status), message)
     } else {

@@ -1,4 +1,4 @@
-//! One exchange with the authorization server: a request, and a response that is capped and in time.
+//! One HTTP exchange with the authorization server, with limits on the response's size and time.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -19,15 +19,15 @@ use crate::{
 
 const USER_AGENT_VALUE: &str = concat!("bearer-auth/", env!("CARGO_PKG_VERSION"));
 
-/// How long a caller waits for a server where no cache sets a limit, if the HTTP client sets none of its
-/// own: longer than the limits that clients set.
+/// The time limit of a request that runs outside a cache, which would limit it. Longer than the limits
+/// of HTTP clients.
 pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// Sends a request once. `what` names the endpoint in errors.
+/// Sends a request once. `endpoint` names the endpoint in errors.
 pub(crate) async fn exchange(
     http: &dyn HttpClient,
     mut request: Request<Bytes>,
-    what: &str,
+    endpoint: &str,
 ) -> Result<Response<Bytes>, Error> {
     let headers = request.headers_mut();
     for (name, value) in [(ACCEPT, "application/json"), (USER_AGENT, USER_AGENT_VALUE)] {
@@ -36,25 +36,25 @@ pub(crate) async fn exchange(
             .or_insert(HeaderValue::from_static(value));
     }
     let response = http.send(request).await;
-    let response = response.map_err(|error| error.into_error(what))?;
+    let response = response.map_err(|error| error.into_error(endpoint))?;
     if response.body().len() > MAX_BODY {
-        return Err(HttpError::oversized().into_error(what));
+        return Err(HttpError::oversized().into_error(endpoint));
     }
     Ok(response)
 }
 
-/// Limits how long `work` may take. Without a runtime, which has the timers, the HTTP client's own limit
-/// counts.
+/// Limits the duration of `work`. Without a tokio runtime there is no timer, and the HTTP client's own
+/// limit applies.
 pub(crate) async fn limited<T>(
-    longest: Duration,
+    limit: Duration,
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     let Ok(runtime) = Handle::try_current() else {
         return work.await;
     };
-    let limited = Clock::default().timeout(longest, &runtime, work).await;
+    let limited = Clock::default().timeout(limit, &runtime, work).await;
     limited.unwrap_or_else(|| {
-        let message = "no answer in time from the authorization server";
+        let message = "the request to the authorization server timed out";
         Err(Error::build(ErrorKind::Timeout, Retry::Later, message).done())
     })
 }
@@ -66,6 +66,6 @@ pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {
     #[cfg(not(feature = "reqwest"))]
     Err(ConfigError::new(
         "http_client",
-        "none; give one, such as `endpoint::TowerClient`, or enable the feature `reqwest`",
+        "missing; set one, such as `endpoint::TowerClient`, or enable the feature `reqwest`",
     ))
 }

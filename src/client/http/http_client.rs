@@ -1,8 +1,7 @@
-//! [`HttpClient`]: what sends token requests.
+//! [`HttpClient`]: the trait of HTTP clients for token requests.
 //!
-//! Whatever the client, at most [`MAX_BODY`] bytes of a response are read, and no redirect is followed:
-//! a token request carries credentials, and a redirect would send them elsewhere, or turn the POST into
-//! a GET (RFC 9110 §15.4).
+//! Every client reads at most [`MAX_BODY`] bytes of a response and follows no redirect. A redirect would
+//! send the credentials elsewhere, or turn the POST into a GET (RFC 9110 §15.4).
 
 use std::{error::Error as StdError, fmt, future::Future, io, pin::Pin, sync::Arc};
 
@@ -17,26 +16,33 @@ use crate::{
     secure_url,
 };
 
-/// The longest answer that is read: 1 MiB.
+/// The maximum length of a response body: 1 MiB.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// What an [`HttpClient`] returns.
+/// The future that an [`HttpClient`] returns.
 pub type HttpFuture<'a> =
     Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
 
 /// Sends token requests.
 ///
-/// The default is [`ReqwestClient`](super::ReqwestClient) (feature `reqwest`); [`TowerClient`]
-/// makes one of any HTTP service, and you can write your own. An implementation sends the request
-/// once, **follows no redirect**, verifies the server's certificate, refuses plain `http` except to
-/// loopback, and stops reading at [`MAX_BODY`] bytes.
+/// The default is [`ReqwestClient`](super::ReqwestClient) (feature `reqwest`).
+/// [`TowerClient`](super::TowerClient) wraps any HTTP service. Your own implementation must
+///
+/// - send the request once and **follow no redirect**,
+/// - verify the server's certificate,
+/// - refuse plain `http` except to loopback,
+/// - stop reading at [`MAX_BODY`] bytes.
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends one request. Its URI is absolute.
+    ///
+    /// # Errors
+    ///
+    /// No response arrived. The [`HttpError`] records whether the request may have reached the server.
     fn send(&self, request: Request<Bytes>) -> HttpFuture<'_>;
 
-    /// Whether it presents a certificate of the client's to servers that ask for one (RFC 8705).
-    /// Then requests go to the endpoints that a server has for such clients (§5), if its metadata
-    /// name any; so they do with [`ClientAuth::tls`](crate::ClientAuth::tls). Default: no.
+    /// Returns whether this client presents a TLS client certificate (RFC 8705). If so, or with
+    /// [`ClientAuth::tls`](crate::ClientAuth::tls), requests go to the `mtls_endpoint_aliases` of the
+    /// metadata (§5), if there are any. Defaults to `false`.
     fn presents_certificate(&self) -> bool {
         false
     }
@@ -52,10 +58,10 @@ impl<T: HttpClient + ?Sized> HttpClient for Arc<T> {
     }
 }
 
-/// Why there was no answer.
+/// An error of an HTTP request: there is no response.
 ///
-/// `cause` is shown by `Debug` and by `source()` of the error that callers see: it must not show
-/// secrets, nor URLs with a query.
+/// `Debug` and `source()` of the error that callers see show the `cause`. It must not contain secrets
+/// or URLs with a query.
 pub struct HttpError {
     failure: Failure,
     cause: BoxError,
@@ -72,22 +78,22 @@ enum Failure {
 }
 
 impl HttpError {
-    /// No connection: nothing was sent, so that the request may be sent again at once.
+    /// Creates the error of a failed connection. Nothing was sent, so the request is retried at once.
     pub fn connect(cause: impl Into<BoxError>) -> Self {
         Self::new(Failure::Connect, cause)
     }
 
-    /// No answer in time.
+    /// Creates the error of a timeout.
     pub fn timeout(cause: impl Into<BoxError>) -> Self {
         Self::new(Failure::Timeout, cause)
     }
 
-    /// The answer is longer than [`MAX_BODY`].
+    /// Creates the error of a response longer than [`MAX_BODY`].
     pub fn oversized() -> Self {
-        Self::new(Failure::Oversized, "the answer is longer than 1 MiB")
+        Self::new(Failure::Oversized, "the response is longer than 1 MiB")
     }
 
-    /// Anything else: the request may have reached the server.
+    /// Creates any other error: the request may have reached the server.
     pub fn other(cause: impl Into<BoxError>) -> Self {
         Self::new(Failure::Other, cause)
     }
@@ -101,13 +107,13 @@ impl HttpError {
 }
 
 impl HttpError {
-    /// Outside a tokio runtime, which the client needs.
+    /// The client needs a tokio runtime, and was called outside one.
     #[cfg(feature = "reqwest")]
     pub(super) fn no_runtime() -> Self {
         Self::new(Failure::NoRuntime, "no tokio runtime")
     }
 
-    /// The error of a request to `endpoint`, which is named for humans.
+    /// Converts into the error of a request to `endpoint`, its name in the text.
     pub(crate) fn into_error(self, endpoint: &str) -> Error {
         let (kind, retry, message) = match self.failure {
             #[cfg(feature = "reqwest")]
@@ -115,22 +121,22 @@ impl HttpError {
             Failure::Connect => (
                 ErrorKind::Connect,
                 Retry::Soon,
-                format!("no connection to {endpoint}"),
+                format!("cannot connect to {endpoint}"),
             ),
             Failure::Timeout => (
                 ErrorKind::Timeout,
                 Retry::Later,
-                format!("no answer in time from {endpoint}"),
+                format!("the request to {endpoint} timed out"),
             ),
             Failure::Oversized => (
                 ErrorKind::InvalidResponse,
                 Retry::Later,
-                format!("an answer longer than 1 MiB from {endpoint}"),
+                format!("the response from {endpoint} is longer than 1 MiB"),
             ),
             Failure::Other => (
                 ErrorKind::Transport,
                 Retry::Later,
-                format!("the connection failed to {endpoint}"),
+                format!("the connection to {endpoint} failed"),
             ),
         };
         Error::build(kind, retry, message)
@@ -139,7 +145,7 @@ impl HttpError {
     }
 }
 
-/// For sources of your own that send requests over HTTP.
+/// For your own sources that send token requests over HTTP.
 impl From<HttpError> for Error {
     fn from(error: HttpError) -> Self {
         error.into_error("the token endpoint")
@@ -160,9 +166,9 @@ impl fmt::Display for HttpError {
         f.write_str(match self.failure {
             #[cfg(feature = "reqwest")]
             Failure::NoRuntime => "no tokio runtime",
-            Failure::Connect => "could not connect",
-            Failure::Timeout => "no answer in time",
-            Failure::Oversized => "the answer is too long",
+            Failure::Connect => "cannot connect",
+            Failure::Timeout => "the request timed out",
+            Failure::Oversized => "the response is too long",
             Failure::Other => "the connection failed",
         })
     }
@@ -174,18 +180,18 @@ impl StdError for HttpError {
     }
 }
 
-/// A token request has secrets in it: over plain `http` it goes to this machine alone.
+/// Refuses plain `http` except to loopback: a token request contains secrets.
 pub(crate) fn refuse_plaintext(request: &Request<Bytes>) -> Result<(), HttpError> {
     let uri = request.uri();
     let loopback = uri.host().is_some_and(secure_url::is_loopback_host);
     if uri.scheme() == Some(&Scheme::HTTPS) || loopback {
         return Ok(());
     }
-    let cause = "plain http to another machine is refused";
+    let cause = "plain http is allowed to loopback only";
     Err(HttpError::other(cause))
 }
 
-/// Reads a body up to the cap, into memory that is wiped: it may hold tokens.
+/// Reads a body up to [`MAX_BODY`], into memory that is wiped, as it may contain tokens.
 pub(crate) async fn read<B>(body: B) -> Result<Bytes, HttpError>
 where
     B: Body,
@@ -198,7 +204,7 @@ where
             if error.is::<http_body_util::LengthLimitError>() {
                 HttpError::oversized()
             } else {
-                broken_off(error)
+                body_error(error)
             }
         })?;
         if let Ok(mut data) = frame.into_data() {
@@ -213,7 +219,7 @@ where
     Ok(Bytes::from_owner(read))
 }
 
-/// Grows by copying into fresh memory, so that the old is wiped too.
+/// Grows by copying into new memory, so that the old memory is wiped.
 fn extend(read: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     if read.capacity() - read.len() < chunk.len() {
         let capacity = (read.len() + chunk.len()).next_power_of_two();
@@ -224,8 +230,8 @@ fn extend(read: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     read.extend_from_slice(chunk);
 }
 
-/// An answer has begun: whatever its end is called, the request had arrived.
-fn broken_off(error: BoxError) -> HttpError {
+/// The error of a response body. The request had arrived, so it is never [`Failure::Connect`].
+fn body_error(error: BoxError) -> HttpError {
     let mut error = by_cause(error);
     if error.failure == Failure::Connect {
         error.failure = Failure::Other;
@@ -233,11 +239,11 @@ fn broken_off(error: BoxError) -> HttpError {
     error
 }
 
-/// What the service says itself counts; else, a refused connection is found however deep the error
-/// wraps it.
+/// Classifies the error of a service: an [`HttpError`] as it is, others by the first cause that is a
+/// refused connection or a timeout.
 pub(super) fn by_cause(error: BoxError) -> HttpError {
     let error = match error.downcast::<HttpError>() {
-        Ok(said) => return *said,
+        Ok(error) => return *error,
         Err(error) => error,
     };
     let mut cause: Option<&(dyn StdError + 'static)> = Some(&*error);

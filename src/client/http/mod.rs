@@ -1,4 +1,4 @@
-//! What carries requests to the authorization server.
+//! HTTP clients for requests to the authorization server.
 
 mod exchange;
 mod http_client;

@@ -11,10 +11,11 @@ use tokio::runtime::Handle;
 use super::http_client::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
 use crate::{error::ConfigError, secure_url};
 
-/// Sends token requests with reqwest over rustls, trusting the system's root certificates.
+/// An [`HttpClient`] with reqwest and rustls that trusts the system's root certificates.
 ///
-/// Follows no redirect, refuses plain `http` except to loopback, uses the proxies of the environment
-/// (`HTTPS_PROXY` …) except for loopback. Built on first use: making one does no I/O.
+/// The client follows no redirect, refuses plain `http` except to loopback, and uses the proxies of the
+/// environment (`HTTPS_PROXY` …) except for loopback. The first request builds the reqwest client, so
+/// creating this one does no I/O.
 ///
 /// ```no_run
 /// use bearer_auth::{ClientCredentials, endpoint::ReqwestClient};
@@ -29,75 +30,75 @@ use crate::{error::ConfigError, secure_url};
 #[derive(Default)]
 pub struct ReqwestClient {
     roots: Vec<Certificate>,
-    /// PEM. Not reqwest's `Identity`, which is not wiped when it is dropped.
+    /// PEM, which is wiped on drop. reqwest's `Identity` is not.
     identity: Option<SecretString>,
-    /// One client for each way to connect.
+    /// One client for each kind of connection.
     plain: OnceLock<reqwest::Client>,
     local: OnceLock<reqwest::Client>,
     remote: OnceLock<reqwest::Client>,
 }
 
 impl ReqwestClient {
-    /// How long connecting may take, TLS included.
+    /// The time limit for connecting, including TLS.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-    /// How long a token request may take.
+    /// The time limit for a token request.
     pub const TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// A client with the default settings.
+    /// Creates a client with the default settings.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trusts the root certificates of a PEM file too: for an identity provider with a certificate
-    /// of its own making.
+    /// Adds the root certificates of a PEM text. Use it for an authorization server with a certificate
+    /// of a private CA.
     ///
     /// # Errors
     ///
-    /// The text has no certificate, or one that cannot be read.
+    /// The text contains no certificate, or one that cannot be parsed.
     pub fn root_certificate_pem(mut self, pem: &[u8]) -> Result<Self, ConfigError> {
         const FIELD: &str = "root_certificate_pem";
         let roots = Certificate::from_pem_bundle(pem)
-            .map_err(|_| ConfigError::new(FIELD, "not a PEM file with certificates"))?;
+            .map_err(|_| ConfigError::new(FIELD, "not PEM text with certificates"))?;
         if roots.is_empty() {
-            let problem = "no certificate in it; it begins with `-----BEGIN CERTIFICATE-----`";
+            let problem =
+                "contains no certificate, which begins with `-----BEGIN CERTIFICATE-----`";
             return Err(ConfigError::new(FIELD, problem));
         }
-        // What is between the PEM lines is looked at when a client is built. This one needs no
-        // other roots, so that nothing is read from disk for it.
+        // Only building a client parses the certificates. Without other roots, it reads no files.
         builder()
             .tls_certs_only(roots.iter().cloned())
             .build()
-            .map_err(|_| ConfigError::new(FIELD, "a certificate in it cannot be read"))?;
+            .map_err(|_| ConfigError::new(FIELD, "contains a certificate that cannot be parsed"))?;
         self.roots.extend(roots);
         Ok(self)
     }
 
-    /// Presents a certificate to a server that asks for one (mutual TLS, RFC 8705): for
-    /// [`ClientAuth::tls`](crate::ClientAuth::tls), and for tokens that are bound to it.
+    /// Sets the client certificate for mutual TLS (RFC 8705). Use it for
+    /// [`ClientAuth::tls`](crate::ClientAuth::tls), and for certificate-bound tokens.
     ///
-    /// `pem` has the client's certificate, those between it and its root behind it, and the private
-    /// key: `PRIVATE KEY` (PKCS#8), `RSA PRIVATE KEY` (PKCS#1) or `EC PRIVATE KEY` (SEC1), not
-    /// encrypted. Where they are in two files, give both in one text. The last call counts.
+    /// `pem` contains the client's certificate, then its intermediate certificates, and the private
+    /// key: `PRIVATE KEY` (PKCS#8), `RSA PRIVATE KEY` (PKCS#1) or `EC PRIVATE KEY` (SEC1), unencrypted.
+    /// Concatenate two files into one text. A second call replaces the first.
     ///
-    /// The text is wiped with this client. What reqwest and rustls copy of the key while they read
-    /// it, here and for the first connection, is not.
+    /// Dropping this client wipes the text. Copies that reqwest and rustls make while they parse the
+    /// key, here and for the first connection, are not wiped.
     ///
     /// # Errors
     ///
-    /// There is no certificate or no private key in it, the key cannot be read, or it is not that
-    /// of the first certificate. The error shows nothing of the text.
+    /// The text contains no certificate or no private key, the key cannot be parsed, or it does not
+    /// match the first certificate. The error shows nothing of the text.
     pub fn identity_pem(mut self, pem: impl Into<SecretString>) -> Result<Self, ConfigError> {
         let pem = pem.into();
         let identity = identity(&pem)
-            .map_err(|_| ConfigError::new(IDENTITY, what_is_missing(pem.expose_secret())))?;
-        // Key and certificate are compared when a client is built.
+            .map_err(|_| ConfigError::new(IDENTITY, identity_problem(pem.expose_secret())))?;
+        // Only building a client compares the key with the certificate.
         builder()
             .tls_certs_only([])
             .identity(identity)
             .build()
             .map_err(|_| {
-                let problem = "the private key is damaged, of a kind that TLS has no use for, or not \
-                               that of the certificate; the client's own certificate comes first";
+                let problem = "the private key is damaged, not usable for TLS, or not that of the \
+                               certificate; the client's own certificate comes first";
                 ConfigError::new(IDENTITY, problem)
             })?;
         self.identity = Some(pem);
@@ -123,7 +124,7 @@ impl ReqwestClient {
             builder = builder.no_proxy();
         }
         if plain {
-            // No TLS, so no root certificates: a machine without any can do this.
+            // Without TLS: works on a machine without root certificates.
             builder = builder.tls_certs_only([]);
         } else {
             builder = builder.tls_certs_merge(self.roots.iter().cloned());
@@ -134,7 +135,7 @@ impl ReqwestClient {
         let client = builder
             .redirect(redirect::Policy::none())
             .referer(false)
-            // A connection kept for minutes is more often dead than useful.
+            // Token requests are minutes apart: an idle connection would often be closed by then.
             .pool_max_idle_per_host(0)
             .connect_timeout(Self::CONNECT_TIMEOUT)
             .timeout(Self::TIMEOUT)
@@ -174,8 +175,8 @@ impl fmt::Debug for ReqwestClient {
     }
 }
 
-/// Over rustls by name: in a program in which anybody switches reqwest's `native-tls` on, that would
-/// be the default, and it cannot read our identity.
+/// Selects rustls explicitly. If another crate enables reqwest's `native-tls`, that would be the
+/// default, and it cannot parse our identity.
 fn builder() -> ClientBuilder {
     reqwest::Client::builder().tls_backend_rustls()
 }
@@ -184,25 +185,24 @@ fn identity(pem: &SecretString) -> Result<Identity, reqwest::Error> {
     Identity::from_pem(pem.expose_secret().as_bytes())
 }
 
-/// Why there is no identity in a text.
-fn what_is_missing(pem: &str) -> &'static str {
+/// Returns why a text contains no identity.
+fn identity_problem(pem: &str) -> &'static str {
     if pem.contains("ENCRYPTED") {
-        "the private key is encrypted; decrypt it first, such as with `openssl pkcs8`"
+        "the private key is encrypted; decrypt it first, for example with `openssl pkcs8`"
     } else if !pem.contains("-----BEGIN ") {
-        "not PEM, which begins with `-----BEGIN`; give the text itself, not the name of a file"
+        "not PEM, which begins with `-----BEGIN`; pass the text, not the name of a file"
     } else if !pem.contains("-----BEGIN CERTIFICATE-----") {
-        "no certificate in it; put it before the private key"
+        "contains no certificate; put it before the private key"
     } else if !pem.contains("PRIVATE KEY-----") {
-        "no private key in it; put it behind the certificate"
+        "contains no private key; put it after the certificate"
     } else {
-        "the PEM text is damaged, or has something else in it: are its line breaks and its END lines \
-         there?"
+        "the PEM text is damaged; check its line breaks and its END lines"
     }
 }
 
 const IDENTITY: &str = "identity_pem";
 
-/// A URL may have a query with secrets in it: it does not go into errors.
+/// Removes the URL from the error, as its query may contain secrets.
 fn http_error(error: reqwest::Error) -> HttpError {
     let error = error.without_url();
     if error.is_connect() {

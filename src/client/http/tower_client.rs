@@ -1,4 +1,4 @@
-//! [`TowerClient`]: an [`HttpClient`] on top of a tower service.
+//! [`TowerClient`]: an [`HttpClient`] that wraps a tower service.
 
 use std::{fmt, future::poll_fn};
 
@@ -11,16 +11,14 @@ use tower_service::Service;
 use super::http_client::{HttpClient, HttpFuture, by_cause, read, refuse_plaintext};
 use crate::error::BoxError;
 
-/// An [`HttpClient`] made of a tower service: hyper-util's client, a stack with your own
-/// timeouts, anything.
+/// An [`HttpClient`] that wraps a tower service: hyper-util's client, or a stack with your own timeouts.
 ///
-/// The service must not follow redirects. Plain `http` is refused except to loopback. Token
-/// requests end after the cache's
-/// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) in any case.
+/// The service must not follow redirects. Plain `http` is refused except to loopback. The cache's
+/// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) limits each token request.
 ///
-/// Of its errors, a refused connection is known to have sent nothing. Any other counts as an answer
-/// that was lost, after two of which a session [is over](crate::Session). So where people sign
-/// in, say it of all connections that fail:
+/// After a refused connection, the crate knows that nothing was sent. Any other error counts as a lost
+/// response, and two of them end a [`Session`](crate::Session). For users who sign in, report every
+/// failed connection as [`HttpError::connect`](super::HttpError::connect):
 ///
 /// ```
 /// use bearer_auth::endpoint::{HttpError, TowerClient};
@@ -40,7 +38,7 @@ use crate::error::BoxError;
 pub struct TowerClient<S>(S);
 
 impl<S> TowerClient<S> {
-    /// Wraps `service`, which is cloned for each request.
+    /// Wraps `service`. Each request clones it.
     pub fn new(service: S) -> Self
     where
         S: Service<Request<Full<Bytes>>>,

@@ -1,9 +1,8 @@
-//! An authorization server's metadata (RFC 8414 §2, OpenID Connect Discovery §3), as far as they
-//! matter here.
+//! The members of an authorization server's metadata that the crate uses (RFC 8414 §2, OpenID Connect
+//! Discovery §3). Others are ignored, as RFC 8414 §2.1 allows for `signed_metadata`.
 //!
-//! Members that mean nothing here are passed over, `signed_metadata` among them (RFC 8414 §2.1
-//! leaves that open). Invariants: a document of another issuer is not read any further (§3.3); an
-//! endpoint that secrets could not go to is an error, not left out.
+//! Invariants: a document of another issuer is an error (§3.3), and so is an endpoint that must not
+//! receive secrets.
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -25,14 +24,14 @@ pub(crate) struct Metadata {
     pub(crate) authorization: Option<Url>,
     pub(crate) revocation: Option<Url>,
     pub(crate) pushed_request: Option<Url>,
-    /// For clients that present a certificate, where there are any.
+    /// The endpoints for clients that present a certificate.
     pub(crate) mtls: Aliases<Url>,
-    pub(crate) demands_pushed_requests: bool,
+    pub(crate) requires_pushed_requests: bool,
     pub(crate) auth_methods: Option<Vec<String>>,
     pub(crate) issuer_is_sent: bool,
 }
 
-/// RFC 8705 §5: each stands for the endpoint of its name.
+/// `mtls_endpoint_aliases` (RFC 8705 §5): each replaces the endpoint of the same name.
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct Aliases<U> {
     #[serde(rename = "token_endpoint")]
@@ -57,16 +56,16 @@ struct Document {
 }
 
 impl Metadata {
-    /// `issuer`: whose it has to be, to the letter.
+    /// Parses a response. The document must name `issuer` verbatim.
     pub(crate) fn read(response: &Response<Bytes>, issuer: &str) -> Result<Self, Error> {
         let status = response.status();
         if status != StatusCode::OK {
             let message = match status.is_redirection() {
                 true => {
-                    "the server's metadata are elsewhere, and redirects are not followed: \
-                         give the issuer's final URL"
+                    "the metadata request was redirected, and redirects are not followed: \
+                         configure the issuer's final URL"
                 }
-                false => "the server's metadata were answered with an unexpected status",
+                false => "the metadata request returned an unexpected status",
             };
             let now = Clock::default().now().system_time();
             let error = Error::build(ErrorKind::Discovery, retry_of_status(status), message);
@@ -74,10 +73,10 @@ impl Metadata {
             return Err(error.status(status).server_wait(wait).done());
         }
         let document: Document = json::object(response.body())
-            .map_err(|_| unusable(Retry::Later, "the server's metadata cannot be read"))?;
+            .map_err(|_| unusable(Retry::Later, "the server's metadata cannot be parsed"))?;
         if document.issuer != issuer {
-            let message = "the metadata are another issuer's (RFC 8414 §3.3): give the issuer as \
-                           the server writes it, to the letter";
+            let message = "the metadata name another issuer (RFC 8414 §3.3): configure the issuer \
+                           verbatim as the server writes it";
             return Err(unusable(Retry::Never, message));
         }
         let endpoint = |url: Option<String>| match url {
@@ -101,7 +100,7 @@ impl Metadata {
             authorization: endpoint(document.authorization_endpoint)?,
             revocation: endpoint(document.revocation_endpoint)?,
             pushed_request: endpoint(document.pushed_authorization_request_endpoint)?,
-            demands_pushed_requests: document
+            requires_pushed_requests: document
                 .require_pushed_authorization_requests
                 .unwrap_or(false),
             auth_methods: methods.filter(|methods| !methods.is_empty()),
@@ -112,7 +111,7 @@ impl Metadata {
     }
 }
 
-/// RFC 8414 §6.1: over TLS, as the metadata were; what came over loopback may stay there.
+/// Parses an endpoint: `https` (RFC 8414 §6.1), or loopback if the issuer is on loopback.
 fn endpoint(url: &str, issuer: &str) -> Result<Url, Error> {
     looked_at(url.len());
     let url = secure_url::parse("endpoint", url).ok();

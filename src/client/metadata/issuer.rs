@@ -1,9 +1,11 @@
-//! [`Issuer`]: a server by its name, whose metadata say the rest.
+//! [`Issuer`]: an authorization server by its issuer identifier, and the cache of its metadata.
 //!
-//! Invariants: at most one request for the metadata is under way, and whoever waits for it shares
-//! how it ends; a document is used until its time is over *and* there is a newer one, so that a
-//! failure to renew it is nobody's concern: one caller waits for it, briefly, and all others go on
-//! with the old one. No wait is without an end, whatever the HTTP client does.
+//! Invariants:
+//!
+//! - At most one metadata request is in flight. Every waiter gets its result.
+//! - An old document serves until a newer one arrives, so a failed refresh is no error. One caller
+//!   waits for the refresh, for [`REFRESH_TIMEOUT`] at most; all others use the old document.
+//! - Every wait has a limit, independent of the HTTP client.
 
 use std::{
     fmt,
@@ -27,34 +29,38 @@ use crate::{
     secure_url,
 };
 
-/// For how long a document is used.
+/// The default of [`Issuer::max_age`].
 const MAX_AGE: Duration = Duration::from_secs(60 * 60);
-/// Between two attempts to renew it.
-const PAUSE: Duration = Duration::from_secs(60);
-/// How long renewing it may keep the one waiting who could do with the old one.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time between two attempts to refresh the metadata.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
+/// How long a caller waits for a refresh while an old document exists.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An authorization server, by its issuer identifier (RFC 8414 §2): its metadata say where its
-/// endpoints are, and how clients prove themselves there.
+/// An authorization server, by its issuer identifier (RFC 8414 §2). Its metadata contain the endpoints
+/// and the supported authentication methods.
 ///
-/// A text is an issuer, too: `ClientCredentials::discover("https://idp.example", …)`. It is compared
-/// with what the server says of itself to the letter, a `/` at its end included (§3.3).
+/// A string converts into an issuer: `ClientCredentials::discover("https://idp.example", …)`. The
+/// identifier must equal `issuer` of the metadata verbatim, including a `/` at its end (§3.3).
 ///
-/// The document is asked for when it is first needed, once for all who wait, at
-/// `/.well-known/oauth-authorization-server` *before* the issuer's path (§3.1), then at
-/// `/.well-known/openid-configuration` before it and behind it (OpenID Connect Discovery §4): a 404
-/// leads on to the next, and nothing else does. It is used for [an hour](Self::max_age); if it
-/// cannot be had again then, the old one is used on. Clones share it.
+/// The first token request fetches the metadata, once for all waiting callers. After a 404, it tries
+/// the next of these URLs:
 ///
-/// Some servers are not found where their issuer says, by design:
+/// 1. `/.well-known/oauth-authorization-server` *before* the issuer's path (§3.1),
+/// 2. `/.well-known/openid-configuration` before the path,
+/// 3. the same after the path (OpenID Connect Discovery §4).
+///
+/// The metadata are cached for [an hour](Self::max_age). If they cannot be refreshed then, the old ones
+/// stay in use. Clones share them.
+///
+/// Some servers publish their metadata elsewhere, by design:
 ///
 /// ```
 /// use bearer_auth::Issuer;
 ///
-/// // Entra ID for people of any tenant: its metadata have a pattern for an issuer.
+/// // Entra ID for users of any tenant: the metadata's issuer is a pattern.
 /// let entra = Issuer::new("https://login.microsoftonline.com/{tenantid}/v2.0")
 ///     .metadata_url("https://login.microsoftonline.com/common/v2.0/.well-known/openid-configuration");
-/// // Azure AD B2C: the metadata are a policy's, the issuer is the tenant's.
+/// // Azure AD B2C: the metadata belong to a policy, the issuer to the tenant.
 /// let b2c = Issuer::new("https://contoso.b2clogin.com/11111111-2222-3333-4444-555555555555/v2.0/")
 ///     .metadata_url("https://contoso.b2clogin.com/contoso.onmicrosoft.com/B2C_1_signin/v2.0/.well-known/openid-configuration");
 /// ```
@@ -65,61 +71,61 @@ pub struct Issuer {
     metadata_url: Option<String>,
     max_age: Duration,
     assertions_to_endpoint: bool,
-    known: Arc<Known>,
+    cache: Arc<MetadataCache>,
 }
 
 #[derive(Default)]
-struct Known {
-    last: std::sync::Mutex<Last>,
-    /// Held by whoever asks for the first document; and how that has failed last.
+struct MetadataCache {
+    cached: std::sync::Mutex<Cached>,
+    /// Locked by the caller that fetches the first document. Contains the last failure of that.
     first: Mutex<Option<Error>>,
-    /// How many times it has failed.
+    /// How many times fetching the first document has failed.
     failures: AtomicU64,
 }
 
 #[derive(Default)]
-struct Last {
+struct Cached {
     document: Option<Arc<Metadata>>,
-    /// From when on it is asked for again.
+    /// When the next refresh is due.
     due: Moment,
 }
 
 impl Issuer {
-    /// By its identifier: `https`, or `http` to loopback, without a query and a fragment. Checked
-    /// by `build` of what it is given to.
+    /// Creates an issuer from its identifier: an `https` URL (or `http` to loopback) without query and
+    /// fragment. The `build` of the builder that uses it checks it.
     pub fn new(issuer: impl Into<String>) -> Self {
         Self {
             name: issuer.into(),
             metadata_url: None,
             max_age: MAX_AGE,
             assertions_to_endpoint: false,
-            known: Arc::default(),
+            cache: Arc::default(),
         }
     }
 
-    /// Where its metadata are, in full, if that is not one of the well-known places. They have to
-    /// name this issuer all the same.
+    /// Sets the full URL of the metadata. Use it for a server without metadata at the well-known URLs.
+    /// The metadata must still name this issuer.
     ///
-    /// With it, the issuer may be a pattern, such as `https://login.example/{tenantid}/v2.0`, if
-    /// that is what the document has. Answers to logins are not compared with a pattern, and
-    /// assertions of clients are addressed to the token endpoint.
+    /// With a metadata URL, the issuer may be a pattern, such as
+    /// `https://login.example/{tenantid}/v2.0`, if the metadata contain that pattern. Then `iss` of
+    /// authorization responses is not checked, and client assertions have the token endpoint as `aud`.
     pub fn metadata_url(mut self, url: impl Into<String>) -> Self {
         self.metadata_url = Some(url.into());
-        self.known = Arc::default();
+        self.cache = Arc::default();
         self
     }
 
-    /// How long its metadata are used before they are asked for again. Default: an hour.
+    /// Sets the age at which the metadata are refreshed. Defaults to an hour.
     pub fn max_age(mut self, max_age: Duration) -> Self {
         self.max_age = max_age;
-        self.known = Arc::default();
+        self.cache = Arc::default();
         self
     }
 
-    /// Assertions are addressed (`aud`) to the endpoint that they are sent to, as some servers want
-    /// it, instead of to the issuer (draft-ietf-oauth-rfc7523bis): those with which clients prove
-    /// themselves, and those of [`JwtBearer`](crate::JwtBearer). An audience that is
-    /// [given](crate::ClientAuth::assertion_audience) counts in any case.
+    /// Sets `aud` of assertions to the endpoint that receives them, which some servers require.
+    /// Defaults to the issuer (draft-ietf-oauth-rfc7523bis). It applies to client assertions and to
+    /// [`JwtBearer`](crate::JwtBearer); a
+    /// [configured](crate::ClientAuth::assertion_audience) audience takes precedence.
     #[cfg(feature = "jwt")]
     pub fn assertions_to_endpoint(mut self) -> Self {
         self.assertions_to_endpoint = true;
@@ -134,22 +140,19 @@ impl Issuer {
         let error = |problem: &'static str| Err(ConfigError::new("issuer", problem));
         let url = secure_url::parse("issuer", &self.name)?;
         if url.query().is_some() {
-            return error("an issuer has no query (RFC 8414 §2)");
+            return error("an issuer must not have a query (RFC 8414 §2); remove it");
         }
-        let places = match &self.metadata_url {
+        let urls = match &self.metadata_url {
             Some(url) => vec![secure_url::parse("metadata_url", url)?],
             None if exact(&self.name).is_none() => {
-                return error("a pattern is no place: give its `metadata_url`");
+                return error("an issuer pattern requires `metadata_url`; set it");
             }
-            None => places(&url),
+            None => well_known_urls(&url),
         };
-        for place in &places {
-            secure_url::uri("metadata_url", place)?;
+        for url in &urls {
+            secure_url::uri("metadata_url", url)?;
         }
-        Ok(Discovery {
-            issuer: self,
-            places,
-        })
+        Ok(Discovery { issuer: self, urls })
     }
 }
 
@@ -172,13 +175,13 @@ impl fmt::Debug for Issuer {
     }
 }
 
-/// An issuer that is no pattern.
+/// Returns the issuer unless it is a pattern.
 pub(crate) fn exact(issuer: &str) -> Option<&str> {
     (!issuer.contains('{')).then_some(issuer)
 }
 
-/// The well-known places of an issuer's metadata, in the order in which they are asked.
-fn places(issuer: &Url) -> Vec<Url> {
+/// Returns the well-known URLs of an issuer's metadata, in the order of the requests.
+fn well_known_urls(issuer: &Url) -> Vec<Url> {
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
     const OPENID: &str = "/.well-known/openid-configuration";
     let own = issuer.path().trim_end_matches('/');
@@ -187,17 +190,17 @@ fn places(issuer: &Url) -> Vec<Url> {
         url.set_path(&path);
         url
     };
-    let mut places = vec![at(format!("{OAUTH}{own}")), at(format!("{OPENID}{own}"))];
+    let mut urls = vec![at(format!("{OAUTH}{own}")), at(format!("{OPENID}{own}"))];
     if !own.is_empty() {
-        places.push(at(format!("{own}{OPENID}")));
+        urls.push(at(format!("{own}{OPENID}")));
     }
-    places
+    urls
 }
 
-/// An issuer that has been checked.
+/// A checked [`Issuer`].
 pub(crate) struct Discovery {
     issuer: Issuer,
-    places: Vec<Url>,
+    urls: Vec<Url>,
 }
 
 impl Discovery {
@@ -214,97 +217,98 @@ impl Discovery {
         exact(&self.issuer.name)
     }
 
-    /// To whom clients' assertions are addressed, if not to the endpoint that they are sent to.
+    /// Returns `aud` of assertions; `None` for the endpoint that receives them.
     pub(crate) fn audience(&self) -> Option<&str> {
         self.issuer()
             .filter(|_| !self.issuer.assertions_to_endpoint)
     }
 
-    /// The document that is there, if there is nothing to ask for.
-    pub(crate) fn at_hand(&self) -> Option<Arc<Metadata>> {
-        let last = self.issuer.known.last();
-        let document = last.document.as_ref();
+    /// Returns the cached document unless a refresh is due.
+    pub(crate) fn cached(&self) -> Option<Arc<Metadata>> {
+        let cached = self.issuer.cache.lock();
+        let document = cached.document.as_ref();
         document
-            .filter(|_| !now().reached(last.due))
+            .filter(|_| !now().reached(cached.due))
             .map(Arc::clone)
     }
 
-    /// The document, asked for if there is none, or if its time is over.
+    /// Returns the document, fetched if there is none or a refresh is due.
     pub(crate) async fn metadata(&self, http: &dyn HttpClient) -> Result<Arc<Metadata>, Error> {
         let old = {
-            let mut last = self.issuer.known.last();
-            let Last { document, due } = &mut *last;
+            let mut cached = self.issuer.cache.lock();
+            let Cached { document, due } = &mut *cached;
             if let Some(document) = document {
                 if !now().reached(*due) {
                     return Ok(Arc::clone(document));
                 }
-                // Beforehand: this is for one to do, and who gives it up leaves the pause behind.
-                *due = now().after(PAUSE);
+                // Set before the request: one caller refreshes, and if it is cancelled, the next
+                // refresh still waits for the delay.
+                *due = now().after(RETRY_DELAY);
             }
             document.clone()
         };
         match old {
             Some(old) => {
-                let renewed = limited(PATIENCE, self.ask(http)).await;
-                Ok(renewed.map_or(old, |new| self.keep(new)))
+                let refreshed = limited(REFRESH_TIMEOUT, self.fetch(http)).await;
+                Ok(refreshed.map_or(old, |new| self.store(new)))
             }
             None => limited(MAX_WAIT, self.first(http)).await,
         }
     }
 
     async fn first(&self, http: &dyn HttpClient) -> Result<Arc<Metadata>, Error> {
-        let known = &self.issuer.known;
-        let failures = known.failures.load(Ordering::Acquire);
-        let mut failure = known.first.lock().await;
-        if let Some(document) = &known.last().document {
+        let cache = &self.issuer.cache;
+        let failures = cache.failures.load(Ordering::Acquire);
+        let mut failure = cache.first.lock().await;
+        if let Some(document) = &cache.lock().document {
             return Ok(Arc::clone(document));
         }
-        // Who waited for an attempt that has failed does not make another.
-        if known.failures.load(Ordering::Acquire) != failures
+        // A caller that waited for a failed request returns its error and sends no other.
+        if cache.failures.load(Ordering::Acquire) != failures
             && let Some(failure) = &*failure
         {
             return Err(failure.clone());
         }
-        match self.ask(http).await {
-            Ok(first) => Ok(self.keep(first)),
+        match self.fetch(http).await {
+            Ok(first) => Ok(self.store(first)),
             Err(error) => {
-                known.failures.fetch_add(1, Ordering::AcqRel);
+                cache.failures.fetch_add(1, Ordering::AcqRel);
                 Err(failure.insert(error).clone())
             }
         }
     }
 
-    fn keep(&self, document: Metadata) -> Arc<Metadata> {
+    fn store(&self, document: Metadata) -> Arc<Metadata> {
         let document = Arc::new(document);
-        *self.issuer.known.last() = Last {
+        *self.issuer.cache.lock() = Cached {
             document: Some(Arc::clone(&document)),
             due: now().after(self.issuer.max_age),
         };
         document
     }
 
-    async fn ask(&self, http: &dyn HttpClient) -> Result<Metadata, Error> {
-        for place in &self.places {
+    async fn fetch(&self, http: &dyn HttpClient) -> Result<Metadata, Error> {
+        for url in &self.urls {
             let mut request = Request::new(Bytes::new());
-            *request.uri_mut() = secure_url::uri("metadata_url", place).map_err(|cause| {
+            *request.uri_mut() = secure_url::uri("metadata_url", url).map_err(|cause| {
                 let message = "the server's metadata cannot be requested";
                 error(Retry::Never, message).caused_by(cause).done()
             })?;
-            let what = format!("the metadata of the server at {}", place.authority());
-            let response = exchange(http, request, &what).await?;
+            let endpoint = format!("the metadata endpoint at {}", url.authority());
+            let response = exchange(http, request, &endpoint).await?;
             if response.status() != StatusCode::NOT_FOUND {
                 return Metadata::read(&response, &self.issuer.name);
             }
         }
-        let message = "the server has no metadata where its issuer says: give their `metadata_url`";
+        let message = "no metadata at the issuer's well-known URLs: set `metadata_url`";
         let error = error(Retry::Never, message);
         Err(error.status(StatusCode::NOT_FOUND).done())
     }
 }
 
-impl Known {
-    fn last(&self) -> std::sync::MutexGuard<'_, Last> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+impl MetadataCache {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cached> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! An authorization server by its name, and the metadata that say the rest (RFC 8414).
+//! Discovery: an authorization server's issuer and its metadata (RFC 8414).
 
 pub(crate) mod document;
 mod issuer;

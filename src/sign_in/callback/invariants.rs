@@ -2,7 +2,7 @@
 //! implementation of the rules, with a decoder of its own.
 
 use super::*;
-use crate::{fuzzing::keeps_quiet, work_counter::counted};
+use crate::{fuzzing::assert_no_leak, work_counter::counted};
 
 /// How often each byte of a callback may be read, in addition to once for each parameter in the
 /// redirect URI's query.
@@ -44,7 +44,7 @@ const REDIRECTS: [Redirect; 4] = [
 ];
 
 /// Checks the invariants for any text.
-pub(crate) fn of_any_callback(callback: &[u8]) {
+pub(crate) fn check_callback(callback: &[u8]) {
     let Ok(callback) = std::str::from_utf8(callback) else {
         return;
     };
@@ -66,7 +66,7 @@ pub(crate) fn of_any_callback(callback: &[u8]) {
                 Ok(code) => Some(code.expose_secret().to_owned()),
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::SignIn);
-                    keeps_quiet(&error);
+                    assert_no_leak(&error);
                     None
                 }
             };

@@ -1,44 +1,44 @@
-//! What holds of a field line, whoever wrote it.
+//! The invariants of parsed challenges, checked for any field line.
 
 use super::*;
 use crate::work_counter::counted;
 
-/// How often a byte is looked at, at most: by the cursor, by the look ahead for padding, by
-/// the check of a word, and by hashing a name, which is repeated as the set grows. Short lines
-/// pay most, since between two pieces the same byte is asked several questions.
+/// The maximum number of reads per byte: by the cursor, by the look-ahead for padding, by the check of a
+/// word, and by hashing a name, which repeats as the set grows. Short lines need most, as the cursor
+/// peeks at a delimiter several times.
 pub(super) const LOOKS: usize = 6;
 
-/// Of any field value.
-pub(crate) fn of_any_header(line: &[u8]) {
+/// Checks any field value.
+pub(crate) fn check_header(line: &[u8]) {
     let Ok(text) = std::str::from_utf8(line) else {
-        return among_others(line, &[]);
+        return check_among_other_lines(line, &[]);
     };
-    let (read, looks) = counted(|| parse(text));
+    let (parsed, looks) = counted(|| parse(text));
     assert!(looks <= LOOKS * (line.len() + 1), "{looks}: {text:?}");
-    read.iter().for_each(of_any_challenge);
-    // No more than there was.
-    let handed: usize = read.iter().map(size).sum();
-    assert!(handed <= line.len(), "{handed}: {text:?}");
-    let printed = print(&read);
-    assert_eq!(parse(&printed), read, "{text:?}, printed as {printed:?}");
-    among_others(line, &read);
-    // Quotes may reach to the end. Otherwise nothing is hidden behind it, nothing changes before, and
-    // what is behind garbage is nobody's.
+    parsed.iter().for_each(check_challenge);
+    // The challenges are not longer than the line.
+    let total: usize = parsed.iter().map(size).sum();
+    assert!(total <= line.len(), "{total}: {text:?}");
+    let printed = print(&parsed);
+    assert_eq!(parse(&printed), parsed, "{text:?}, printed as {printed:?}");
+    check_among_other_lines(line, &parsed);
+    // Without quotes, a challenge after the line is found, the challenges of the line do not change, and
+    // parameters after an invalid element are ignored.
     if !text.contains('"') {
         let line = format!(r#"{text}, Bearer error="invalid_token""#);
-        let mut behind = parse(&line);
-        let last = behind.pop();
+        let mut challenges = parse(&line);
+        let last = challenges.pop();
         assert!(last.is_some_and(|last| {
             last.is("Bearer")
                 && last.params.len() == 1
                 && last.param("ERROR") == Some("invalid_token")
         }));
-        assert_eq!(behind, read, "{text:?}");
-        assert_eq!(parse(&format!("{text}, @, error=x")), read, "{text:?}");
+        assert_eq!(challenges, parsed, "{text:?}");
+        assert_eq!(parse(&format!("{text}, @, error=x")), parsed, "{text:?}");
     }
 }
 
-fn of_any_challenge(challenge: &Challenge<'_>) {
+fn check_challenge(challenge: &Challenge<'_>) {
     assert!(is_token(challenge.scheme));
     assert!(challenge.is(&challenge.scheme.to_ascii_uppercase()));
     if let Some(token68) = challenge.token68 {
@@ -59,8 +59,8 @@ fn size(challenge: &Challenge<'_>) -> usize {
     challenge.scheme.len() + challenge.token68.map_or(0, str::len) + params
 }
 
-/// Lines do not touch each other, and one that is not UTF-8 is absent.
-fn among_others(line: &[u8], read: &[Challenge<'_>]) {
+/// Checks that other lines do not change the result, and that a line that is not UTF-8 is ignored.
+fn check_among_other_lines(line: &[u8], parsed: &[Challenge<'_>]) {
     let Ok(line) = http::HeaderValue::from_bytes(line) else {
         return;
     };
@@ -69,11 +69,11 @@ fn among_others(line: &[u8], read: &[Challenge<'_>]) {
     headers.append(WWW_AUTHENTICATE, line);
     headers.append(WWW_AUTHENTICATE, http::HeaderValue::from_static("D e=f"));
     let all: Vec<_> = challenges(&headers).collect();
-    let expected = [&parse("A b=c")[..], read, &parse("D e=f")].concat();
+    let expected = [&parse("A b=c")[..], parsed, &parse("D e=f")].concat();
     assert_eq!(all, expected);
 }
 
-/// As a server writes them, in one line: all values in quotes.
+/// Formats challenges as one line, with all values in quotes.
 fn print(challenges: &[Challenge<'_>]) -> String {
     let printed = challenges.iter().map(|challenge| {
         let params = challenge.params.iter().map(|(name, value)| {

@@ -1,6 +1,6 @@
-//! What a server answers to a request it does not let in: the challenges of `WWW-Authenticate`.
+//! [`Challenge`]: a parser for the challenges of `WWW-Authenticate`.
 //!
-//! A reader of the grammar of RFC 9110, §11.2, §11.3 and §11.6.1:
+//! The grammar is that of RFC 9110, §11.2, §11.3 and §11.6.1:
 //!
 //! ```text
 //! WWW-Authenticate = #challenge
@@ -8,41 +8,38 @@
 //! auth-param       = token BWS "=" BWS ( token / quoted-string )
 //! ```
 //!
-//! Commas separate the challenges of a line as well as the parameters of a challenge, so a line is
-//! read as one list. What an element is shows behind its first word: `word =` is a parameter of
-//! the challenge before it, a lone `word` is a scheme, and so is a `word` with something behind
-//! whitespace. A comma within quotes is data.
+//! Commas separate challenges as well as parameters, so a line is parsed as one list. The text after the
+//! first word decides what an element is: `word =` is a parameter of the previous challenge. A single
+//! `word`, or a `word` followed by whitespace and more text, is a scheme. A comma within quotes is data.
 //!
 //! # Invariants
 //!
-//! - A parameter belongs to the nearest scheme before it in the same field line, and to nothing if
-//!   there is none or if something unreadable stands in between. Nothing is carried from one line
-//!   to the next, therefore the order of the lines does not matter.
-//! - A challenge that is handed out has every parameter once, and its names and values are what
-//!   the grammar says, unescaped. Case is kept; [`Challenge::is`] and [`Challenge::param`] ignore
-//!   it.
-//! - Any input is read without a panic and in linear time: the cursor only moves forward, the one
-//!   look ahead (for the padding of a token68) happens once in an element and does not leave it,
-//!   and duplicates are found by hashing. Tests count the bytes that are looked at.
+//! - A parameter belongs to the nearest scheme before it in the same field line. Without a scheme, or
+//!   after an invalid element, it is ignored. Lines are independent of each other and of their order.
+//! - In a returned challenge, every parameter name is unique, and names and values follow the grammar,
+//!   unescaped. Case is kept; [`Challenge::is`] and [`Challenge::param`] ignore it.
+//! - Any input is parsed without a panic and in linear time. The cursor only moves forward. The one
+//!   look-ahead (for the padding of a token68) runs once per element and stays within it. Duplicates are
+//!   found by hashing. Tests count the bytes that are read.
 //!
 //! # Recovery
 //!
-//! The header is input from outside, and what is read from it decides about dropping a token. So
-//! garbage must neither hide a challenge elsewhere in the line, nor lend its parameters to one:
+//! The header is untrusted input, and its challenges decide whether a token is dropped. Therefore an
+//! invalid element must not hide another challenge of the line, or add parameters to it:
 //!
-//! | Garbage | What becomes of it |
+//! | Invalid input | Result |
 //! |---|---|
-//! | An element that is no parameter and no scheme (`@@@`) | It ends the challenge before it, which keeps what it has. Parameters up to the next scheme are nobody's. |
-//! | A scheme with neither a token68 nor a parameter behind it (`Foo $$$`, prose) | It is no challenge; parameters up to the next scheme are nobody's. |
-//! | A parameter with an unreadable value (`realm=https://a`, `realm=`) | That parameter is absent, the rest of the challenge is read. |
-//! | The same with whitespace in it (`realm=a b`, `realm="a" Foo b=c`) | As above, but it ends the challenge too: a scheme may have lost its comma there. |
-//! | A parameter twice | The challenge is dropped with all its parameters, its neighbours stay. |
-//! | Parameters behind a token68 | The token68 stays, the parameters are nobody's. |
-//! | A quote that is not closed | It reaches to the end of the line; its parameter is absent. |
-//! | A field line that is not UTF-8 | It is absent. |
+//! | An element that is neither parameter nor scheme (`@@@`) | The previous challenge ends and stays as it is. Parameters up to the next scheme are ignored. |
+//! | A scheme followed by neither a token68 nor a parameter (`Foo $$$`, prose) | There is no challenge. Parameters up to the next scheme are ignored. |
+//! | A parameter with an invalid value (`realm=https://a`, `realm=`) | The parameter is ignored, and the challenge continues. |
+//! | The same with whitespace (`realm=a b`, `realm="a" Foo b=c`) | The parameter is ignored, and the challenge ends, as a comma before a scheme may be missing. |
+//! | A duplicate parameter | The challenge is dropped with all its parameters; the others stay. |
+//! | Parameters after a token68 | The token68 stays, and the parameters are ignored. |
+//! | An unclosed quote | The quoted text extends to the end of the line, and its parameter is ignored. |
+//! | A field line that is not UTF-8 | The line is ignored. |
 //!
-//! Quotes count within garbage too. That a quote went astray cannot be told from commas that are
-//! data, and reading a challenge out of somebody's quoted text is the worse mistake of the two.
+//! Quotes also quote within invalid elements. The parser cannot tell a stray quote from an opening one,
+//! and finding a challenge in quoted text would be the worse mistake.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -59,17 +56,17 @@ pub(crate) struct Challenge<'a> {
     scheme: &'a str,
     /// Never together with `params`.
     token68: Option<&'a str>,
-    /// In the order of the line. A value is owned only if it had an escape in it.
+    /// In the order of the line. Only a value with an escape is owned.
     params: Vec<(&'a str, Cow<'a, str>)>,
 }
 
 impl Challenge<'_> {
-    /// Whether this is a challenge of `scheme`, in any case.
+    /// Whether this is a challenge of `scheme`, ignoring case.
     pub(crate) fn is(&self, scheme: &str) -> bool {
         self.scheme.eq_ignore_ascii_case(scheme)
     }
 
-    /// The value of the parameter `name`, in any case of the name.
+    /// Returns the value of the parameter `name`, ignoring the name's case.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.params
             .iter()
@@ -78,22 +75,22 @@ impl Challenge<'_> {
     }
 }
 
-/// The challenges of all field lines, in order. A line that is not UTF-8 is treated as absent.
+/// Returns the challenges of all field lines, in order. Lines that are not UTF-8 are ignored.
 pub(crate) fn challenges<'a>(headers: &'a HeaderMap) -> impl Iterator<Item = Challenge<'a>> + 'a {
     headers
         .get_all(WWW_AUTHENTICATE)
         .iter()
-        // Not `HeaderValue::to_str`, which is for ASCII: descriptions are written in UTF-8.
+        // `HeaderValue::to_str` accepts ASCII only, and descriptions are UTF-8.
         .filter_map(|line| std::str::from_utf8(line.as_bytes()).ok())
         .flat_map(parse)
 }
 
-/// The challenges of one field line, in order.
+/// Parses the challenges of one field line, in order.
 pub(crate) fn parse(line: &str) -> Vec<Challenge<'_>> {
     let mut cursor = Cursor { line, at: 0 };
     let mut list = List::default();
     loop {
-        // Between elements; elements may be empty.
+        // Elements may be empty.
         cursor.take(|byte| is_space(byte) || byte == b',');
         if cursor.peek().is_none() {
             return list.finish();
@@ -111,7 +108,7 @@ pub(crate) fn parse(line: &str) -> Vec<Challenge<'_>> {
                 match cursor.argument() {
                     Argument::Token68(token68) => list.token68(token68),
                     Argument::Parameter(name, value) => list.parameter(name, value),
-                    Argument::Neither => list.discard(),
+                    Argument::Invalid => list.discard(),
                 }
             }
             _ => {
@@ -122,34 +119,34 @@ pub(crate) fn parse(line: &str) -> Vec<Challenge<'_>> {
     }
 }
 
-/// What stands behind `name =`.
+/// The text after `name =`.
 enum Value<'a> {
-    Read(Cow<'a, str>),
-    /// No value of the grammar, and nothing but the value is in doubt.
-    Unreadable,
-    /// No value of the grammar, and a scheme may be hidden in it.
-    Astray,
+    Valid(Cow<'a, str>),
+    /// An invalid value. The challenge continues.
+    Invalid,
+    /// An invalid value that may contain a scheme. The challenge ends.
+    MaybeScheme,
 }
 
-/// What stands behind `scheme SP` in the same element.
+/// The text after `scheme SP` in the same element.
 enum Argument<'a> {
     Token68(&'a str),
     Parameter(&'a str, Value<'a>),
-    Neither,
+    Invalid,
 }
 
-/// What was left of an element.
+/// The remaining text of an element.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rest {
-    /// Whitespace at most.
+    /// Nothing, or whitespace.
     Nothing,
-    /// Something, and no whitespace before or in it.
-    Glued,
-    /// Something behind whitespace.
+    /// Text without whitespace before or in it.
+    Adjacent,
+    /// Text after whitespace.
     Spaced,
 }
 
-/// The challenges that were read, and the one that takes parameters.
+/// The parsed challenges, and the open one, which parameters belong to.
 #[derive(Default)]
 struct List<'a> {
     done: Vec<Challenge<'a>>,
@@ -158,11 +155,10 @@ struct List<'a> {
 
 struct Open<'a> {
     challenge: Challenge<'a>,
-    /// The names so far, with those of unreadable values. A set, since a line may be one challenge
-    /// of ten thousand parameters. Each challenge has its own: clearing a set that once was large
-    /// costs its capacity each time.
+    /// The names so far, including those of invalid values. A set, as a challenge may have ten thousand
+    /// parameters. Each challenge has a new one, as clearing a large set costs its capacity.
     names: HashSet<Name<'a>>,
-    malformed: bool,
+    has_duplicate: bool,
 }
 
 impl<'a> List<'a> {
@@ -175,7 +171,7 @@ impl<'a> List<'a> {
                 params: Vec::new(),
             },
             names: HashSet::new(),
-            malformed: false,
+            has_duplicate: false,
         });
     }
 
@@ -188,8 +184,8 @@ impl<'a> List<'a> {
     fn parameter(&mut self, name: &'a str, value: Value<'a>) {
         let Some(open) = &mut self.open else { return };
         if let Some(token68) = open.challenge.token68 {
-            // `realm=` alone is a token68 by the grammar. With parameters behind it, it was one
-            // that some template left empty.
+            // `realm=` alone is a token68. Followed by parameters, it is one without a value, as some
+            // templates leave it.
             match token68.strip_suffix('=') {
                 Some(first) if is_token(first) => {
                     open.challenge.token68 = None;
@@ -198,24 +194,24 @@ impl<'a> List<'a> {
                 _ => return self.close(),
             }
         }
-        open.malformed |= !open.names.insert(Name(name));
+        open.has_duplicate |= !open.names.insert(Name(name));
         match value {
-            Value::Read(value) => open.challenge.params.push((name, value)),
-            Value::Unreadable => {}
-            Value::Astray => self.close(),
+            Value::Valid(value) => open.challenge.params.push((name, value)),
+            Value::Invalid => {}
+            Value::MaybeScheme => self.close(),
         }
     }
 
-    /// Parameters are nobody's from here on.
+    /// Ends the open challenge: further parameters are ignored.
     fn close(&mut self) {
         if let Some(open) = self.open.take()
-            && !open.malformed
+            && !open.has_duplicate
         {
             self.done.push(open.challenge);
         }
     }
 
-    /// As [`close`](Self::close), and what was open is no challenge.
+    /// As [`close`](Self::close), but drops the open challenge.
     fn discard(&mut self) {
         self.open = None;
     }
@@ -226,9 +222,8 @@ impl<'a> List<'a> {
     }
 }
 
-/// A position in the line that only moves forward. It stops next to ASCII or at the end, whenever
-/// a piece is cut out: every delimiter of the grammar is ASCII, and no byte of a longer character
-/// is.
+/// A position in the line, which only moves forward. Slices begin and end next to ASCII, as every
+/// delimiter of the grammar is ASCII: so they are cut at character boundaries.
 struct Cursor<'a> {
     line: &'a str,
     at: usize,
@@ -248,14 +243,10 @@ impl<'a> Cursor<'a> {
         self.at += 1;
     }
 
-    /// The piece from `start` to here. `get`, so that a mistake about boundaries would cost a
-    /// value and not a panic.
+    /// Returns the text from `start` to here. `get` avoids a panic if a boundary were wrong.
     fn since(&self, start: usize) -> &'a str {
         let piece = self.line.get(start..self.at);
-        debug_assert!(
-            piece.is_some(),
-            "a piece is cut out at boundaries of characters"
-        );
+        debug_assert!(piece.is_some(), "slices are cut at character boundaries");
         piece.unwrap_or_default()
     }
 
@@ -267,15 +258,15 @@ impl<'a> Cursor<'a> {
         self.since(start)
     }
 
-    /// Whether there was any.
+    /// Skips whitespace. Returns whether there was any.
     fn skip_space(&mut self) -> bool {
         !self.take(is_space).is_empty()
     }
 
-    /// From behind `scheme SP` to the end of the element.
+    /// Parses the text after `scheme SP` to the end of the element.
     fn argument(&mut self) -> Argument<'a> {
         let start = self.at;
-        // All that is in a token or in a token68 before its padding.
+        // The characters of a token, and of a token68 without its padding.
         let word = self.take(|byte| is_tchar(byte) || byte == b'/');
         if is_token68(word)
             && let Some(end) = self.padding()
@@ -290,11 +281,11 @@ impl<'a> Cursor<'a> {
             return Argument::Parameter(word, self.value());
         }
         self.rest_of_element();
-        Argument::Neither
+        Argument::Invalid
     }
 
-    /// Where the padding of a token68 ends, if nothing stands behind it in the element. Looked up
-    /// before the cursor moves, because `a=` is a token68 and `a=b` a parameter.
+    /// Returns where the padding of a token68 ends; `None` if more text follows in the element. Does not
+    /// move the cursor, because `a=` is a token68 and `a=b` a parameter.
     fn padding(&self) -> Option<usize> {
         let mut end = self.at;
         while self.peek_at(end) == Some(b'=') {
@@ -307,7 +298,7 @@ impl<'a> Cursor<'a> {
         matches!(self.peek_at(next), None | Some(b',')).then_some(end)
     }
 
-    /// From the `=` of a parameter to the end of the element.
+    /// Parses from the `=` of a parameter to the end of the element.
     fn value(&mut self) -> Value<'a> {
         self.bump();
         self.skip_space();
@@ -319,19 +310,19 @@ impl<'a> Cursor<'a> {
                 .map(Cow::Borrowed)
         };
         match (value, self.rest_of_element()) {
-            (_, Rest::Spaced) => Value::Astray,
-            (Some(value), Rest::Nothing) => Value::Read(value),
-            _ => Value::Unreadable,
+            (_, Rest::Spaced) => Value::MaybeScheme,
+            (Some(value), Rest::Nothing) => Value::Valid(value),
+            _ => Value::Invalid,
         }
     }
 
-    /// From the opening quote to behind the closing one, or to the end of the line. `None` if it
-    /// is not closed or has a control character in it.
+    /// Parses from the opening quote to the closing one, or to the end of the line. Returns `None` if it
+    /// is not closed or contains a control character.
     fn quoted_string(&mut self) -> Option<Cow<'a, str>> {
         self.bump();
         let mut start = self.at;
         let mut unescaped: Option<String> = None;
-        let mut legal = true;
+        let mut valid = true;
         loop {
             match self.peek()? {
                 b'"' => break,
@@ -340,17 +331,17 @@ impl<'a> Cursor<'a> {
                         .get_or_insert_default()
                         .push_str(self.since(start));
                     self.bump();
-                    // The escaped character opens the next piece, whatever it is.
+                    // The next slice starts with the escaped character.
                     start = self.at;
-                    legal &= is_text(self.peek()?);
+                    valid &= is_text(self.peek()?);
                 }
-                byte => legal &= is_text(byte),
+                byte => valid &= is_text(byte),
             }
             self.bump();
         }
         let last = self.since(start);
         self.bump();
-        legal.then(|| match unescaped {
+        valid.then(|| match unescaped {
             Some(mut value) => {
                 value.push_str(last);
                 Cow::Owned(value)
@@ -359,7 +350,7 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Skips to the comma behind this element, or to the end of the line.
+    /// Skips to the comma after this element, or to the end of the line.
     fn rest_of_element(&mut self) -> Rest {
         let mut rest = Rest::Nothing;
         let mut spaced = false;
@@ -371,7 +362,7 @@ impl<'a> Cursor<'a> {
                     self.bump();
                 }
                 Some(byte) => {
-                    rest = if spaced { Rest::Spaced } else { Rest::Glued };
+                    rest = if spaced { Rest::Spaced } else { Rest::Adjacent };
                     if byte == b'"' {
                         self.quoted_string();
                     } else {
@@ -383,7 +374,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The name of a parameter, for which case does not matter.
+/// The name of a parameter, compared without case.
 struct Name<'a>(&'a str);
 
 impl PartialEq for Name<'_> {
@@ -413,7 +404,7 @@ fn is_tchar(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// `qdtext` and what may be escaped, RFC 9110, §5.6.4, but for the quote and the backslash.
+/// `qdtext` and `quoted-pair` of RFC 9110, §5.6.4, without the quote and the backslash.
 fn is_text(byte: u8) -> bool {
     byte == b'\t' || !byte.is_ascii_control()
 }

@@ -4,7 +4,7 @@ use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::{
-    invariants::{LOOKS, of_any_header},
+    invariants::{LOOKS, check_header},
     *,
 };
 use crate::{fuzzing::tests::mutated, work_counter};
@@ -27,7 +27,7 @@ fn plain<'c>(challenges: &'c [Challenge<'_>]) -> Vec<Plain<'c>> {
 }
 
 #[track_caller]
-fn reads(line: &str, expected: &[Plain<'_>]) {
+fn assert_parsed(line: &str, expected: &[Plain<'_>]) {
     assert_eq!(plain(&parse(line)), expected, "{line}");
 }
 
@@ -39,13 +39,13 @@ fn headers<'a>(lines: impl IntoIterator<Item = &'a [u8]>) -> HeaderMap {
     headers
 }
 
-/// The challenges of `line`, and how many bytes were looked at for them.
+/// Returns the challenges of `line`, and how many bytes were read for them.
 fn counted(line: &str) -> (Vec<Challenge<'_>>, usize) {
     work_counter::counted(|| parse(line))
 }
 
 #[test]
-fn p64_bearer_is_read_and_unknown_parameters_do_not_matter() {
+fn p64_bearer_challenge_with_unknown_parameters_is_parsed() {
     let line = r#"Bearer realm="example", error="invalid_token", error_description="The access token expired", foo=bar"#;
     let challenges = parse(line);
     assert_eq!(challenges.len(), 1);
@@ -80,34 +80,34 @@ fn p220_schemes_are_case_insensitive() {
 }
 
 #[test]
-fn p221_parameter_names_are_case_insensitive_and_once() {
+fn p221_parameter_names_are_case_insensitive_and_unique() {
     let challenges = parse(r#"Bearer ERROR="invalid_token""#);
     assert_eq!(challenges[0].param("error"), Some("invalid_token"));
     assert_eq!(challenges[0].param("eRRor"), Some("invalid_token"));
 
-    for twice in [
+    for duplicates in [
         "error=a, error=b",
         "error=a, error=a",
         r#"error=a, ERROR="a""#,
         "error=a, realm=x, Error=b, scope=y",
-        // A name counts even if its value is unreadable, wherever that is.
+        // A duplicate name counts even if its value is invalid.
         "error=a/b, error=invalid_token",
         "error=, error=invalid_token",
         "error=invalid_token, error=a/b",
         "error=invalid_token, error=a b",
         r#"error=invalid_token, error="a"#,
     ] {
-        reads(&format!("Bearer {twice}"), &[]);
+        assert_parsed(&format!("Bearer {duplicates}"), &[]);
     }
-    reads(
+    assert_parsed(
         "Basic realm=a, Bearer error=a, error=b, DPoP error=c",
         &[
             ("Basic", None, vec![("realm", "a")]),
             ("DPoP", None, vec![("error", "c")]),
         ],
     );
-    // Once per challenge, not once per line.
-    reads(
+    // Names are unique per challenge, not per line.
+    assert_parsed(
         "Bearer error=a, Bearer error=b",
         &[
             ("Bearer", None, vec![("error", "a")]),
@@ -117,7 +117,7 @@ fn p221_parameter_names_are_case_insensitive_and_once() {
 }
 
 #[test]
-fn p222_tokens_and_quoted_strings_are_equal() {
+fn p222_token_and_quoted_string_values_are_equal() {
     for name in [
         "realm",
         "error",
@@ -131,17 +131,17 @@ fn p222_tokens_and_quoted_strings_are_equal() {
             format!(r#"Bearer {name}="x-1""#),
         );
         assert_eq!(parse(&token), parse(&quoted));
-        reads(&token, &[("Bearer", None, vec![(name, "x-1")])]);
+        assert_parsed(&token, &[("Bearer", None, vec![(name, "x-1")])]);
     }
-    reads(
+    assert_parsed(
         r#"Bearer realm="""#,
         &[("Bearer", None, vec![("realm", "")])],
     );
 }
 
 #[test]
-fn p223_quoted_strings_are_unescaped_and_are_data() {
-    reads(
+fn p223_quoted_string_is_unescaped_and_contains_no_challenge() {
+    assert_parsed(
         r#"Bearer error_description="say \"hi\", DPoP x=1""#,
         &[(
             "Bearer",
@@ -149,7 +149,7 @@ fn p223_quoted_strings_are_unescaped_and_are_data() {
             vec![("error_description", r#"say "hi", DPoP x=1"#)],
         )],
     );
-    reads(
+    assert_parsed(
         r#"Bearer a="\\", b="\a\é\\\"", c="DPoP error=\"x\"""#,
         &[(
             "Bearer",
@@ -157,16 +157,16 @@ fn p223_quoted_strings_are_unescaped_and_are_data() {
             vec![("a", r"\"), ("b", r#"aé\""#), ("c", r#"DPoP error="x""#)],
         )],
     );
-    reads(
+    assert_parsed(
         "Bearer a=\"\tTöken, ✓ = 1\", b=x",
         &[("Bearer", None, vec![("a", "\tTöken, ✓ = 1"), ("b", "x")])],
     );
-    // Control characters are in no quoted-string; the quotes still hold.
-    reads(
+    // A control character makes the value invalid; the quotes still quote.
+    assert_parsed(
         "Bearer a=\"x\n, Foo b=c\", d=e",
         &[("Bearer", None, vec![("d", "e")])],
     );
-    reads(
+    assert_parsed(
         "Bearer a=\"x\\\u{7f}\", d=e",
         &[("Bearer", None, vec![("d", "e")])],
     );
@@ -180,7 +180,7 @@ fn p223_only_values_with_escapes_are_copied() {
 }
 
 #[test]
-fn p224_whitespace_around_the_equals_sign() {
+fn p224_whitespace_around_the_equals_sign_is_ignored() {
     for parameter in [
         r#"error = "invalid_token""#,
         r#"error ="invalid_token""#,
@@ -189,11 +189,11 @@ fn p224_whitespace_around_the_equals_sign() {
         "error= invalid_token ",
     ] {
         let expected = ("error", "invalid_token");
-        reads(
+        assert_parsed(
             &format!("Bearer {parameter}"),
             &[("Bearer", None, vec![expected])],
         );
-        reads(
+        assert_parsed(
             &format!("Bearer a=b , {parameter}"),
             &[("Bearer", None, vec![("a", "b"), expected])],
         );
@@ -201,8 +201,8 @@ fn p224_whitespace_around_the_equals_sign() {
 }
 
 #[test]
-fn p225_several_challenges_in_a_line() {
-    reads(
+fn p225_several_challenges_in_one_line_are_parsed() {
+    assert_parsed(
         r#"Basic realm="simple", Newauth realm="apps", type=1, title="Login to \"apps\"""#,
         &[
             ("Basic", None, vec![("realm", "simple")]),
@@ -220,7 +220,7 @@ fn p225_several_challenges_in_a_line() {
 }
 
 #[test]
-fn p226_several_lines_in_any_order() {
+fn p226_challenges_of_several_lines_are_independent_of_their_order() {
     let lines: [&[u8]; 3] = [
         b"Basic realm=x",
         br#"Bearer error="invalid_token", scope=s"#,
@@ -249,7 +249,7 @@ fn p226_several_lines_in_any_order() {
 }
 
 #[test]
-fn p226_nothing_is_carried_over_to_the_next_line() {
+fn p226_parameter_never_belongs_to_a_scheme_of_another_line() {
     let split = headers([&b"Bearer realm=x"[..], b"error=invalid_token", b"DPoP a=b"]);
     let read: Vec<_> = challenges(&split).collect();
     assert_eq!(
@@ -259,7 +259,7 @@ fn p226_nothing_is_carried_over_to_the_next_line() {
             ("DPoP", None, vec![("a", "b")])
         ]
     );
-    // Nor an open quote.
+    // An open quote ends with its line, too.
     let open = headers([
         &br#"Basic realm="x"#[..],
         br#"Bearer error="invalid_token""#,
@@ -275,15 +275,15 @@ fn p226_nothing_is_carried_over_to_the_next_line() {
 }
 
 #[test]
-fn p227_token68_and_lone_schemes() {
-    reads(
+fn p227_token68_and_schemes_without_parameters_are_parsed() {
+    assert_parsed(
         "Negotiate YIIabc==, Bearer realm=x",
         &[
             ("Negotiate", Some("YIIabc=="), vec![]),
             ("Bearer", None, vec![("realm", "x")]),
         ],
     );
-    reads(
+    assert_parsed(
         r#"Bearer, DPoP algs="ES256 PS256""#,
         &[
             ("Bearer", None, vec![]),
@@ -300,16 +300,16 @@ fn p227_token68_and_lone_schemes() {
             );
         }
     }
-    reads("Bearer", &[("Bearer", None, vec![])]);
-    reads(" Bearer ", &[("Bearer", None, vec![])]);
-    reads(
+    assert_parsed("Bearer", &[("Bearer", None, vec![])]);
+    assert_parsed(" Bearer ", &[("Bearer", None, vec![])]);
+    assert_parsed(
         "Bearer,DPoP",
         &[("Bearer", None, vec![]), ("DPoP", None, vec![])],
     );
-    // A parameter, although it begins like a token68.
-    reads("Foo a=b", &[("Foo", None, vec![("a", "b")])]);
-    // Never both.
-    reads(
+    // A parameter that begins like a token68.
+    assert_parsed("Foo a=b", &[("Foo", None, vec![("a", "b")])]);
+    // A challenge never has both.
+    assert_parsed(
         "Foo abc==, error=x, Bar",
         &[("Foo", Some("abc=="), vec![]), ("Bar", None, vec![])],
     );
@@ -326,23 +326,23 @@ fn p228_empty_elements_are_skipped() {
         r#", Bearer realm="x",, error="invalid_token" ,"#,
         r#",,,Bearer realm="x",error="invalid_token",,,"#,
         " \t, ,Bearer\trealm=x , \t, error=invalid_token\t,\t",
-        // `#auth-param` may begin with empty elements as well.
+        // `#auth-param` may begin with empty elements, too.
         "Bearer , , realm=x, error=invalid_token",
     ] {
-        reads(line, std::slice::from_ref(&expected));
+        assert_parsed(line, std::slice::from_ref(&expected));
     }
-    for nothing in ["", " ", ",", " , ,\t, "] {
-        reads(nothing, &[]);
+    for empty in ["", " ", ",", " , ,\t, "] {
+        assert_parsed(empty, &[]);
     }
 }
 
 #[test]
-fn p229_garbage_hides_no_challenge() {
-    reads(
+fn p229_invalid_element_hides_no_challenge() {
+    assert_parsed(
         r#"Foo $$$, Bearer error="invalid_token""#,
         &[("Bearer", None, vec![("error", "invalid_token")])],
     );
-    for garbage in [
+    for invalid in [
         "Foo $$$",
         "Foo @",
         "@",
@@ -367,14 +367,14 @@ fn p229_garbage_hides_no_challenge() {
         "\u{0}\n\r\u{7f}",
         "Bearer error=a, error=b",
     ] {
-        let line = format!(r#"{garbage}, Bearer error="invalid_token""#);
+        let line = format!(r#"{invalid}, Bearer error="invalid_token""#);
         let challenges = parse(&line);
         let bearer: Vec<_> = challenges.iter().filter(|c| c.is("Bearer")).collect();
         assert_eq!(bearer.len(), 1, "{line}");
         assert_eq!(bearer[0].param("error"), Some("invalid_token"), "{line}");
 
-        let line = format!(r#"Bearer error="invalid_token", {garbage}"#);
-        if !garbage.starts_with("Bearer") {
+        let line = format!(r#"Bearer error="invalid_token", {invalid}"#);
+        if !invalid.starts_with("Bearer") {
             assert_eq!(
                 parse(&line)[0].param("error"),
                 Some("invalid_token"),
@@ -385,26 +385,26 @@ fn p229_garbage_hides_no_challenge() {
 }
 
 #[test]
-fn p229_garbage_lends_its_parameters_to_nobody() {
+fn p229_parameters_after_an_invalid_element_are_ignored() {
     let bearer = ("Bearer", None, vec![("realm", "x")]);
-    for garbage in [
+    for invalid in [
         "@@@, error=invalid_token",
         "D(PoP algs=x, error=invalid_token",
         "DPoP: algs=x, error=invalid_token",
         "DPoP $$$, error=invalid_token",
-        // A comma was lost before DPoP.
+        // A comma is missing before DPoP.
         "foo=bar DPoP algs=x, error=invalid_token",
         r#"foo="bar" DPoP algs=x, error=invalid_token"#,
     ] {
-        reads(
-            &format!("Bearer realm=x, {garbage}"),
+        assert_parsed(
+            &format!("Bearer realm=x, {invalid}"),
             std::slice::from_ref(&bearer),
         );
     }
 }
 
 #[test]
-fn p229_an_unreadable_value_costs_its_parameter_alone() {
+fn p229_invalid_value_drops_only_its_parameter() {
     let expected = ("Bearer", None, vec![("error", "invalid_token")]);
     for realm in [
         "realm=https://example.com/a?b=c",
@@ -416,11 +416,11 @@ fn p229_an_unreadable_value_costs_its_parameter_alone() {
         r#"realm="x"",""#,
         r#"realm=x"y, error=z""#,
     ] {
-        reads(
+        assert_parsed(
             &format!("Bearer {realm}, error=invalid_token"),
             std::slice::from_ref(&expected),
         );
-        reads(
+        assert_parsed(
             &format!("Bearer error=invalid_token, {realm}"),
             std::slice::from_ref(&expected),
         );
@@ -428,7 +428,7 @@ fn p229_an_unreadable_value_costs_its_parameter_alone() {
 }
 
 #[test]
-fn p229_a_line_that_is_not_utf_8_is_absent() {
+fn p229_line_that_is_not_utf8_is_ignored() {
     let lines = headers([
         &b"Bearer error=\"invalid_token\", error_description=\"\xff\""[..],
         "DPoP error_description=\"ungültig\"".as_bytes(),
@@ -441,7 +441,7 @@ fn p229_a_line_that_is_not_utf_8_is_absent() {
 }
 
 #[test]
-fn p229_long_lines_are_read_in_linear_time() {
+fn p229_long_lines_are_parsed_in_linear_time() {
     const LONG: usize = 100_000;
     let repeated = |piece: &str| piece.repeat(LONG / piece.len());
     let mut lines: Vec<String> = [
@@ -480,7 +480,7 @@ fn p229_long_lines_are_read_in_linear_time() {
     .into_iter()
     .flat_map(|piece| {
         let tail = repeated(piece);
-        let behind = [
+        let heads = [
             "",
             "Foo ",
             "Foo a",
@@ -489,17 +489,17 @@ fn p229_long_lines_are_read_in_linear_time() {
             "Foo a=\"b\" ",
             "@",
         ];
-        behind.map(|head| format!("{head}{tail}"))
+        heads.map(|head| format!("{head}{tail}"))
     })
     .collect();
-    // One challenge of many different parameters, and then many of few.
+    // One challenge with many parameters, then many challenges with few.
     let different: String = (0..10_000).map(|n| format!(", p{n}=x")).collect();
     lines.push(format!("Bearer realm=x{different}"));
     lines.push(format!(
         "Bearer realm=x{different}{}",
         repeated(", Foo a=b")
     ));
-    // Names that are long, and equal but for the end.
+    // Long names that differ only at the end.
     let name = "n".repeat(1_000);
     let long: String = (0..100).map(|n| format!(", {name}{n}=x")).collect();
     lines.push(format!("Bearer realm=x{long}"));
@@ -513,7 +513,7 @@ fn p229_long_lines_are_read_in_linear_time() {
             line.len()
         );
     }
-    // And the challenge we know is found behind all of it.
+    // A challenge after such a line is found.
     let line = format!(
         r#"{}, Bearer error="invalid_token""#,
         lines[lines.len() - 2]
@@ -529,14 +529,14 @@ fn p229_long_lines_are_read_in_linear_time() {
 }
 
 #[test]
-fn p184_an_error_is_that_of_its_own_challenge() {
+fn p184_error_belongs_to_its_own_challenge() {
     let bearer = ("Bearer", None, vec![("error", "invalid_token")]);
     let dpop = ("DPoP", None, vec![("algs", "ES256")]);
-    reads(
+    assert_parsed(
         r#"Bearer error="invalid_token", DPoP algs="ES256""#,
         &[bearer.clone(), dpop.clone()],
     );
-    reads(
+    assert_parsed(
         r#"DPoP algs="ES256", Bearer error="invalid_token""#,
         &[dpop, bearer],
     );
@@ -546,8 +546,8 @@ fn p184_an_error_is_that_of_its_own_challenge() {
 }
 
 #[test]
-fn c24_no_space_behind_commas() {
-    reads(
+fn c24_commas_without_spaces_are_parsed() {
+    assert_parsed(
         r#"Basic realm="a,b=c",Bearer error="invalid_token",scope="x,y",Negotiate abc=,DPoP a=b"#,
         &[
             ("Basic", None, vec![("realm", "a,b=c")]),
@@ -563,7 +563,7 @@ fn c24_no_space_behind_commas() {
 }
 
 #[test]
-fn c24_a_line_that_is_no_challenge() {
+fn c24_line_without_a_challenge_is_ignored() {
     for line in [
         "error=invalid_request,error_description=fehlt",
         "error=invalid_request,error_description=Kein gültiges Token",
@@ -579,8 +579,8 @@ fn c24_a_line_that_is_no_challenge() {
         "Bearer/x error=invalid_token",
         "Bearer a/b=c, error=invalid_token",
     ] {
-        reads(line, &[]);
-        // Neither to a challenge of another line.
+        assert_parsed(line, &[]);
+        // Challenges of other lines do not change.
         let lines = headers([&b"Bearer realm=x"[..], line.as_bytes(), b"DPoP a=b"]);
         let read: Vec<_> = challenges(&lines).collect();
         assert_eq!(
@@ -594,7 +594,7 @@ fn c24_a_line_that_is_no_challenge() {
 }
 
 #[test]
-fn unterminated_quotes_reach_to_the_end_of_the_line() {
+fn unclosed_quote_extends_to_the_end_of_the_line() {
     let bare = ("Bearer", None, vec![]);
     for line in [
         r#"Bearer error=""#,
@@ -607,21 +607,21 @@ fn unterminated_quotes_reach_to_the_end_of_the_line() {
         "Bearer error=\"é",
         "Bearer error=\"\\é",
     ] {
-        reads(line, std::slice::from_ref(&bare));
+        assert_parsed(line, std::slice::from_ref(&bare));
     }
-    reads(
+    assert_parsed(
         r#"Bearer realm=x, error="invalid_token, scope=y"#,
         &[("Bearer", None, vec![("realm", "x")])],
     );
-    reads(r#"Foo ", Bearer error=invalid_token"#, &[]);
+    assert_parsed(r#"Foo ", Bearer error=invalid_token"#, &[]);
 }
 
-/// A challenge to be printed, and how.
+/// A challenge to format.
 #[derive(Clone, Debug)]
 struct Printed {
     scheme: String,
     token68: Option<String>,
-    /// Name, value, whether to print a token where possible, whether to escape needlessly.
+    /// Name, value, whether to prefer a token, whether to escape every character.
     params: Vec<(String, String, bool, bool)>,
 }
 
@@ -665,7 +665,7 @@ const TOKEN: &str = "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,8}";
 fn printed() -> impl Strategy<Value = Printed> {
     let value = prop_oneof![
         TOKEN,
-        // What the grammar itself is made of, and then anything that may be quoted.
+        // The words of the grammar, then any quotable text.
         r#"([",=\\ \t]|Bearer|error|é){0,8}"#,
         r"[\t -~\u{80}-\u{10ffff}]{0,16}",
     ];
@@ -685,39 +685,38 @@ fn printed() -> impl Strategy<Value = Printed> {
     })
 }
 
-/// Lines of the characters and words that matter.
-fn nasty() -> impl Strategy<Value = String> {
+/// Lines of the grammar's delimiters and words.
+fn grammar_words() -> impl Strategy<Value = String> {
     r#"([ \t,="\\/@a$é]|Bearer |error|DPoP |x="y"|==){0,40}"#
 }
 
 proptest! {
     #[test]
-    fn p229_any_line_is_read_in_linear_time_and_keeps_to_the_grammar(
-        line in prop_oneof![any::<String>(), nasty()],
+    fn p229_any_line_satisfies_the_invariants(
+        line in prop_oneof![any::<String>(), grammar_words()],
     ) {
-        of_any_header(line.as_bytes());
+        check_header(line.as_bytes());
     }
 
     #[test]
-    fn any_header_is_read_without_panic(
+    fn any_bytes_satisfy_the_header_invariants(
         line in prop::collection::vec(any::<u8>(), 0..40),
     ) {
-        of_any_header(&line);
+        check_header(&line);
     }
 
-    /// Valid lines, of which something was lost, added, moved or changed.
     #[test]
-    fn p229_what_is_left_of_a_valid_line_keeps_to_the_grammar(
+    fn p229_mutated_valid_line_satisfies_the_invariants(
         line in mutated(prop::collection::vec(printed(), 1..4).prop_map(|printed| {
             let printed = printed.iter().map(|c| c.print("", ", "));
             printed.collect::<Vec<_>>().join(", ").into_bytes()
         })),
     ) {
-        of_any_header(&line);
+        check_header(&line);
     }
 
     #[test]
-    fn what_is_printed_is_read_back(
+    fn formatted_challenges_are_parsed_back(
         printed in prop::collection::vec(printed(), 0..5),
         space in "[ \t]{0,2}",
         comma in "[ \t]{0,2},[ \t,]{0,3}",
@@ -729,16 +728,16 @@ proptest! {
         prop_assert_eq!(plain(&read), expected, "{}", line);
     }
 
-    /// P229, for all garbage but quotes.
+    /// P229, for all invalid input without quotes.
     #[test]
-    fn garbage_without_quotes_hides_nothing_and_adds_nothing(
-        garbage in prop_oneof![any::<String>(), nasty()],
+    fn invalid_text_without_quotes_changes_no_other_challenge(
+        invalid in prop_oneof![any::<String>(), grammar_words()],
     ) {
-        let garbage = garbage.replace('"', "");
-        let line = format!(r#"{garbage}, Bearer error="invalid_token""#);
+        let invalid = invalid.replace('"', "");
+        let line = format!(r#"{invalid}, Bearer error="invalid_token""#);
         let challenges = parse(&line);
         let expected = ("Bearer", None, vec![("error", "invalid_token")]);
         prop_assert_eq!(plain(&challenges).pop(), Some(expected), "{}", line);
-        prop_assert_eq!(&challenges[..challenges.len() - 1], parse(&garbage), "{}", line);
+        prop_assert_eq!(&challenges[..challenges.len() - 1], parse(&invalid), "{}", line);
     }
 }

@@ -219,7 +219,7 @@ async fn p138_rejected_client_assertion_is_a_permanent_error() {
         let code = error.oauth_error().unwrap().code();
         assert_eq!(code, &OAuthErrorCode::InvalidClient);
         assert!(!error.is_retryable());
-        for hint in ["its assertion", "`aud`", "`exp`", "clock"] {
+        for hint in ["assertion's claims", "`aud`", "`exp`", "clock"] {
             assert!(error.to_string().contains(hint), "{error}");
         }
     }

@@ -206,7 +206,7 @@ fn ids_and_test_names_are_parsed() {
     assert_eq!(ids_of("s4_13_errors_are_read"), ["S4-13"]);
     assert_eq!(ids_of("p37_p60_any_case"), ["P37", "P60"]);
     assert_eq!(ids_of("s4_10_p7_c2_x"), ["S4-10", "P7", "C2"]);
-    assert!(ids_of("pairs_keep_their_order").is_empty());
+    assert!(ids_of("repeated_parameters_keep_their_order").is_empty());
     let source = "#[test]\nfn a() {}\nfn b() {}\n#[tokio::test]\n#[ignore]\nasync fn c() {}";
     assert_eq!(tests_in(source), BTreeSet::from(["a"]));
     let source = "tests! {\n    needs: [Redis];\n    child,\n    a,\n    #[threads(2)] b,\n}\nasync fn c() {}";

@@ -84,7 +84,7 @@ async fn logs_report_each_event_and_no_secret() {
         "span token_request: cache=\"orders\" reason=\"first\"\n",
         "DEBUG: message=requesting a token cache=\"orders\" reason=\"first\" attempt=1\n",
         "WARN: message=token request failed cache=\"orders\" reason=\"first\" attempt=1",
-        "kind=OAuth error=the token endpoint answered with an error: invalid_scope",
+        "kind=OAuth error=the token endpoint returned an error: invalid_scope",
         "INFO: message=token obtained cache=\"orders\" reason=\"first\"",
         "TRACE: message=waited for a token cache=\"orders\"",
         "INFO: message=the API rejected the token cache=\"orders\"",

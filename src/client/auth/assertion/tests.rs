@@ -1,4 +1,4 @@
-//! Assertions as another implementation reads them, and keys in all their forms.
+//! Assertions verified by `jsonwebtoken`, and keys in all formats.
 
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +28,7 @@ use crate::{
     error::ConfigError,
 };
 
-/// RSA of 1024 bits, made for this test and used nowhere else: too short to be taken.
+/// An RSA key of 1024 bits, generated for this test: too short.
 const TEST_KEY_TOO_SHORT: &str = "\
 -----BEGIN RSA PRIVATE KEY-----\n\
 MIICXAIBAAKBgQDBa4WHhEkieMU6J8mzY36Ti1k2ybX6QSFv7kM6GU1YR1ODVXNx\n\
@@ -59,7 +59,7 @@ fn url64(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A private key in each of its forms, and what reads its signatures.
+/// A private key in each of its formats, and the key that verifies its signatures.
 struct Made {
     pems: Vec<String>,
     jwk: Value,
@@ -70,7 +70,7 @@ struct Made {
 fn rsa() -> Made {
     let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
     let pkcs8 = pair.as_der().unwrap();
-    // PKCS#8 is PKCS#1 behind lengths, a version and an identifier of 26 bytes.
+    // PKCS#8 is PKCS#1 after 26 bytes of lengths, version and identifier.
     let pkcs1 = &pkcs8.as_ref()[26..];
     let numbers = integers(pkcs1);
     let number = |index: usize| url64(&numbers[index]);
@@ -128,7 +128,7 @@ fn ed25519() -> Made {
     }
 }
 
-/// The integers in a sequence of DER, without zeros in front.
+/// Returns the integers of a DER sequence, without leading zeros.
 fn integers(der: &[u8]) -> Vec<Vec<u8>> {
     fn length(der: &mut &[u8]) -> usize {
         let (first, rest) = der.split_first().unwrap();
@@ -158,8 +158,8 @@ fn integers(der: &[u8]) -> Vec<Vec<u8>> {
     integers
 }
 
-/// What a client says of itself.
-const ITSELF: Statement<'_> = Statement {
+/// The claims of client authentication.
+const CLIENT: Statement<'_> = Statement {
     issuer: "client-id",
     subject: Some("client-id"),
     audience: ISSUER,
@@ -172,15 +172,15 @@ fn signed(key: &SigningKey, settings: &Settings) -> String {
 
 fn signed_at(millis: u64, key: &SigningKey, settings: &Settings) -> String {
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(millis);
-    let whole = assertion(Signer::Key(key), settings, ITSELF, now);
+    let whole = assertion(Signer::Key(key), settings, CLIENT, now);
     whole.unwrap().to_string()
 }
 
-/// Header and claims, with the signature verified.
+/// Returns header and claims after verifying the signature.
 fn read(assertion: &str, public: &DecodingKey, algorithm: Algorithm) -> (Value, Value) {
     let mut validation = Validation::new(algorithm);
     validation.set_audience(&[ISSUER]);
-    // The time in these tests is made up.
+    // The tests use a fixed time.
     validation.validate_exp = false;
     let claims = jsonwebtoken::decode::<Value>(assertion, public, &validation).unwrap();
     (parts(assertion).0, claims.claims)
@@ -198,11 +198,11 @@ fn parts(assertion: &str) -> (Value, Value) {
 }
 
 #[track_caller]
-fn refused(key: Result<SigningKey, ConfigError>, says: &str) {
+fn assert_rejected(key: Result<SigningKey, ConfigError>, reason: &str) {
     let error = key.unwrap_err();
     let shown = format!("{error} {error:?}");
     assert_eq!(error.field(), "signing_key");
-    assert!(shown.contains(says), "{shown}");
+    assert!(shown.contains(reason), "{shown}");
     assert!(!shown.contains("canary"), "{shown}");
 }
 
@@ -210,7 +210,7 @@ fn check(auth: &ClientAuth, secret: &str) -> Result<(), ConfigError> {
     auth.check("client-id", &SecretString::from(secret))
 }
 
-/// What a request with it has in its form.
+/// Returns the form of a request with this method.
 fn form(auth: &ClientAuth, server: &str) -> Vec<(String, String)> {
     check(auth, SECRET).unwrap();
     let (mut headers, mut form) = (HeaderMap::new(), Form::default());
@@ -223,7 +223,7 @@ fn form(auth: &ClientAuth, server: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn p135_every_key_in_every_form_signs_what_its_public_key_verifies() {
+fn p135_key_in_every_format_signs_verifiable_assertions() {
     for made in [rsa(), p256(), ed25519()] {
         let pems = made.pems.iter().cloned().map(SigningKey::from_pem);
         let jwk = SigningKey::from_jwk(made.jwk.to_string());
@@ -247,11 +247,11 @@ fn p135_every_key_in_every_form_signs_what_its_public_key_verifies() {
 }
 
 #[test]
-fn p135_p136_the_secret_signs_with_hs256() {
+fn p135_p136_client_secret_jwt_signs_with_hs256() {
     let now = SystemTime::UNIX_EPOCH;
     let secret = SecretString::from(SECRET);
     let settings = Settings::default();
-    let whole = assertion(Signer::Secret(&secret), &settings, ITSELF, now).unwrap();
+    let whole = assertion(Signer::Secret(&secret), &settings, CLIENT, now).unwrap();
     let key = DecodingKey::from_secret(SECRET.as_bytes());
     let (header, _) = read(&whole, &key, Algorithm::HS256);
     assert_eq!(header, json!({"alg": "HS256", "typ": "JWT"}));
@@ -259,7 +259,7 @@ fn p135_p136_the_secret_signs_with_hs256() {
 }
 
 #[test]
-fn p130_p131_p134_the_claims() {
+fn p130_p131_p134_assertion_has_exactly_the_expected_claims() {
     let key = SigningKey::from_pem(ed25519().pems.remove(0)).unwrap();
     let (_, mut claims) = parts(&signed(&key, &Settings::default()));
     assert_eq!(claims["jti"].as_str().unwrap().len(), 22, "128 bits");
@@ -285,7 +285,7 @@ fn p130_p131_p134_the_claims() {
 }
 
 #[test]
-fn p127_p134_each_is_of_its_own_moment() {
+fn p127_p134_iat_and_exp_follow_the_time_of_signing() {
     let key = SigningKey::from_pem(ed25519().pems.remove(0)).unwrap();
     let at = |seconds: u64| {
         let (_, claims) = parts(&signed_at(seconds * 1000, &key, &Settings::default()));
@@ -297,7 +297,7 @@ fn p127_p134_each_is_of_its_own_moment() {
 }
 
 #[test]
-fn p133_the_type_is_jwt_unless_another_or_none_is_wanted() {
+fn p133_assertion_type_is_jwt_unless_configured() {
     let key = SigningKey::from_pem(ed25519().pems.remove(0)).unwrap();
     for (typ, expected) in [
         (None, json!({"alg": "EdDSA", "typ": "JWT"})),
@@ -314,8 +314,8 @@ fn p133_the_type_is_jwt_unless_another_or_none_is_wanted() {
 }
 
 #[test]
-fn p134_the_lifetime_has_bounds() {
-    for (lifetime, good) in [
+fn p134_assertion_lifetime_out_of_range_is_a_configuration_error() {
+    for (lifetime, valid) in [
         (0, false),
         (999, false),
         (1_000, true),
@@ -325,9 +325,9 @@ fn p134_the_lifetime_has_bounds() {
         let lifetime = Duration::from_millis(lifetime);
         let auth = ClientAuth::client_secret_jwt().assertion_lifetime(lifetime);
         match check(&auth, SECRET) {
-            Ok(()) => assert!(good, "{lifetime:?}"),
+            Ok(()) => assert!(valid, "{lifetime:?}"),
             Err(error) => {
-                assert!(!good, "{lifetime:?}");
+                assert!(!valid, "{lifetime:?}");
                 assert_eq!(error.field(), "assertion_lifetime");
             }
         }
@@ -335,7 +335,7 @@ fn p134_the_lifetime_has_bounds() {
 }
 
 #[test]
-fn p134_no_two_assertions_have_the_same_id() {
+fn p134_every_assertion_has_a_unique_jti() {
     let auth = ClientAuth::client_secret_jwt();
     let ids: std::collections::BTreeSet<_> = (0..100)
         .map(|_| {
@@ -348,7 +348,7 @@ fn p134_no_two_assertions_have_the_same_id() {
 }
 
 #[test]
-fn p128_p129_the_parameters_and_nothing_else() {
+fn p128_p129_request_has_only_the_assertion_parameters() {
     let key = SigningKey::from_pem(ed25519().pems.remove(0)).unwrap();
     for auth in [
         ClientAuth::client_secret_jwt(),
@@ -368,7 +368,7 @@ fn p128_p129_the_parameters_and_nothing_else() {
 }
 
 #[test]
-fn p132_the_audience_is_overridden_by_name() {
+fn p132_configured_audience_replaces_the_issuer() {
     let auth = ClientAuth::client_secret_jwt();
     let audience = |auth: &ClientAuth| parts(&form(auth, ISSUER)[2].1).1["aud"].clone();
     assert_eq!(audience(&auth), ISSUER, "a string, not a list");
@@ -378,7 +378,7 @@ fn p132_the_audience_is_overridden_by_name() {
 }
 
 #[test]
-fn p136_a_short_secret_is_refused() {
+fn p136_short_secret_is_a_configuration_error() {
     let auth = ClientAuth::client_secret_jwt();
     for short in ["", "canary", &SECRET[1..]] {
         let error = check(&auth, short).unwrap_err();
@@ -386,12 +386,12 @@ fn p136_a_short_secret_is_refused() {
         assert!(!format!("{error} {error:?}").contains("canary"));
     }
     assert!(check(&auth, SECRET).is_ok());
-    // Bytes count, not characters.
+    // The length counts bytes, not characters.
     assert!(check(&auth, &"ü".repeat(16)).is_ok());
 }
 
 #[test]
-fn p135_an_algorithm_that_does_not_fit_the_key_is_refused() {
+fn p135_algorithm_of_another_key_type_is_a_configuration_error() {
     for made in [rsa(), p256(), ed25519()] {
         let key = SigningKey::from_jwk(made.jwk.to_string()).unwrap();
         for algorithm in ["RS256", "PS256", "ES256", "EdDSA"] {
@@ -413,7 +413,7 @@ fn p135_an_algorithm_that_does_not_fit_the_key_is_refused() {
     for alg in ["none", "HS256", "canary"] {
         let mut jwk = rsa().jwk;
         jwk["alg"] = json!(alg);
-        refused(SigningKey::from_jwk(jwk.to_string()), "alg");
+        assert_rejected(SigningKey::from_jwk(jwk.to_string()), "alg");
     }
     let key = SigningKey::from_pem(p256().pems.remove(0)).unwrap();
     let auth = ClientAuth::private_key_jwt(key.key_id(""));
@@ -421,11 +421,11 @@ fn p135_an_algorithm_that_does_not_fit_the_key_is_refused() {
 }
 
 #[test]
-fn p135_a_pem_that_is_no_key_says_what_it_is() {
+fn p135_invalid_pem_error_says_why() {
     let good = p256().pems.remove(0);
     let p384 = EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).unwrap();
     let p384_sec1 = p384.private_key().as_der().unwrap();
-    for (text, says) in [
+    for (text, reason) in [
         (TEST_KEY_TOO_SHORT, "2048 bits"),
         (
             &pem("PRIVATE KEY", p384.to_pkcs8v1().unwrap().as_ref()),
@@ -447,12 +447,12 @@ fn p135_a_pem_that_is_no_key_says_what_it_is() {
         ("", "not PEM"),
         (r#"{"kty": "canary"}"#, "from_jwk"),
     ] {
-        refused(SigningKey::from_pem(text), says);
+        assert_rejected(SigningKey::from_pem(text), reason);
     }
 }
 
 #[test]
-fn p135_a_jwk_that_is_no_key_says_what_it_is() {
+fn p135_invalid_jwk_error_says_why() {
     for text in [
         "",
         "canary",
@@ -460,15 +460,15 @@ fn p135_a_jwk_that_is_no_key_says_what_it_is() {
         r#"{"kty": {"canary": 1}}"#,
         &p256().pems[0],
     ] {
-        refused(SigningKey::from_jwk(text), "not a JWK");
+        assert_rejected(SigningKey::from_jwk(text), "not a JWK");
     }
-    refused(SigningKey::from_jwk(r#"{"keys": ["canary"]}"#), "a set");
+    assert_rejected(SigningKey::from_jwk(r#"{"keys": ["canary"]}"#), "a set");
     for kind in [
         json!({"kty": "oct", "k": "canary"}),
         json!({"kty": "EC", "crv": "P-384"}),
         json!({}),
     ] {
-        refused(SigningKey::from_jwk(kind.to_string()), "another kind");
+        assert_rejected(SigningKey::from_jwk(kind.to_string()), "another kind");
     }
     for made in [rsa(), p256(), ed25519()] {
         let with = |name: &str, value: Value| {
@@ -476,19 +476,19 @@ fn p135_a_jwk_that_is_no_key_says_what_it_is() {
             jwk[name] = value;
             SigningKey::from_jwk(jwk.to_string())
         };
-        refused(with("d", Value::Null), "a public key");
-        refused(with("d", json!("ca nary")), "Base64");
-        refused(with("use", json!("enc")), "signing");
+        assert_rejected(with("d", Value::Null), "a public key");
+        assert_rejected(with("d", json!("ca nary")), "Base64");
+        assert_rejected(with("use", json!("enc")), "signing");
         assert!(with("use", json!("sig")).is_ok());
-        // Another key's part.
+        // A part of another key.
         let other = match made.jwk["kty"].as_str() {
             Some("RSA") => ("d", rsa().jwk),
             Some("EC") => ("d", p256().jwk),
             _ => ("d", ed25519().jwk),
         };
-        refused(with(other.0, other.1[other.0].clone()), "damaged");
+        assert_rejected(with(other.0, other.1[other.0].clone()), "damaged");
     }
-    // Some writers leave the zeros of DER in front.
+    // Some writers leave the leading zeros of DER.
     let mut jwk = rsa().jwk;
     let mut n = vec![0];
     n.extend(URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap());
@@ -497,7 +497,7 @@ fn p135_a_jwk_that_is_no_key_says_what_it_is() {
 }
 
 #[test]
-fn p15_descriptions_of_an_assertion_want_one() {
+fn p15_assertion_settings_without_an_assertion_are_a_configuration_error() {
     for auth in [
         ClientAuth::basic().assertion_audience("x"),
         ClientAuth::post().assertion_not_before(),
@@ -510,7 +510,7 @@ fn p15_descriptions_of_an_assertion_want_one() {
 }
 
 #[test]
-fn p55_no_part_of_a_key_is_shown() {
+fn p55_debug_shows_no_part_of_a_key() {
     for made in [rsa(), p256(), ed25519()] {
         let key = SigningKey::from_jwk(made.jwk.to_string()).unwrap();
         let auth = ClientAuth::private_key_jwt(key.clone().key_id("shown"));

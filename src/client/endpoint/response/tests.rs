@@ -4,35 +4,39 @@ use http::HeaderValue;
 
 use super::*;
 
-const ASKED: Asked = Asked {
+const INFO: RequestInfo = RequestInfo {
     endpoint: "the token endpoint",
     grant_is_assertion: false,
-    proof_is_assertion: false,
+    auth_is_assertion: false,
 };
 
-fn answer(status: u16, content_type: Option<&str>, body: &[u8]) -> Result<TokenResponse, Error> {
+fn read_response(
+    status: u16,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> Result<TokenResponse, Error> {
     let mut response = Response::new(Bytes::copy_from_slice(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
     if let Some(content_type) = content_type {
         let value = HeaderValue::from_str(content_type).unwrap();
         response.headers_mut().insert(header::CONTENT_TYPE, value);
     }
-    Leniency::default().read(response, None, ASKED)
+    Leniency::default().read(response, None, INFO)
 }
 
 fn json(body: &str) -> Result<TokenResponse, Error> {
-    answer(200, Some("application/json"), body.as_bytes())
+    read_response(200, Some("application/json"), body.as_bytes())
 }
 
-/// The token as it would be sent.
+/// Returns the header value of the token.
 fn sent(response: TokenResponse) -> String {
     use crate::clock::Clock;
     let now = Clock::default().now();
-    let arrived = response.into_token(now, now, None);
-    arrived.header_value().to_str().unwrap().to_owned()
+    let token = response.into_token(now, now, None);
+    token.header_value().to_str().unwrap().to_owned()
 }
 
-/// Whatever becomes of a body, its text is in no error.
+/// Returns everything that an error and its causes show.
 fn shown(error: &Error) -> String {
     let mut shown = format!("{error} {error:?}");
     let mut cause = std::error::Error::source(error);
@@ -44,10 +48,10 @@ fn shown(error: &Error) -> String {
 }
 
 #[test]
-fn c1_p42_lifetimes() {
+fn c1_p42_expires_in_is_parsed_from_any_json_value() {
     let unknown = None;
     let malformed = Some(300);
-    let for_ever = Some(u64::MAX);
+    let max = Some(u64::MAX);
     for (expires_in, expected) in [
         ("86400", Some(86_400)),
         (r#""86400""#, Some(86_400)),
@@ -79,10 +83,10 @@ fn c1_p42_lifetimes() {
         (r#""NaN""#, malformed),
         (r#""٣""#, malformed),
         ("2147483648", Some(2_147_483_648)),
-        ("18446744073709551615", for_ever),
-        ("18446744073709551616", for_ever),
-        (r#""99999999999999999999999999""#, for_ever),
-        ("1e400", for_ever),
+        ("18446744073709551615", max),
+        ("18446744073709551616", max),
+        (r#""99999999999999999999999999""#, max),
+        ("1e400", max),
     ] {
         let body = format!(r#"{{"access_token":"x","expires_in":{expires_in}}}"#);
         let lifetime = json(&body).unwrap().expires_in();
@@ -90,32 +94,32 @@ fn c1_p42_lifetimes() {
         assert_eq!(lifetime, expected, "{expires_in}");
     }
     assert_eq!(json(r#"{"access_token":"x"}"#).unwrap().expires_in(), None);
-    let endless = format!(
+    let many_digits = format!(
         r#"{{"access_token":"x","expires_in":"{}"}}"#,
         "9".repeat(1000)
     );
     assert_eq!(
-        json(&endless).unwrap().expires_in(),
+        json(&many_digits).unwrap().expires_in(),
         Some(Duration::from_secs(u64::MAX))
     );
 }
 
 #[test]
-fn c2_p45_forms_and_wrappings() {
+fn c2_p45_content_type_matters_for_forms_only() {
     const FORM: Option<&str> = Some("application/x-www-form-urlencoded; charset=utf-8");
     let body = b"access_token=a%2Fb%2B&token_type=bearer&expires_in=60&scope=a+b&x=%FF";
     for content_type in [FORM, Some("TEXT/PLAIN"), None] {
-        let response = answer(200, content_type, body).unwrap();
+        let response = read_response(200, content_type, body).unwrap();
         assert_eq!(response.scope(), Some("a b"));
         assert_eq!(response.expires_in(), Some(Duration::from_secs(60)));
         assert_eq!(sent(response), "Bearer a/b+");
     }
-    // A form that is called JSON is none.
+    // A form with the content type of JSON is invalid.
     for content_type in ["application/json", "text/html", "image/png", ";", ""] {
-        let error = answer(200, Some(content_type), body).unwrap_err();
+        let error = read_response(200, Some(content_type), body).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{content_type}");
     }
-    // JSON is JSON, whatever it is called.
+    // JSON is parsed with any content type.
     for content_type in [
         Some("application/json;charset=UTF-8"),
         Some("application/json; charset=utf-16"),
@@ -127,22 +131,23 @@ fn c2_p45_forms_and_wrappings() {
         for before in ["", "\u{feff}", " \r\n\t", "\u{feff}\n"] {
             let body = format!("{before}{{\"access_token\":\"x\"}}\n");
             assert!(
-                answer(200, content_type, body.as_bytes()).is_ok(),
+                read_response(200, content_type, body.as_bytes()).is_ok(),
                 "{body:?}"
             );
         }
     }
-    let error = answer(400, FORM, b"error=invalid_grant&error_description=a+b").unwrap_err();
+    let error = read_response(400, FORM, b"error=invalid_grant&error_description=a+b").unwrap_err();
     let oauth = error.oauth_error().unwrap();
     assert_eq!(oauth.code(), &OAuthErrorCode::InvalidGrant);
     assert_eq!(oauth.description(), Some("a b"));
 }
 
-/// Descriptions come in the language and the encoding of the server's machine.
+/// Descriptions are in the language and the encoding of the server.
 #[test]
-fn p45_text_that_is_not_utf8_costs_the_text_alone() {
+fn p45_response_that_is_not_utf8_is_decoded_lossily() {
     let latin1 = b"{\"error\":\"invalid_client\",\"error_description\":\"ung\xfcltig\"}";
-    let error = answer(400, Some("application/json;charset=ISO-8859-1"), latin1).unwrap_err();
+    let error =
+        read_response(400, Some("application/json;charset=ISO-8859-1"), latin1).unwrap_err();
     let oauth = error.oauth_error().unwrap();
     assert_eq!(oauth.code(), &OAuthErrorCode::InvalidClient);
     assert_eq!(oauth.description(), Some("ung\u{fffd}ltig"));
@@ -153,11 +158,11 @@ fn p45_text_that_is_not_utf8_costs_the_text_alone() {
 }
 
 fn json_bytes(body: &[u8]) -> Result<TokenResponse, Error> {
-    answer(200, Some("application/json"), body)
+    read_response(200, Some("application/json"), body)
 }
 
 #[test]
-fn p44_duplicates_and_nulls() {
+fn p44_duplicate_members_are_an_error_and_null_means_absent() {
     for body in [
         r#"{"access_token":"a","access_token":"b"}"#,
         r#"{"access_token":"a","access_token":"a"}"#,
@@ -171,9 +176,9 @@ fn p44_duplicates_and_nulls() {
         assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{body}");
     }
     let form = b"access_token=a&access_token=b";
-    let error = answer(200, Some("text/plain"), form).unwrap_err();
+    let error = read_response(200, Some("text/plain"), form).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidResponse);
-    // Members that are not ours may be what they are.
+    // Duplicates of unknown members are ignored.
     assert!(json(r#"{"access_token":"a","x":1,"x":2}"#).is_ok());
 
     let nulls = r#"{"access_token":"a","refresh_token":null,"scope":null,"expires_in":null,
@@ -185,7 +190,7 @@ fn p44_duplicates_and_nulls() {
 }
 
 #[test]
-fn p36_p38_c4_what_is_no_token() {
+fn p36_p38_c4_invalid_token_or_type_is_an_error() {
     for (body, kind) in [
         (r#"{}"#, ErrorKind::InvalidResponse),
         (r#"{"access_token":""}"#, ErrorKind::InvalidResponse),
@@ -220,20 +225,20 @@ fn p36_p38_c4_what_is_no_token() {
 }
 
 #[test]
-fn p5_an_empty_error_beside_a_token_is_none() {
+fn p5_empty_error_with_a_token_is_ignored() {
     assert!(json(r#"{"access_token":"a","token_type":"Bearer","error":""}"#).is_ok());
     assert!(json(r#"{"access_token":"a","token_type":"Bearer","error":null}"#).is_ok());
 }
 
 #[test]
-fn p50_c3_error_bodies() {
+fn p50_c3_error_bodies_are_typed_errors_without_body_text() {
     let malformed = || Some(OAuthErrorCode::Malformed);
     let grant = || Some(OAuthErrorCode::InvalidGrant);
     for (status, body, code) in [
         (200, r#"{"error":"invalid_grant"}"#, grant()),
         (400, r#"{"error":"invalid_grant"}"#, grant()),
         (403, r#"{"error":"invalid_grant"}"#, grant()),
-        // An error beside a token is an error.
+        // An error takes precedence over a token.
         (
             200,
             r#"{"error":"invalid_grant","access_token":"canary"}"#,
@@ -259,7 +264,7 @@ fn p50_c3_error_bodies() {
         (404, "canary", None),
         (502, "<html>canary</html>", None),
     ] {
-        let error = json_with(status, body).unwrap_err();
+        let error = json_with_status(status, body).unwrap_err();
         assert_eq!(
             error.oauth_error().map(|e| e.code().clone()),
             code,
@@ -278,12 +283,12 @@ fn p50_c3_error_bodies() {
     assert!(json(&deep).is_err());
 }
 
-fn json_with(status: u16, body: &str) -> Result<TokenResponse, Error> {
-    answer(status, Some("application/json"), body.as_bytes())
+fn json_with_status(status: u16, body: &str) -> Result<TokenResponse, Error> {
+    read_response(status, Some("application/json"), body.as_bytes())
 }
 
 #[test]
-fn p51_which_errors_are_worth_another_attempt() {
+fn p51_status_and_error_code_decide_about_retries() {
     for (status, body, expected) in [
         (500, "", Retry::Soon),
         (503, "", Retry::Soon),
@@ -293,7 +298,7 @@ fn p51_which_errors_are_worth_another_attempt() {
         (400, r#"{"error":"server_error"}"#, Retry::Soon),
         (400, r#"{"error":"internal_failure"}"#, Retry::Soon),
         (429, r#"{"error":"too_many_requests"}"#, Retry::Soon),
-        // A limit is a limit, whatever the body calls it.
+        // A rate limit, whatever the error code.
         (429, r#"{"error":"invalid_request"}"#, Retry::Soon),
         (429, r#"{"error":"access_denied"}"#, Retry::Soon),
         (500, r#"{"error":"unknown_error"}"#, Retry::Soon),
@@ -306,13 +311,13 @@ fn p51_which_errors_are_worth_another_attempt() {
         (302, "", Retry::Never),
         (200, "{}", Retry::Later),
     ] {
-        let error = json_with(status, body).unwrap_err();
+        let error = json_with_status(status, body).unwrap_err();
         assert_eq!(error.retry(), expected, "{status} {body}");
     }
 }
 
 #[test]
-fn p236_retry_after() {
+fn p236_retry_after_is_parsed_as_seconds_or_date() {
     // One second before 1994-11-06T08:49:37Z, the example of RFC 9110 §5.6.7.
     let now = UNIX_EPOCH + Duration::from_secs(784_111_776);
     let parse = |value: &str| {
@@ -323,9 +328,9 @@ fn p236_retry_after() {
     assert_eq!(parse("120"), Some(120));
     assert_eq!(parse(" 120 "), Some(120));
     assert_eq!(parse("0"), Some(0));
-    let longest = Some(LONGEST_RETRY_AFTER.as_secs());
-    assert_eq!(parse("99999999999999999999999"), longest);
-    assert_eq!(parse("Fri, 31 Dec 9999 23:59:59 GMT"), longest);
+    let max = Some(MAX_RETRY_AFTER.as_secs());
+    assert_eq!(parse("99999999999999999999999"), max);
+    assert_eq!(parse("Fri, 31 Dec 9999 23:59:59 GMT"), max);
     assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), Some(1));
     assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), Some(1));
     assert_eq!(parse("Sun Nov  6 08:49:37 1994"), Some(1));
@@ -338,28 +343,28 @@ fn p236_retry_after() {
 }
 
 #[test]
-fn s4_13_descriptions_in_headers_may_be_utf8() {
+fn s4_13_error_description_header_may_be_utf8() {
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::BAD_REQUEST;
     let headers = response.headers_mut();
     headers.insert("error", HeaderValue::from_static("invalid_grant"));
     let text = HeaderValue::from_bytes("ungültig".as_bytes()).unwrap();
     headers.insert("error_description", text);
-    let error = Leniency::default().read(response, None, ASKED).unwrap_err();
+    let error = Leniency::default().read(response, None, INFO).unwrap_err();
     let oauth = error.oauth_error().unwrap();
     assert_eq!(oauth.code(), &OAuthErrorCode::InvalidGrant);
     assert_eq!(oauth.description(), Some("ungültig"));
 }
 
 #[test]
-fn c20_surprises_in_members_that_are_not_needed() {
+fn c20_unexpected_values_of_unused_members_are_ignored() {
     let body = r#"{"access_token":"x","scope":{"a":1},"refresh_token":7,"x":"\ud800","y":1e999,
         "error_description":[1],"z":{"deep":[[[[[[null]]]]]]}}"#;
     let response = json(body).unwrap();
     assert_eq!(response.scope(), None);
     assert!(response.refresh_token().is_none());
     assert_eq!(sent(response), "Bearer x");
-    // Twitch has a list.
+    // Twitch sends a list.
     let list = json(r#"{"access_token":"x","scope":["a","b"]}"#).unwrap();
     assert_eq!(list.scope(), Some("a b"));
 }

@@ -1,58 +1,58 @@
-//! What holds of a server's metadata, whoever wrote them.
+//! The invariants of parsed metadata, checked for any input.
 
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    fuzzing::{keeps_quiet, message},
+    fuzzing::{assert_no_leak, parse_response},
     work_counter::counted,
 };
 
-/// How often a byte of the document is looked at, at most: to take it apart, and as a URL.
+/// The maximum number of passes over the document: one to parse it, one to parse its URLs.
 const LOOKS: usize = 2;
 
-/// One that lets nothing but `https` in, and one on this machine.
+/// An issuer whose endpoints must be `https`, and one on loopback.
 const ISSUERS: [&str; 2] = ["https://idp.example", "http://127.0.0.1:8080/a"];
 
-/// Of a document in an answer in the notation of [`message`].
-pub(crate) fn of_any_document(input: &[u8]) {
-    let Some(response) = message(input) else {
+/// Checks a response in the notation of [`parse_response`].
+pub(crate) fn check_document(input: &[u8]) {
+    let Some(response) = parse_response(input) else {
         return;
     };
     for issuer in ISSUERS {
         let (read, looks) = counted(|| Metadata::read(&response, issuer));
         assert!(looks <= LOOKS * input.len() + 64, "{looks}");
         match read {
-            Ok(metadata) => of_any_metadata(&metadata, &response, issuer),
+            Ok(metadata) => check_metadata(&metadata, &response, issuer),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Discovery);
                 assert_eq!(
                     error.status().is_some(),
                     response.status() != StatusCode::OK
                 );
-                keeps_quiet(&error);
+                assert_no_leak(&error);
             }
         }
     }
 }
 
-fn of_any_metadata(metadata: &Metadata, response: &Response<Bytes>, issuer: &str) {
+fn check_metadata(metadata: &Metadata, response: &Response<Bytes>, issuer: &str) {
     assert_eq!(response.status(), StatusCode::OK);
-    // Of what is passed over, the text may be no UTF-8, and the value none that `Value` can have.
+    // Ignored members may be invalid UTF-8, or numbers that `Value` cannot represent.
     let text = String::from_utf8_lossy(response.body());
     if let Ok(document) = serde_json::from_str(&text) {
-        by_other_rules(metadata, &document, issuer);
+        compare_with_document(metadata, &document, issuer);
     }
-    // Printed, it says the same.
-    let mut printed = response.clone();
-    let document = print(metadata, issuer);
-    by_other_rules(metadata, &document, issuer);
-    *printed.body_mut() = document.to_string().into();
-    let again = Metadata::read(&printed, issuer).map(|again| format!("{again:?}"));
+    // Serialized and parsed again, the metadata stay the same.
+    let mut serialized = response.clone();
+    let document = serialize(metadata, issuer);
+    compare_with_document(metadata, &document, issuer);
+    *serialized.body_mut() = document.to_string().into();
+    let again = Metadata::read(&serialized, issuer).map(|again| format!("{again:?}"));
     assert_eq!(again.ok(), Some(format!("{metadata:?}")));
 }
 
-fn by_other_rules(metadata: &Metadata, document: &Value, issuer: &str) {
+fn compare_with_document(metadata: &Metadata, document: &Value, issuer: &str) {
     assert_eq!(document["issuer"], issuer);
     let aliases = &document["mtls_endpoint_aliases"];
     for (url, text) in [
@@ -85,16 +85,16 @@ fn by_other_rules(metadata: &Metadata, document: &Value, issuer: &str) {
             Some(url),
             Url::parse(text.as_str().unwrap_or_default()).ok().as_ref()
         );
-        secret_may_go(url, issuer);
+        check_may_receive_secrets(url, issuer);
     }
-    let says = |name: &str| document[name] == true;
+    let flag = |name: &str| document[name] == true;
     assert_eq!(
-        metadata.demands_pushed_requests,
-        says("require_pushed_authorization_requests")
+        metadata.requires_pushed_requests,
+        flag("require_pushed_authorization_requests")
     );
     assert_eq!(
         metadata.issuer_is_sent,
-        says("authorization_response_iss_parameter_supported")
+        flag("authorization_response_iss_parameter_supported")
     );
     let methods = &document["token_endpoint_auth_methods_supported"];
     match &metadata.auth_methods {
@@ -103,20 +103,20 @@ fn by_other_rules(metadata: &Metadata, document: &Value, issuer: &str) {
     }
 }
 
-fn secret_may_go(url: &Url, issuer: &str) {
+fn check_may_receive_secrets(url: &Url, issuer: &str) {
     assert!(url.username().is_empty() && url.password().is_none() && url.fragment().is_none());
     let host = url.host_str().unwrap_or_default();
     assert!(!host.is_empty());
     let ip = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-    let here = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+    let loopback = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
     match url.scheme() {
         "https" => {}
-        "http" => assert!(here && issuer.starts_with("http:"), "{url}"),
+        "http" => assert!(loopback && issuer.starts_with("http:"), "{url}"),
         other => unreachable!("{other}"),
     }
 }
 
-fn print(metadata: &Metadata, issuer: &str) -> Value {
+fn serialize(metadata: &Metadata, issuer: &str) -> Value {
     let text = |url: &Option<Url>| url.as_ref().map(Url::as_str).map(str::to_owned);
     json!({
         "issuer": issuer,
@@ -124,7 +124,7 @@ fn print(metadata: &Metadata, issuer: &str) -> Value {
         "authorization_endpoint": text(&metadata.authorization),
         "revocation_endpoint": text(&metadata.revocation),
         "pushed_authorization_request_endpoint": text(&metadata.pushed_request),
-        "require_pushed_authorization_requests": metadata.demands_pushed_requests,
+        "require_pushed_authorization_requests": metadata.requires_pushed_requests,
         "token_endpoint_auth_methods_supported": metadata.auth_methods,
         "authorization_response_iss_parameter_supported": metadata.issuer_is_sent,
         "mtls_endpoint_aliases": {

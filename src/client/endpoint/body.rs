@@ -1,7 +1,7 @@
-//! The body of an answer, taken apart: lenient in how it is wrapped.
+//! [`ParsedBody`]: the body of a token response, a JSON object or a form.
 //!
-//! A number out of range, or a surprise in a member that does not matter here, spoils nothing; a
-//! member that is there twice does.
+//! Numbers out of range and unexpected values of unused members are accepted. A duplicate of a known
+//! member is not.
 
 use std::{fmt, time::Duration};
 
@@ -16,10 +16,11 @@ use zeroize::Zeroizing;
 
 use crate::work_counter::looked_at;
 
-/// A body, taken apart.
-pub(super) enum Answer {
+/// A parsed body.
+pub(super) enum ParsedBody {
     Members(Members),
-    Twice,
+    /// A known member occurs more than once.
+    Duplicate,
     Unreadable,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum Lifetime {
     Known(Duration),
 }
 
-impl Answer {
+impl ParsedBody {
     pub(super) fn parse(headers: &HeaderMap, body: &[u8]) -> Self {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         looked_at(body.len());
@@ -65,7 +66,7 @@ impl Answer {
         looked_at(text.len());
         if text.starts_with('{') {
             return match serde_json::from_str::<Fields<'_>>(text) {
-                Ok(fields) if fields.twice => Self::Twice,
+                Ok(fields) if fields.has_duplicate => Self::Duplicate,
                 Ok(fields) => Self::Members(fields.members()),
                 Err(_) => Self::Unreadable,
             };
@@ -91,7 +92,7 @@ impl Answer {
             let known = KNOWN.iter().find(|known| **known == name);
             let Some(name) = known else { continue };
             if seen.contains(name) {
-                return Self::Twice;
+                return Self::Duplicate;
             }
             seen.push(*name);
             let value = Zeroizing::new(value.into_owned());
@@ -105,7 +106,7 @@ impl Answer {
                 }
             }
         }
-        // A page of prose is a form of one odd name.
+        // Plain prose parses as a form, too, with names of its own.
         if members.access_token.is_none() && members.error.is_none() {
             return Self::Unreadable;
         }
@@ -113,13 +114,13 @@ impl Answer {
     }
 }
 
-/// A body in another encoding, a description in Latin-1 say: what the protocol needs of it is
-/// ASCII. A token in which something was replaced is refused, as any that is not ASCII.
+/// Decodes a body that is not UTF-8, such as one with a description in Latin-1: the members that the
+/// protocol needs are ASCII. A token with a replacement character is an error, like any non-ASCII token.
 fn decode_lossily(body: &[u8]) -> Zeroizing<String> {
     looked_at(body.len());
-    // Each byte becomes one replacement at most; never growing, no copy is left behind.
-    let longest = body.len() * char::REPLACEMENT_CHARACTER.len_utf8();
-    let mut text = Zeroizing::new(String::with_capacity(longest));
+    // Each byte becomes one replacement at most. Reallocation would leave a copy that is not wiped.
+    let max_len = body.len() * char::REPLACEMENT_CHARACTER.len_utf8();
+    let mut text = Zeroizing::new(String::with_capacity(max_len));
     for chunk in body.utf8_chunks() {
         text.push_str(chunk.valid());
         if !chunk.invalid().is_empty() {
@@ -154,12 +155,12 @@ impl Members {
     }
 }
 
-/// The members that we know, as they stand in the JSON text: so a number out of range, or a
-/// surprise in a member that we don't need, spoils nothing.
+/// The JSON text of each known member. Members are parsed one by one, so an unexpected value in one
+/// does not fail the others.
 #[derive(Default)]
 struct Fields<'a> {
     raw: [Option<&'a RawValue>; KNOWN.len()],
-    twice: bool,
+    has_duplicate: bool,
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -183,7 +184,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                     let Some(slot) = fields.raw.get_mut(at) else {
                         return Err(A::Error::custom("unreachable"));
                     };
-                    fields.twice |= slot.is_some();
+                    fields.has_duplicate |= slot.is_some();
                     *slot = Some(map.next_value::<&RawValue>()?);
                 }
                 Ok(fields)
@@ -198,7 +199,7 @@ impl Fields<'_> {
     fn members(&self) -> Members {
         let mut members = Members::default();
         for (name, raw) in KNOWN.iter().zip(self.raw) {
-            // `null` is the same as absent.
+            // `null` means absent.
             let Some(raw) = raw.map(RawValue::get).filter(|raw| *raw != "null") else {
                 continue;
             };
@@ -220,7 +221,7 @@ impl Fields<'_> {
     }
 }
 
-/// A string, or (Twitch) a list of strings.
+/// Parses a string, or a list of strings (Twitch).
 fn scope_of_json(raw: &str) -> Option<String> {
     let list = || {
         looked_at(raw.len());
@@ -237,14 +238,14 @@ impl Lifetime {
                 Err(_) => Self::Unreadable,
             };
         }
-        // A JSON number is one for Rust as well; what is out of its range becomes infinite.
+        // Rust parses every JSON number; one out of range becomes infinite.
         match raw.parse::<f64>() {
             Ok(seconds) if seconds >= 0.0 => Self::of_seconds(seconds),
             _ => Self::Unreadable,
         }
     }
 
-    /// Digits, and maybe a fraction: nothing else that Rust takes for a number.
+    /// Parses digits with an optional fraction, and none of Rust's other notations.
     fn of_text(text: &str) -> Self {
         looked_at(text.len());
         let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
@@ -255,7 +256,7 @@ impl Lifetime {
         }
     }
 
-    /// Floored; `as` saturates. The cache caps it again.
+    /// Rounds down; `as` saturates. The cache applies its own limit.
     fn of_seconds(seconds: f64) -> Self {
         Self::Known(Duration::from_secs(seconds as u64))
     }
