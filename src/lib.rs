@@ -25,7 +25,11 @@
 //! or implement [`TokenSource`].
 //!
 //! Guides, from what your provider gave you: [a service](docs::service), [a web
-//! application](docs::web_application), [a program](docs::program).
+//! application](docs::web_application), [a program](docs::program). Others: [tests](docs::testing),
+//! [many tenants](docs::many_tenants), [order of layers](docs::order_of_layers), [gRPC](docs::grpc),
+//! [proxies and private CAs](docs::proxies_and_private_cas), [signing out](docs::signing_out),
+//! [observability](docs::observability), [performance](docs::performance),
+//! [limitations](docs::limitations).
 //!
 //! # Request path
 //!
@@ -79,7 +83,9 @@
 //! let auth = BearerAuthLayer::builder(source)
 //!     .api("https://grpc.example/")
 //!     .relative_to("https://grpc.example/")
-//!     .renew_on(|_, headers| headers.get("grpc-status").is_some_and(|code| code == "16"))
+//!     .renew_on(|status, headers| {
+//!         status == 401 || headers.get("grpc-status").is_some_and(|code| code == "16")
+//!     })
 //!     .build()?;
 //! # Ok(()) }
 //! // let client = GreeterClient::new(auth.layer(channel));
