@@ -161,7 +161,7 @@ macro_rules! client_setters {
                 self
             }
 
-            /// Adds a header to the token requests. `Authorization` is an error, as
+            /// Sets a header of the token requests, once for each header. `Authorization` is an error, as
             /// [`client_auth`](Self::client_auth) sets it, and so is the `Content-Type` of a form body.
             pub fn header(
                 mut self,
