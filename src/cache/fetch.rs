@@ -83,9 +83,8 @@ async fn fly(guard: Guard, request: TokenRequest, delay: Duration) {
     let (shared, flight) = (&guard.shared, &guard.flight);
     let clock = &shared.settings.clock;
     if !delay.is_zero() {
-        let _ = clock
-            .timeout(delay, flight.runtime(), flight.hurried())
-            .await;
+        let pause = clock.pause(delay, flight.runtime());
+        let _ = pause.unless(flight.hurried()).await;
         shared.transition(|state, now| state.started(flight, now));
     }
     let limit = shared.settings.fetch_timeout;
@@ -124,7 +123,7 @@ async fn fetch(guard: &Guard, request: TokenRequest) -> Result<AccessToken, Erro
             return Err(error);
         };
         guard.failed(&error.with_retry_after(pause));
-        settings.clock.sleep(pause, flight.runtime()).await;
+        settings.clock.pause(pause, flight.runtime()).await;
         attempt += 1;
     }
 }

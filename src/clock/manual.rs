@@ -17,7 +17,8 @@ use super::{Moment, ORIGIN, nanos};
 /// outages pass in microseconds.
 ///
 /// Clones share one time, which the cache reads and sleeps on. [`advance`](Self::advance) wakes tasks
-/// but does not run them: await [`settle`](Self::settle) before you check their results.
+/// but does not run them: await [`settle`](Self::settle) before you check their results. A test that
+/// does not want to move the clock itself uses [`auto_advance`](Self::auto_advance).
 ///
 /// ```
 /// # use std::time::Duration;
@@ -36,6 +37,7 @@ struct State {
     /// By deadline on the monotonic clock, and the sleeper's number.
     sleepers: BTreeMap<(u64, u64), Waker>,
     next_id: u64,
+    auto_advance: bool,
 }
 
 impl ManualClock {
@@ -48,17 +50,56 @@ impl ManualClock {
             },
             sleepers: BTreeMap::new(),
             next_id: 0,
+            auto_advance: false,
         })))
+    }
+
+    /// Makes this clock and its clones advance by themselves when the cache pauses before the next token
+    /// request, and when a delayed `testing::Answer` is due. The pause then takes no time. By default,
+    /// it lasts until a test calls [`advance`](Self::advance).
+    ///
+    /// Limits, lifetimes and the times of background refreshes do not advance the clock: a token does
+    /// not expire, and a server that never answers is not timed out, until a test advances the clock.
+    ///
+    /// ```
+    /// use bearer_auth::testing::{Answer, ManualClock, MockIdp};
+    /// use bearer_auth::{ClientCredentials, TokenCache};
+    ///
+    /// # #[cfg(feature = "reqwest")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), bearer_auth::BoxError> {
+    /// let clock = ManualClock::new().auto_advance();
+    /// let idp = MockIdp::builder().clock(clock.clone()).start().await?;
+    /// let source = ClientCredentials::builder(idp.token_url(), "client-id", "client-secret").build()?;
+    /// let cache = TokenCache::builder(source).clock(clock).build();
+    ///
+    /// idp.always(Answer::status(503));
+    /// assert!(cache.token().await.is_err());
+    /// assert_eq!(idp.token_requests(), 3);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "reqwest"))]
+    /// # fn main() {}
+    /// ```
+    pub fn auto_advance(self) -> Self {
+        self.lock().auto_advance = true;
+        self
     }
 
     /// Advances both clocks, and wakes the sleepers that are due.
     pub fn advance(&self, duration: Duration) {
+        let due = self.lock().advance(duration);
+        for waker in due.into_values() {
+            waker.wake();
+        }
+    }
+
+    /// Advances both clocks to a deadline on the monotonic clock, unless it has passed.
+    fn advance_to(&self, deadline: u64) {
         let due = {
             let mut state = self.lock();
-            state.now = state.now.after(duration);
-            let later = (state.now.monotonic.saturating_add(1), 0);
-            let asleep = state.sleepers.split_off(&later);
-            std::mem::replace(&mut state.sleepers, asleep)
+            let duration = deadline.saturating_sub(state.now.monotonic);
+            state.advance(Duration::from_nanos(duration))
         };
         for waker in due.into_values() {
             waker.wake();
@@ -119,11 +160,29 @@ impl ManualClock {
             clock: self.clone(),
             deadline: state.now.after(duration).monotonic,
             id: state.next_id,
+            advances: false,
         }
+    }
+
+    /// A timer that advances the clock to its deadline, with [`auto_advance`](Self::auto_advance).
+    pub(crate) fn pause(&self, duration: Duration) -> ManualSleep {
+        let mut sleep = self.timer(duration);
+        sleep.advances = self.lock().auto_advance;
+        sleep
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Advances both clocks, and returns the sleepers that are due.
+    fn advance(&mut self, duration: Duration) -> BTreeMap<(u64, u64), Waker> {
+        self.now = self.now.after(duration);
+        let later = (self.now.monotonic.saturating_add(1), 0);
+        let asleep = self.sleepers.split_off(&later);
+        std::mem::replace(&mut self.sleepers, asleep)
     }
 }
 
@@ -148,12 +207,16 @@ pub(crate) struct ManualSleep {
     clock: ManualClock,
     deadline: u64,
     id: u64,
+    advances: bool,
 }
 
 impl Future for ManualSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.advances {
+            self.clock.advance_to(self.deadline);
+        }
         let mut state = self.clock.lock();
         if state.now.monotonic >= self.deadline {
             return Poll::Ready(());
@@ -190,6 +253,25 @@ mod tests {
         clock.advance(Duration::from_millis(1));
         task.await.unwrap();
         assert_eq!(clock.next_wakeup(), None);
+    }
+
+    #[tokio::test]
+    async fn auto_advance_ends_pauses_and_no_other_sleep() {
+        let clock = ManualClock::new().auto_advance();
+        let start = clock.system_time();
+        let sleeper = tokio::spawn(clock.sleep(Duration::from_secs(10)));
+        clock.settle().await;
+        assert_eq!(clock.next_wakeup(), Some(Duration::from_secs(10)));
+        clock.pause(Duration::from_secs(4)).await;
+        assert_eq!(clock.system_time(), start + Duration::from_secs(4));
+        assert_eq!(clock.next_wakeup(), Some(Duration::from_secs(6)));
+        // Two pauses at the same time take the longer one, in either order.
+        let (long, short) = (Duration::from_secs(6), Duration::from_secs(1));
+        let (long, short) = (clock.pause(long), clock.pause(short));
+        long.await;
+        short.await;
+        assert_eq!(clock.system_time(), start + Duration::from_secs(10));
+        sleeper.await.unwrap();
     }
 
     #[tokio::test]

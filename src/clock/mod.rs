@@ -80,6 +80,18 @@ impl Clock {
         }
     }
 
+    /// Like [`sleep`](Self::sleep), for a delay that tests need not wait for: a
+    /// `ManualClock::auto_advance` ends it. Not for limits: these would end at once.
+    pub(crate) fn pause(&self, duration: Duration, runtime: &Handle) -> Sleep {
+        match &self.0 {
+            Source::System => self.sleep(duration, runtime),
+            #[cfg(feature = "testing")]
+            Source::Manual(clock) => Sleep::Manual {
+                sleep: clock.pause(duration),
+            },
+        }
+    }
+
     /// Runs `future`. Returns `None` if `duration` passes first.
     pub(crate) async fn timeout<F: Future>(
         &self,
@@ -87,15 +99,7 @@ impl Clock {
         runtime: &Handle,
         future: F,
     ) -> Option<F::Output> {
-        let mut future = std::pin::pin!(future);
-        let mut sleep = self.sleep(duration, runtime);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
-            }
-            Pin::new(&mut sleep).poll(cx).map(|()| None)
-        })
-        .await
+        self.sleep(duration, runtime).unless(future).await
     }
 }
 
@@ -194,6 +198,20 @@ pub(crate) enum Sleep {
     Manual {
         sleep: manual::ManualSleep,
     },
+}
+
+impl Sleep {
+    /// Runs `future`. Returns `None` if this sleep ends first.
+    pub(crate) async fn unless<F: Future>(mut self, future: F) -> Option<F::Output> {
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Some(output));
+            }
+            Pin::new(&mut self).poll(cx).map(|()| None)
+        })
+        .await
+    }
 }
 
 impl Future for Sleep {

@@ -216,7 +216,7 @@ impl Shared {
     /// The delay starts now, not at the first poll.
     fn delay(&self, answer: &Answer) -> Option<Sleep> {
         let clock = &self.config.clock;
-        (!answer.delay.is_zero()).then(|| clock.sleep(answer.delay, &Handle::current()))
+        (!answer.delay.is_zero()).then(|| clock.pause(answer.delay, &Handle::current()))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::{pin::pin, task::Poll};
 
-use bearer_auth::ErrorKind;
+use bearer_auth::{
+    ClientCredentials, ErrorKind, TokenCache,
+    testing::{self, ManualClock, MockIdp},
+};
 
 use crate::support::tokens::{Answer, Idp, at_once, call, millis, pass, poll_once, secret, secs};
 
@@ -166,4 +169,39 @@ async fn p55_error_shows_its_cause_and_no_token() {
     assert!(!shown.contains("s3cr3t"), "{shown}");
     let cause = std::error::Error::source(&error).unwrap();
     assert_eq!(cause.to_string(), "the server is down");
+}
+
+#[tokio::test]
+async fn auto_advance_ends_the_pauses_of_an_outage() {
+    let clock = ManualClock::new().auto_advance();
+    let start = clock.system_time();
+    let idp = MockIdp::builder()
+        .clock(clock.clone())
+        .start()
+        .await
+        .unwrap();
+    let source = ClientCredentials::builder(idp.token_url(), "client-id", "client-secret")
+        .build()
+        .unwrap();
+    let cache = TokenCache::builder(source).clock(clock.clone()).build();
+
+    // Two pauses between three attempts.
+    idp.always(testing::Answer::status(503));
+    let error = cache.token().await.unwrap_err();
+    assert_eq!(idp.token_requests(), 3);
+    // The longest `Retry-After` that a caller waits for.
+    clock.advance(error.retry_after().unwrap());
+    idp.recover();
+    idp.then(testing::Answer::unavailable(3));
+    secret(&cache).await;
+    assert_eq!(idp.token_requests(), 5);
+    // The minimum time between two token requests, and a slow server.
+    cache.forget();
+    idp.then(testing::Answer::ok().delay(secs(5)));
+    secret(&cache).await;
+    assert_eq!(idp.token_requests(), 6);
+
+    // The refresh in the background has not advanced the clock.
+    let passed = clock.system_time().duration_since(start).unwrap();
+    assert!(passed >= secs(9) && passed < secs(60), "{passed:?}");
 }
