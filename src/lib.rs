@@ -162,7 +162,7 @@ pub use self::{
 pub mod endpoint {
     #[cfg(feature = "reqwest")]
     pub use crate::client::ReqwestClient;
-    pub use crate::client::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient};
+    pub use crate::client::{HttpClient, HttpError, MAX_BODY, TowerClient};
 }
 
 /// Opens a URL in the user's default browser, for [`AuthorizationCode::login_on_loopback`]. Without a

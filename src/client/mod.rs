@@ -23,7 +23,7 @@ pub(crate) use self::endpoint::unbuildable;
 pub use self::http::ReqwestClient;
 pub use self::{
     auth::ClientAuth,
-    http::{HttpClient, HttpError, HttpFuture, MAX_BODY, TowerClient},
+    http::{HttpClient, HttpError, MAX_BODY, TowerClient},
     metadata::Issuer,
 };
 pub(crate) use self::{

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{
     auth::ClientAuth,
     endpoint::{Client, response::Leniency},
-    http::{HttpClient, default_client},
+    http::{DynHttpClient, default_client},
     params::Placement,
     server::{Place, Server, ServerSettings},
 };
@@ -25,7 +25,7 @@ pub(crate) struct ClientSettings {
     pub(crate) auth: Vec<ClientAuth>,
     pub(crate) placement: Placement,
     pub(crate) headers: Vec<(String, SecretString)>,
-    pub(crate) http: Option<Arc<dyn HttpClient>>,
+    pub(crate) http: Option<Arc<dyn DynHttpClient>>,
     pub(crate) leniency: Leniency,
     /// Whether requests have no `client_id`, which some grants allow.
     pub(crate) anonymous: bool,

@@ -34,9 +34,8 @@ impl Session {
     ///
     /// The store still has the session, or the tokens were not revoked and have to be treated as valid
     /// until they expire. In both cases those caches are empty. If the error is
-    /// [retryable](Error::is_retryable), call `logout` again.
-    /// [`ErrorKind::NoRuntime`](crate::ErrorKind::NoRuntime) outside a tokio runtime: nothing has changed
-    /// then.
+    /// [retryable](Error::is_retryable), call `logout` again. [`ErrorKind::NoRuntime`] outside a tokio
+    /// runtime: nothing has changed then.
     pub async fn logout(&self) -> Result<(), Error> {
         let inner = Arc::clone(&self.0);
         let logout = async move { inner.logout().await };

@@ -1,7 +1,7 @@
 //! [`TokenEndpoint`]: requests to the token endpoint (RFC 6749 §3.2) and the server's other endpoints.
 //!
 //! Grants differ in their parameters only. Requests, client authentication and responses are the same
-//! for all of them, and an [`HttpClient`] sends the requests.
+//! for all of them, and an [`HttpClient`](crate::endpoint::HttpClient) sends the requests.
 
 mod body;
 pub(crate) mod response;
@@ -20,7 +20,7 @@ use self::response::{Leniency, RequestInfo};
 use super::{
     auth::ClientAuth,
     form::Form,
-    http::{HttpClient, MAX_WAIT, exchange, limited},
+    http::{DynHttpClient, MAX_WAIT, exchange, limited},
     params::Placement,
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(crate) struct Client {
     pub(crate) auth_is_configured: bool,
     pub(crate) placement: Placement,
     pub(crate) headers: HeaderMap,
-    pub(crate) http: Arc<dyn HttpClient>,
+    pub(crate) http: Arc<dyn DynHttpClient>,
     pub(crate) leniency: Leniency,
 }
 

@@ -9,7 +9,7 @@ use http::{
 };
 use tokio::runtime::Handle;
 
-use super::http_client::{HttpClient, HttpError, MAX_BODY};
+use super::http_client::{DynHttpClient, HttpError, MAX_BODY};
 #[cfg(feature = "reqwest")]
 use super::reqwest_client::ReqwestClient;
 use crate::{
@@ -25,7 +25,7 @@ pub(crate) const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Sends a request once. `endpoint` names the endpoint in errors.
 pub(crate) async fn exchange(
-    http: &dyn HttpClient,
+    http: &dyn DynHttpClient,
     mut request: Request<Bytes>,
     endpoint: &str,
 ) -> Result<Response<Bytes>, Error> {
@@ -35,7 +35,7 @@ pub(crate) async fn exchange(
             .entry(name)
             .or_insert(HeaderValue::from_static(value));
     }
-    let response = http.send(request).await;
+    let response = http.send_boxed(request).await;
     let response = response.map_err(|error| error.into_error(endpoint))?;
     if response.body().len() > MAX_BODY {
         return Err(HttpError::oversized().into_error(endpoint));
@@ -60,7 +60,7 @@ pub(crate) async fn limited<T>(
 }
 
 /// Returns the default HTTP client, if the crate has one.
-pub(crate) fn default_client() -> Result<Arc<dyn HttpClient>, ConfigError> {
+pub(crate) fn default_client() -> Result<Arc<dyn DynHttpClient>, ConfigError> {
     #[cfg(feature = "reqwest")]
     return Ok(Arc::new(ReqwestClient::new()));
     #[cfg(not(feature = "reqwest"))]

@@ -19,10 +19,6 @@ use crate::{
 /// The maximum length of a response body: 1 MiB.
 pub const MAX_BODY: usize = 1024 * 1024;
 
-/// The future that an [`HttpClient`] returns.
-pub type HttpFuture<'a> =
-    Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
-
 /// Sends token requests.
 ///
 /// The default is [`ReqwestClient`](super::ReqwestClient) (feature `reqwest`).
@@ -32,13 +28,40 @@ pub type HttpFuture<'a> =
 /// - verify the server's certificate,
 /// - refuse plain `http` except to loopback,
 /// - stop reading at [`MAX_BODY`] bytes.
+///
+/// A client that counts the requests of another one:
+///
+/// ```
+/// # #[cfg(feature = "reqwest")] {
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+///
+/// use bearer_auth::endpoint::{HttpClient, HttpError, ReqwestClient};
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+///
+/// struct Counting {
+///     http: ReqwestClient,
+///     requests: AtomicUsize,
+/// }
+///
+/// impl HttpClient for Counting {
+///     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+///         self.requests.fetch_add(1, Ordering::Relaxed);
+///         self.http.send(request).await
+///     }
+/// }
+/// # }
+/// ```
 pub trait HttpClient: Send + Sync + 'static {
     /// Sends one request. Its URI is absolute.
     ///
     /// # Errors
     ///
     /// No response arrived. The [`HttpError`] records whether the request may have reached the server.
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_>;
+    fn send(
+        &self,
+        request: Request<Bytes>,
+    ) -> impl Future<Output = Result<Response<Bytes>, HttpError>> + Send;
 
     /// Returns whether this client presents a TLS client certificate (RFC 8705). If so, or with
     /// [`ClientAuth::tls`](crate::ClientAuth::tls), requests go to the `mtls_endpoint_aliases` of the
@@ -48,13 +71,32 @@ pub trait HttpClient: Send + Sync + 'static {
     }
 }
 
-impl<T: HttpClient + ?Sized> HttpClient for Arc<T> {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
-        (**self).send(request)
+impl<T: HttpClient> HttpClient for Arc<T> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        (**self).send(request).await
     }
 
     fn presents_certificate(&self) -> bool {
         (**self).presents_certificate()
+    }
+}
+
+/// [`HttpClient`] as a trait object.
+pub(crate) trait DynHttpClient: Send + Sync {
+    fn send_boxed(&self, request: Request<Bytes>) -> SendFuture<'_>;
+
+    fn presents_certificate(&self) -> bool;
+}
+
+type SendFuture<'a> = Pin<Box<dyn Future<Output = Result<Response<Bytes>, HttpError>> + Send + 'a>>;
+
+impl<T: HttpClient> DynHttpClient for T {
+    fn send_boxed(&self, request: Request<Bytes>) -> SendFuture<'_> {
+        Box::pin(self.send(request))
+    }
+
+    fn presents_certificate(&self) -> bool {
+        HttpClient::presents_certificate(self)
     }
 }
 

@@ -6,10 +6,13 @@ mod http_client;
 mod reqwest_client;
 mod tower_client;
 
-pub(crate) use self::exchange::{MAX_WAIT, default_client, exchange, limited};
 #[cfg(feature = "reqwest")]
 pub use self::reqwest_client::ReqwestClient;
+pub(crate) use self::{
+    exchange::{MAX_WAIT, default_client, exchange, limited},
+    http_client::DynHttpClient,
+};
 pub use self::{
-    http_client::{HttpClient, HttpError, HttpFuture, MAX_BODY},
+    http_client::{HttpClient, HttpError, MAX_BODY},
     tower_client::TowerClient,
 };

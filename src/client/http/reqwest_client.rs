@@ -8,7 +8,7 @@ use reqwest::{Certificate, ClientBuilder, Identity, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::runtime::Handle;
 
-use super::http_client::{HttpClient, HttpError, HttpFuture, read, refuse_plaintext};
+use super::http_client::{HttpClient, HttpError, read, refuse_plaintext};
 use crate::{error::ConfigError, secure_url};
 
 /// An [`HttpClient`] with reqwest and rustls that trusts the system's root certificates.
@@ -150,19 +150,17 @@ impl HttpClient for ReqwestClient {
         self.identity.is_some()
     }
 
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
-        Box::pin(async move {
-            if Handle::try_current().is_err() {
-                return Err(HttpError::no_runtime());
-            }
-            let client = self.client(&request)?;
-            let request = reqwest::Request::try_from(request)
-                .map_err(|error| HttpError::other(error.without_url()))?;
-            let response = client.execute(request).await.map_err(http_error)?;
-            let response = Response::<reqwest::Body>::from(response);
-            let (parts, body) = response.into_parts();
-            Ok(Response::from_parts(parts, read(body).await?))
-        })
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        if Handle::try_current().is_err() {
+            return Err(HttpError::no_runtime());
+        }
+        let client = self.client(&request)?;
+        let request = reqwest::Request::try_from(request)
+            .map_err(|error| HttpError::other(error.without_url()))?;
+        let response = client.execute(request).await.map_err(http_error)?;
+        let response = Response::<reqwest::Body>::from(response);
+        let (parts, body) = response.into_parts();
+        Ok(Response::from_parts(parts, read(body).await?))
     }
 }
 

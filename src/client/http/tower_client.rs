@@ -8,7 +8,7 @@ use http_body::Body;
 use http_body_util::Full;
 use tower_service::Service;
 
-use super::http_client::{HttpClient, HttpFuture, by_cause, read, refuse_plaintext};
+use super::http_client::{HttpClient, HttpError, by_cause, read, refuse_plaintext};
 use crate::error::BoxError;
 
 /// An [`HttpClient`] that wraps a tower service: hyper-util's client, or a stack with your own timeouts.
@@ -62,15 +62,13 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let mut service = self.0.clone();
-        Box::pin(async move {
-            refuse_plaintext(&request)?;
-            let failed = |error: S::Error| by_cause(error.into());
-            poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
-            let response = service.call(request.map(Full::new)).await.map_err(failed)?;
-            let (parts, body) = response.into_parts();
-            Ok(Response::from_parts(parts, read(body).await?))
-        })
+        refuse_plaintext(&request)?;
+        let failed = |error: S::Error| by_cause(error.into());
+        poll_fn(|cx| service.poll_ready(cx)).await.map_err(failed)?;
+        let response = service.call(request.map(Full::new)).await.map_err(failed)?;
+        let (parts, body) = response.into_parts();
+        Ok(Response::from_parts(parts, read(body).await?))
     }
 }

@@ -23,7 +23,7 @@ use url::Url;
 
 use super::document::Metadata;
 use crate::{
-    client::http::{HttpClient, MAX_WAIT, exchange, limited},
+    client::http::{DynHttpClient, MAX_WAIT, exchange, limited},
     clock::{Clock, Moment},
     error::{ConfigError, Error, ErrorKind, Retry},
     secure_url,
@@ -233,7 +233,7 @@ impl Discovery {
     }
 
     /// Returns the document, fetched if there is none or a refresh is due.
-    pub(crate) async fn metadata(&self, http: &dyn HttpClient) -> Result<Arc<Metadata>, Error> {
+    pub(crate) async fn metadata(&self, http: &dyn DynHttpClient) -> Result<Arc<Metadata>, Error> {
         let old = {
             let mut cached = self.issuer.cache.lock();
             let Cached { document, due } = &mut *cached;
@@ -256,7 +256,7 @@ impl Discovery {
         }
     }
 
-    async fn first(&self, http: &dyn HttpClient) -> Result<Arc<Metadata>, Error> {
+    async fn first(&self, http: &dyn DynHttpClient) -> Result<Arc<Metadata>, Error> {
         let cache = &self.issuer.cache;
         let failures = cache.failures.load(Ordering::Acquire);
         let mut failure = cache.first.lock().await;
@@ -287,7 +287,7 @@ impl Discovery {
         document
     }
 
-    async fn fetch(&self, http: &dyn HttpClient) -> Result<Metadata, Error> {
+    async fn fetch(&self, http: &dyn DynHttpClient) -> Result<Metadata, Error> {
         for url in &self.urls {
             let mut request = Request::new(Bytes::new());
             *request.uri_mut() = secure_url::uri("metadata_url", url).map_err(|cause| {

@@ -4,7 +4,7 @@
 use bearer_auth::{
     AuthorizationCode, BoxError, Error, ErrorKind, TokenCache, TokenRequest, TokenResponse,
     TokenSource,
-    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    endpoint::{HttpClient, HttpError, ReqwestClient},
     source_fn,
     store::{LockedSession, StoredSession, TokenStore},
 };
@@ -24,12 +24,11 @@ use crate::support::{
 struct Panics(&'static str);
 
 impl HttpClient for Panics {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         if request.uri().path().ends_with(self.0) {
             panic!("{ON_PURPOSE} {request:?} {:?} {}", request.body(), echo());
         }
-        let http = ReqwestClient::new();
-        Box::pin(async move { http.send(request).await })
+        ReqwestClient::new().send(request).await
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bearer_auth::{
     ClientAuth, ConfigError, Error, Issuer, JwtBearer, JwtBearerBuilder, OAuthErrorCode,
     TokenCache, TokenRequest, TokenResponse, TokenSource as _,
-    endpoint::{HttpClient, HttpFuture, TowerClient},
+    endpoint::{HttpClient, HttpError, TowerClient},
     testing::{Answer, ManualClock, MockIdp, Recorded},
 };
 use bytes::Bytes;
@@ -247,10 +247,13 @@ struct Google {
 const GOOGLE: &str = "https://oauth2.googleapis.com/token";
 
 impl HttpClient for Google {
-    fn send(&self, mut request: http::Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(
+        &self,
+        mut request: http::Request<Bytes>,
+    ) -> Result<http::Response<Bytes>, HttpError> {
         assert_eq!(request.uri(), GOOGLE);
         *request.uri_mut() = self.mock.parse().unwrap();
-        self.http.send(request)
+        self.http.send(request).await
     }
 }
 

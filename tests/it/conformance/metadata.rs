@@ -11,7 +11,7 @@ use std::{
 use bearer_auth::{
     AuthorizationCode, ClientAuth, ClientCredentials, ClientCredentialsBuilder, Error, ErrorKind,
     Issuer, TokenCache, TokenRequest, TokenResponse, TokenSource as _,
-    endpoint::{HttpClient, HttpFuture, MAX_BODY, ReqwestClient},
+    endpoint::{HttpClient, HttpError, MAX_BODY, ReqwestClient},
     store::{MemoryStore, TokenStore as _},
     testing::{Answer, MockIdp},
 };
@@ -510,14 +510,14 @@ struct Stuck {
 }
 
 impl HttpClient for Stuck {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         if request.uri().path().contains("/.well-known/") {
             self.asked.fetch_add(1, Ordering::SeqCst);
             if self.hangs.load(Ordering::SeqCst) {
-                return Box::pin(std::future::pending());
+                return std::future::pending().await;
             }
         }
-        self.http.send(request)
+        self.http.send(request).await
     }
 }
 
@@ -624,10 +624,10 @@ async fn p103_issuers_with_different_metadata_urls_share_nothing() {
 async fn p96_metadata_that_are_too_large_are_an_error() {
     struct Endless;
     impl HttpClient for Endless {
-        fn send(&self, _: Request<Bytes>) -> HttpFuture<'_> {
+        async fn send(&self, _: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
             let document = r#"{"issuer":"https://idp.example","token_endpoint":"https://h/t"}"#;
             let document = document.to_owned() + &" ".repeat(MAX_BODY);
-            Box::pin(async { Ok(http::Response::new(Bytes::from(document))) })
+            Ok(http::Response::new(Bytes::from(document)))
         }
     }
     let source = discover("https://idp.example").http_client(Endless);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bearer_auth::{
     AuthorizationCode, BearerAuth, BearerAuthLayer, ClientAuth, ClientCredentials,
     ClientCredentialsBuilder, ErrorKind, OAuthErrorCode, TokenCache,
-    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    endpoint::{HttpClient, HttpError, ReqwestClient},
     provider,
     store::FileStore,
     testing::MockIdp,
@@ -61,9 +61,9 @@ impl Changing {
 }
 
 impl HttpClient for Changing {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         let http = Arc::clone(&self.0.lock().unwrap());
-        Box::pin(async move { http.send(request).await })
+        http.send(request).await
     }
 }
 
@@ -277,7 +277,7 @@ async fn p142_mtls_endpoint_aliases_are_preferred() {
 struct Asked(Arc<Mutex<Vec<String>>>);
 
 impl HttpClient for Asked {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         let url = request.uri().to_string();
         let answer = if url.contains("/.well-known/") {
             let at = |host: &str| {
@@ -300,7 +300,7 @@ impl HttpClient for Asked {
             })
         };
         let answer = Bytes::from(answer.to_string());
-        Box::pin(async { Ok(http::Response::new(answer)) })
+        Ok(http::Response::new(answer))
     }
 }
 

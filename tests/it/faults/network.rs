@@ -9,7 +9,7 @@ use std::{
 };
 
 use bearer_auth::{
-    endpoint::{HttpClient, HttpFuture, ReqwestClient},
+    endpoint::{HttpClient, HttpError, ReqwestClient},
     testing::ManualClock,
 };
 use bytes::Bytes;
@@ -65,7 +65,7 @@ impl Line {
 }
 
 impl HttpClient for Line {
-    fn send(&self, mut request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, mut request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         self.sends.fetch_add(1, Ordering::SeqCst);
         if let Some(url) = self.detour.lock().unwrap().clone() {
             *request.uri_mut() = url;
@@ -73,7 +73,7 @@ impl HttpClient for Line {
         if let Some(action) = self.meanwhile.lock().unwrap().take() {
             action();
         }
-        self.http.send(request)
+        self.http.send(request).await
     }
 }
 

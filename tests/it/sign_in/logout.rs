@@ -7,7 +7,7 @@ use std::{
 
 use bearer_auth::{
     AuthorizationCode, BearerAuthLayer, ClientAuth, ErrorKind, OAuthErrorCode, Session, TokenCache,
-    endpoint::{HttpClient, HttpError, HttpFuture, ReqwestClient},
+    endpoint::{HttpClient, HttpError, ReqwestClient},
     store::{LockedSession as _, MemoryStore, TokenStore as _},
     testing::MockIdp,
 };
@@ -33,9 +33,9 @@ struct Server {
 }
 
 impl HttpClient for Server {
-    fn send(&self, request: Request<Bytes>) -> HttpFuture<'_> {
+    async fn send(&self, request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
         if request.uri().path() != REVOKE {
-            return self.http.send(request);
+            return self.http.send(request).await;
         }
         assert_eq!(request.method(), http::Method::POST);
         let header = request.headers().get(http::header::AUTHORIZATION);
@@ -46,11 +46,11 @@ impl HttpClient for Server {
         self.revocations.lock().unwrap().push(form);
         let scripted = self.script.lock().unwrap().pop_front();
         if scripted == Some(HANGS) {
-            return Box::pin(std::future::pending());
+            return std::future::pending().await;
         }
         let (status, body) = scripted.unwrap_or((200, "<html>whatever</html>"));
         let response = Response::builder().status(status).body(Bytes::from(body));
-        Box::pin(async move { response.map_err(HttpError::other) })
+        response.map_err(HttpError::other)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bearer_auth::endpoint::{HttpClient, HttpError, HttpFuture, ReqwestClient};
+use bearer_auth::endpoint::{HttpClient, HttpError, ReqwestClient};
 use bytes::Bytes;
 use http::{Request, Response, Uri, header::AUTHORIZATION};
 use http_body_util::Full;
@@ -50,21 +50,19 @@ impl ToIdp {
 }
 
 impl HttpClient for ToIdp {
-    fn send(&self, mut request: Request<Bytes>) -> HttpFuture<'_> {
-        Box::pin(async move {
-            let refused = self.refused.load(Ordering::Relaxed);
-            if refused {
-                *request.uri_mut() = Uri::from_static(REFUSING);
-            }
-            self.ledger.asks();
-            let _asked = Asked(&self.ledger);
-            let answer = self.client.send(request).await;
-            self.ledger.answered(match &answer {
-                Err(_) if refused => Answer::Soon { retry_after: None },
-                answer => read(answer),
-            });
-            answer
-        })
+    async fn send(&self, mut request: Request<Bytes>) -> Result<http::Response<Bytes>, HttpError> {
+        let refused = self.refused.load(Ordering::Relaxed);
+        if refused {
+            *request.uri_mut() = Uri::from_static(REFUSING);
+        }
+        self.ledger.asks();
+        let _asked = Asked(&self.ledger);
+        let answer = self.client.send(request).await;
+        self.ledger.answered(match &answer {
+            Err(_) if refused => Answer::Soon { retry_after: None },
+            answer => read(answer),
+        });
+        answer
     }
 }
 
