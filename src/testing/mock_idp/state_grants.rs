@@ -3,6 +3,13 @@
 use super::{grants::*, state::State};
 use crate::clock::Moment;
 
+/// Returns whether a grant was given to `client`.
+fn is_of(grants: &[Grant], grant: GrantId, client: &str) -> bool {
+    grants
+        .get(grant)
+        .is_some_and(|grant| grant.client == client)
+}
+
 impl State {
     /// Issues a code for a consent.
     pub(super) fn consent(&mut self, consent: Consent, now: Moment) -> String {
@@ -36,12 +43,7 @@ impl State {
     ) -> Result<Entitled, &'static str> {
         let known = self.grants.codes.get_mut(code).ok_or("no such code")?;
         let grant = known.grant;
-        if self
-            .grants
-            .grants
-            .get(grant)
-            .is_none_or(|grant| grant.client != client)
-        {
+        if !is_of(&self.grants.grants, grant, client) {
             return Err("the code was issued to another client");
         }
         if known.used {
@@ -81,12 +83,7 @@ impl State {
             .get_mut(token)
             .ok_or("no such refresh token")?;
         let grant = known.grant;
-        if self
-            .grants
-            .grants
-            .get(grant)
-            .is_none_or(|grant| grant.client != client)
-        {
+        if !is_of(&self.grants.grants, grant, client) {
             return Err("the refresh token was issued to another client");
         }
         if known.used {
