@@ -359,6 +359,8 @@ async fn unanswered_write_keeps_the_lock_until_it_is_done() {
         "{error}"
     );
     drop(silent.gate);
+    // The write ends on a thread of its own, which tokio's paused clock would not wait for.
+    tokio::time::resume();
     assert_eq!(load(&silent.other_process).await.unwrap().unwrap(), "new");
 }
 
@@ -375,6 +377,8 @@ async fn cancelled_write_is_finished_under_the_lock() {
     let one_try = other_process.lock_timeout(Duration::from_millis(1));
     assert!(one_try.lock().await.is_err());
     drop(silent.gate);
+    // The write ends on a thread of its own, which tokio's paused clock would not wait for.
+    tokio::time::resume();
     assert_eq!(load(&silent.other_process).await.unwrap().unwrap(), "new");
 }
 
