@@ -196,7 +196,13 @@ impl State {
         current.is_some_and(|current| current.id() == flight.id())
     }
 
-    fn store(&mut self, now: Moment, token: AccessToken, margin: Duration, jitter: f64) -> Fetched {
+    fn store(
+        &mut self,
+        now: Moment,
+        mut token: AccessToken,
+        margin: Duration,
+        jitter: f64,
+    ) -> Fetched {
         let is_expired = |schedule: Option<Schedule>| {
             schedule.is_some_and(|schedule| now.reached(schedule.expires_at()))
         };
@@ -213,8 +219,13 @@ impl State {
                     (old, new) => new.or(old),
                 };
                 self.pause_for_a_quarter_of(schedule, now);
-                let token = token.clone().known_as(&old.token);
-                (CachedToken { token, schedule }, is_expired(schedule))
+                // With the id of the old one, so that a rejection of either is a rejection of both.
+                token = token.known_as(&old.token);
+                let kept = CachedToken {
+                    token: token.clone(),
+                    schedule,
+                };
+                (kept, is_expired(schedule))
             }
             // An expired token does not replace a valid one.
             Some(old) if is_expired(fresh) && !is_expired(old.schedule) => {

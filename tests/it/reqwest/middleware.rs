@@ -1,9 +1,12 @@
 //! The layer as a middleware of reqwest-middleware, on real sockets.
 
+use std::time::Duration;
+
 use bearer_auth::{
-    BearerAuthLayer, Error, ErrorKind,
+    BearerAuthLayer, Error, ErrorKind, TokenCache, TokenResponse,
     resend::{Buffered, Off, Replay},
-    testing::{Answer, MockIdp},
+    source_fn,
+    testing::{Answer, ManualClock, MockIdp},
 };
 use futures_util::stream;
 use reqwest::{Body, Request};
@@ -77,6 +80,27 @@ async fn c13_second_401_is_returned_with_its_body() {
     assert_eq!(response.status(), 401);
     assert_eq!(response.text().await.unwrap().len(), 100_000);
     assert_eq!(idp.api_requests(), 2);
+}
+
+/// The token has expired on arrival, as if the clock of this machine were ahead.
+#[tokio::test]
+async fn same_token_after_a_401_is_not_sent_again() {
+    let idp = MockIdp::start().await.unwrap();
+    idp.api_answers("/api/never", Answer::status(401));
+    let source = source_fn(|_| async {
+        let same = TokenResponse::builder("same");
+        same.expires_in(Duration::ZERO).build()
+    });
+    let cache = TokenCache::builder(source)
+        .clock(ManualClock::new().auto_advance())
+        .build();
+    let auth = BearerAuthLayer::for_api(&idp.api_url(), cache).unwrap();
+    let client = client(auth);
+    for requests in 1..=3 {
+        let response = client.get(idp.api_url() + "never").send().await.unwrap();
+        assert_eq!(response.status(), 401);
+        assert_eq!(idp.api_requests(), requests);
+    }
 }
 
 #[tokio::test]
