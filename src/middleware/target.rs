@@ -181,12 +181,9 @@ impl Base {
         }
         // The parser resolves dot segments, and drops tabs and line breaks: the result would be another
         // base URL than the configured one.
-        if base
-            .trim()
-            .bytes()
-            .any(|b| b.is_ascii_whitespace() || b.is_ascii_control() || b == b'\\')
-            || has_dot_segment(base)
-        {
+        let base = base.trim_matches(|c: char| c <= ' '); // as the parser does
+        let dropped = |b: u8| b.is_ascii_whitespace() || b.is_ascii_control() || b == b'\\';
+        if base.bytes().any(dropped) || has_dot_segment(base) {
             let problem = "has a `.` or `..` segment, a backslash or white space; write the resolved URL, \
                            such as `https://api.example.com/v1/`";
             return Err(ConfigError::new(field, problem));
@@ -233,9 +230,10 @@ impl Base {
 
 /// Whether an unparsed URL has a segment `.` or `..`, percent-encoded or not.
 fn has_dot_segment(url: &str) -> bool {
-    let path = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    path.split('/').skip(1).any(|segment| {
+    // Not after `://`: the parser accepts a scheme with fewer slashes, too.
+    let rest = url.split_once(':').map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    rest.split('/').any(|segment| {
         let segment = segment.to_ascii_lowercase().replace("%2e", ".");
         segment == "." || segment == ".."
     })
@@ -493,11 +491,22 @@ mod tests {
             "https://h/v1/.\t./",
             "https://h\\v1",
             "https://h/v 1/",
+            "https://h/v1/..\n",
+            "https://h/v1/.. ",
+            "\0https://h/v1/%2e%2e\u{1f}",
+            "https:h/../v1/",
+            "https:/h/..//b://c",
+            "https:h/..//b://c",
         ] {
             let error = Apis::none().allow(bad, false).unwrap_err();
             assert_eq!(error.field(), "api", "{bad}");
         }
-        for good in ["https://h/v1.2/", "https://h/..v1/", "https://h/v1../"] {
+        for good in [
+            "https://h/v1.2/",
+            "https://h/..v1/",
+            "https://h/v1../",
+            " https://h/v1/\n",
+        ] {
             assert!(Apis::none().allow(good, false).is_ok(), "{good}");
         }
     }
