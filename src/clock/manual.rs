@@ -59,7 +59,8 @@ impl ManualClock {
     /// it lasts until a test calls [`advance`](Self::advance).
     ///
     /// Limits, lifetimes and the times of background refreshes do not advance the clock: a token does
-    /// not expire, and a server that never answers is not timed out, until a test advances the clock.
+    /// not expire, and a server that never answers is not timed out, until a test advances the clock. A
+    /// delay of an answer that is longer than the limit of the request ends in a timeout.
     ///
     /// ```
     /// use bearer_auth::testing::{Answer, ManualClock, MockIdp};
