@@ -94,7 +94,7 @@ async fn same_token_after_a_401_is_not_sent_again() {
     let cache = TokenCache::builder(source)
         .clock(ManualClock::new().auto_advance())
         .build();
-    let auth = BearerAuthLayer::for_api(&idp.api_url(), cache).unwrap();
+    let auth = BearerAuthLayer::for_api(idp.api_url(), cache).unwrap();
     let client = client(auth);
     for requests in 1..=3 {
         let response = client.get(idp.api_url() + "never").send().await.unwrap();
