@@ -117,6 +117,8 @@ pub mod fuzzing;
 mod grant;
 mod json;
 mod middleware;
+#[cfg(any(test, fuzzing))]
+mod parser_testing;
 mod per_core;
 pub mod provider;
 #[cfg(feature = "redis")]

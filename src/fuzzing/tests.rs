@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::*;
+use crate::parser_testing::{mutated, parse_response};
 
 type Target = (&'static str, fn(&[u8]));
 
@@ -63,59 +64,6 @@ fn p96_metadata_as_a_list_are_rejected() {
     };
     assert!(aliases("null") && aliases("{}"));
     assert!(!aliases(&format!(r#"["{url}/t",null,null]"#)));
-}
-
-/// A mutation of bytes.
-#[derive(Clone, Debug)]
-enum Mutation {
-    Change(prop::sample::Index, u8),
-    Insert(prop::sample::Index, Vec<u8>),
-    Remove(prop::sample::Index, prop::sample::Index),
-    Repeat(prop::sample::Index, prop::sample::Index),
-}
-
-/// Applies random mutations to valid input.
-pub(crate) fn mutated(valid: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
-    let at = any::<prop::sample::Index>;
-    let piece = prop_oneof![
-        prop::collection::vec(any::<u8>(), 1..4),
-        r#"[\x00-\x20"\\,:;=&%+#?/{}\[\]]{1,3}|null|""|\\ud800|\u{feff}|é"#
-            .prop_map(String::into_bytes),
-    ];
-    let mutation = prop_oneof![
-        (at(), any::<u8>()).prop_map(|(at, byte)| Mutation::Change(at, byte)),
-        (at(), piece).prop_map(|(at, piece)| Mutation::Insert(at, piece)),
-        (at(), at()).prop_map(|(from, to)| Mutation::Remove(from, to)),
-        (at(), at()).prop_map(|(from, to)| Mutation::Repeat(from, to)),
-    ];
-    let mutations = prop_oneof![Just(Vec::new()), prop::collection::vec(mutation, 1..4)];
-    (valid, mutations).prop_map(|(mut bytes, mutations)| {
-        for mutation in mutations {
-            let length = bytes.len() + 1;
-            let range = |from: prop::sample::Index, to: prop::sample::Index| {
-                let (from, to) = (from.index(length), to.index(length));
-                from.min(to)..from.max(to)
-            };
-            match mutation {
-                Mutation::Change(at, byte) => {
-                    if let Some(changed) = bytes.get_mut(at.index(length)) {
-                        *changed = byte;
-                    }
-                }
-                Mutation::Insert(at, piece) => {
-                    let at = at.index(length);
-                    bytes.splice(at..at, piece);
-                }
-                Mutation::Remove(from, to) => drop(bytes.drain(range(from, to))),
-                Mutation::Repeat(from, to) => {
-                    let piece = bytes[range(from, to)].to_vec();
-                    let at = range(from, to).end;
-                    bytes.splice(at..at, piece);
-                }
-            }
-        }
-        bytes
-    })
 }
 
 fn one_of(values: &[&'static str]) -> impl Strategy<Value = String> + use<> {

@@ -2,7 +2,7 @@
 //! implementation of the rules, with a decoder of its own.
 
 use super::*;
-use crate::{fuzzing::assert_no_leak, work_counter::counted};
+use crate::{parser_testing::assert_no_leak, work_counter::counted};
 
 /// How often each byte of a callback may be read, in addition to once for each parameter in the
 /// redirect URI's query.

@@ -7,7 +7,7 @@ use super::{
     invariants::{LOOKS, check_header},
     *,
 };
-use crate::{fuzzing::tests::mutated, work_counter};
+use crate::{parser_testing::mutated, work_counter};
 
 /// A challenge as plain data: scheme, token68, parameters.
 type Plain<'a> = (&'a str, Option<&'a str>, Vec<(&'a str, &'a str)>);

@@ -16,7 +16,7 @@ use url::form_urlencoded;
 use super::*;
 use crate::{
     clock::Moment,
-    fuzzing::{assert_no_leak, parse_response},
+    parser_testing::{assert_no_leak, parse_response},
     work_counter::counted,
 };
 

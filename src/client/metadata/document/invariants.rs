@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    fuzzing::{assert_no_leak, parse_response},
+    parser_testing::{assert_no_leak, parse_response},
     work_counter::counted,
 };
 
