@@ -188,7 +188,8 @@ impl Base {
                            such as `https://api.example.com/v1/`";
             return Err(ConfigError::new(field, problem));
         }
-        let path = url.path().trim_end_matches('/');
+        let path = url.path();
+        let path = path.strip_suffix('/').unwrap_or(path);
         if is_evasive(path) {
             let problem =
                 "has an encoded `/` or `.`, or a backslash, in its path, which never matches";
@@ -260,7 +261,21 @@ fn is_ambiguous(bytes: &[u8]) -> bool {
         b'\\' => true,
         b'%' => match bytes.get(at + 1..at + 3) {
             // `%25` that a second decoding turns into `%2e`, `%2f` or `%5c`, or into parts of them.
-            Some(b"25") => matches!(bytes.get(at + 3), Some(b'2' | b'5' | b'%')),
+            // Likewise `%25c0%25ae`, `%25e0%2580%25ae` and `%25u002e`.
+            Some(b"25") => matches!(
+                bytes.get(at + 3..),
+                Some(
+                    [b'0' | b'1' | b'2' | b'5' | b'%' | b'u' | b'U', ..]
+                        | [b'c' | b'C', b'0' | b'1', ..]
+                        | [b'e' | b'E', b'0', b'%', b'2', b'5', b'8' | b'9', ..]
+                        | [b'f' | b'F', b'0', b'%', b'2', b'5', b'8', ..]
+                )
+            ),
+            // Overlong UTF-8 of three and four bytes.
+            Some([b'e' | b'E', b'0']) => {
+                matches!(bytes.get(at + 3..at + 5), Some([b'%', b'8' | b'9']))
+            }
+            Some([b'f' | b'F', b'0']) => matches!(bytes.get(at + 3..at + 5), Some(b"%8")),
             Some([b'2', b'e' | b'E' | b'f' | b'F'] | [b'5', b'c' | b'C']) => true,
             Some([b'0' | b'1', _] | [b'c' | b'C', b'0' | b'1']) => true,
             Some([high, low]) => !(high.is_ascii_hexdigit() && low.is_ascii_hexdigit()),
@@ -405,6 +420,15 @@ mod tests {
                 "https://h:8000/ADOXX/rest/%25252e%25252e/oauth2/token",
                 "https://h:8000/ADOXX/rest/%u002e%u002e/oauth2/token",
                 "https://h:8000/ADOXX/rest/%c0%ae%C0%AE/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25c0%25ae%25C0%25AE/oauth2/token",
+                "https://h:8000/ADOXX/rest/%e0%80%ae%E0%80%AE/oauth2/token",
+                "https://h:8000/ADOXX/rest/x%e0%80%af..%e0%80%afoauth2",
+                "https://h:8000/ADOXX/rest/x%e0%81%9c..%e0%81%9coauth2",
+                "https://h:8000/ADOXX/rest/%25e0%2580%25ae%25e0%2580%25ae/oauth2/token",
+                "https://h:8000/ADOXX/rest/%f0%80%80%ae%F0%80%80%AE/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25f0%2580%2580%25ae/oauth2/token",
+                "https://h:8000/ADOXX/rest/%25u002e%25u002e/oauth2/token",
+                "https://h:8000/ADOXX/rest/..%2500/oauth2/token",
                 "https://h:8000/ADOXX/rest/.%09./oauth2/token",
                 "https://h:8000/ADOXX/rest/x%",
             ] {
