@@ -90,6 +90,7 @@ impl BearerAuthLayer {
             relative_to: Vec::new(),
             renew_on: Vec::new(),
             resend: InMemory,
+            resends: 0,
         }
     }
 }
@@ -166,6 +167,8 @@ pub struct BearerAuthLayerBuilder<P = InMemory> {
     relative_to: Vec<String>,
     renew_on: Vec<Arc<RenewOn>>,
     resend: P,
+    /// How often `resend` was given.
+    resends: usize,
 }
 
 /// An API that gets the token, not validated yet.
@@ -253,6 +256,7 @@ impl<P> BearerAuthLayerBuilder<P> {
             relative_to: self.relative_to,
             renew_on: self.renew_on,
             resend: policy,
+            resends: self.resends + 1,
         }
     }
 
@@ -270,6 +274,9 @@ impl<P> BearerAuthLayerBuilder<P> {
             [] => {}
             [base_url] => apis.relative_to(base_url)?,
             _ => return Err(ConfigError::new("relative_to", "given twice; give it once")),
+        }
+        if self.resends > 1 {
+            return Err(ConfigError::new("resend", "given twice; give it once"));
         }
         let mut renew_on = self.renew_on;
         let rule = renew_on.pop();

@@ -1,6 +1,6 @@
 //! The layer's builder refuses settings that cannot work, or that contradict each other.
 
-use bearer_auth::{BearerAuthLayer, BearerAuthLayerBuilder, ConfigError, StaticToken};
+use bearer_auth::{BearerAuthLayer, BearerAuthLayerBuilder, ConfigError, StaticToken, resend};
 
 fn builder() -> BearerAuthLayerBuilder {
     BearerAuthLayer::builder(StaticToken::new("token"))
@@ -81,6 +81,11 @@ fn setting_given_twice_is_refused() {
         .renew_on(|_, _| true)
         .renew_on(|_, _| false);
     assert_eq!(error(twice).field(), "renew_on");
+    let twice = builder()
+        .api("https://api.example/")
+        .resend(resend::Off)
+        .resend(resend::InMemory);
+    assert_eq!(error(twice).field(), "resend");
 }
 
 #[test]
