@@ -151,8 +151,8 @@ impl Error {
         Self::build(
             ErrorKind::NoRuntime,
             Retry::Later,
-            "no tokio runtime for the token request: call from within one, \
-             or set one with `TokenCache::builder(…).runtime(…)`",
+            "no tokio runtime: call from within one, or set the one of a cache \
+             with `TokenCache::builder(…).runtime(…)`",
         )
         .done()
     }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{client::RedisClient, scripts::LOOK};
 use crate::{
     clock::{Clock, Pauses},
-    error::BoxError,
+    error::{BoxError, Error},
     session::store::{Sealer, SealingKey},
     token::TokenKey,
 };
@@ -135,7 +135,7 @@ impl Entry {
         script: &ScriptInvocation<'_>,
     ) -> Result<T, BoxError> {
         let timeout = self.settings.timeout;
-        let runtime = Handle::try_current()?;
+        let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         let result: Option<RedisResult<T>> = self
             .settings
             .clock

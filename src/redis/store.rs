@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock::Pauses,
-    error::BoxError,
+    error::{BoxError, Error},
     session::store::{BusyStore, DamagedSession, Locked, LockedSession, StoredSession, TokenStore},
 };
 
@@ -82,7 +82,7 @@ impl RedisStore {
                 }
             }
         };
-        let runtime = Handle::try_current()?;
+        let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         match self
             .0
             .clock()
@@ -152,6 +152,7 @@ impl LockedSession for LockedRedis {
         } else {
             WRITE_TIMEOUT
         };
+        let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         match write(lease, &json, left, while_held, timeout).await {
             Ok(true) => {
                 self.is_sent = before_sending;
@@ -161,7 +162,7 @@ impl LockedSession for LockedRedis {
             Err(cause) if before_sending => Err(unreachable(cause)),
             Err(cause) => {
                 if let Some(lease) = self.lease.take() {
-                    tokio::spawn(async move {
+                    runtime.spawn(async move {
                         let _ = write(&lease, &json, left, while_held, BACKGROUND_TIMEOUT).await;
                     });
                 }

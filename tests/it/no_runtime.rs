@@ -7,10 +7,13 @@ use std::{
 };
 
 use bearer_auth::{
-    AuthorizationCode, ClientCredentials, Error, ErrorKind, Session, TokenCache, TokenRequest,
-    TokenSource,
+    AuthorizationCode, BoxError, ClientCredentials, Error, ErrorKind, Session, TokenCache,
+    TokenRequest, TokenSource,
+    endpoint::TowerClient,
     store::{FileStore, TokenStore as _},
 };
+
+use crate::support::http::http1;
 
 const TOKEN_URL: &str = "http://127.0.0.1:9/token";
 
@@ -28,6 +31,11 @@ fn assert_no_runtime<T>(result: Result<T, Error>) {
         Ok(_) => panic!("no error"),
         Err(error) => assert_eq!(error.kind(), ErrorKind::NoRuntime, "{error:?}"),
     }
+}
+
+#[track_caller]
+fn assert_no_runtime_of_store<T>(result: Result<T, BoxError>) {
+    assert_no_runtime(result.map_err(|error| *error.downcast::<Error>().unwrap()));
 }
 
 fn session() -> Session {
@@ -57,6 +65,19 @@ fn session_fetch_outside_a_runtime_is_no_runtime() {
 #[test]
 fn client_credentials_fetch_outside_a_runtime_is_no_runtime() {
     assert_no_runtime(ready(client_credentials().fetch(TokenRequest::new())));
+}
+
+#[test]
+fn tower_client_outside_a_runtime_is_no_runtime() {
+    let http = || TowerClient::new(http1());
+    let source = ClientCredentials::builder(TOKEN_URL, "client-id", "client-secret");
+    let source = source.http_client(http()).build().unwrap();
+    assert_no_runtime(ready(source.fetch(TokenRequest::new())));
+    let auth = AuthorizationCode::builder("https://idp.example/authorize", TOKEN_URL, "client-id");
+    let auth = auth
+        .http_client(http())
+        .pushed_request_url("http://127.0.0.1:9/par");
+    assert_no_runtime(ready(auth.build().unwrap().start()));
 }
 
 #[cfg(feature = "reqwest")]
@@ -99,12 +120,12 @@ fn shared_source_outside_a_runtime_is_no_runtime() {
     let shared = SharedSource::new(source, SharedRedis::plain_text(client.clone()), key.clone());
     assert_no_runtime(ready(shared.fetch(TokenRequest::new())));
     let store = SharedRedis::plain_text(client).store(key);
-    assert!(ready(store.lock()).is_err());
+    assert_no_runtime_of_store(ready(store.lock()));
 }
 
 #[test]
-fn file_store_outside_a_runtime_is_an_error() {
+fn file_store_outside_a_runtime_is_no_runtime() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileStore::new(directory.path().join("session"));
-    assert!(ready(store.lock()).is_err());
+    assert_no_runtime_of_store(ready(store.lock()));
 }

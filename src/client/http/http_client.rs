@@ -111,7 +111,6 @@ pub struct HttpError {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failure {
-    #[cfg(feature = "reqwest")]
     NoRuntime,
     Connect,
     Timeout,
@@ -150,7 +149,6 @@ impl HttpError {
 
 impl HttpError {
     /// The client needs a tokio runtime, and was called outside one.
-    #[cfg(feature = "reqwest")]
     pub(super) fn no_runtime() -> Self {
         Self::new(Failure::NoRuntime, "no tokio runtime")
     }
@@ -158,7 +156,6 @@ impl HttpError {
     /// Converts into the error of a request to `endpoint`, its name in the text.
     pub(crate) fn into_error(self, endpoint: &str) -> Error {
         let (kind, retry, message) = match self.failure {
-            #[cfg(feature = "reqwest")]
             Failure::NoRuntime => return Error::no_runtime(),
             Failure::Connect => (
                 ErrorKind::Connect,
@@ -206,7 +203,6 @@ impl fmt::Debug for HttpError {
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.failure {
-            #[cfg(feature = "reqwest")]
             Failure::NoRuntime => "no tokio runtime",
             Failure::Connect => "cannot connect",
             Failure::Timeout => "the request timed out",

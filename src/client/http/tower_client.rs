@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
+use tokio::runtime::Handle;
 use tower_service::Service;
 
 use super::http_client::{HttpClient, HttpError, by_cause, read, refuse_plaintext};
@@ -14,7 +15,8 @@ use crate::error::BoxError;
 /// An [`HttpClient`] that wraps a tower service: hyper-util's client, or a stack with your own timeouts.
 ///
 /// The service must not follow redirects. Plain `http` is refused except to loopback. The cache's
-/// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) limits each token request.
+/// [`fetch_timeout`](crate::TokenCacheBuilder::fetch_timeout) limits each token request. Outside a tokio
+/// runtime, a token request is an error of the kind [`NoRuntime`](crate::ErrorKind::NoRuntime).
 ///
 /// After a refused connection, the crate knows that nothing was sent. Any other error counts as a lost
 /// response, and two of them end a [`Session`](crate::Session). For users who sign in, report every
@@ -63,6 +65,9 @@ where
     B::Error: Into<BoxError>,
 {
     async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        if Handle::try_current().is_err() {
+            return Err(HttpError::no_runtime());
+        }
         let mut service = self.0.clone();
         refuse_plaintext(&request)?;
         let failed = |error: S::Error| by_cause(error.into());

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Pauses},
-    error::BoxError,
+    error::{BoxError, Error},
 };
 
 /// The default of `lock_timeout`: shorter than a cache waits for a token, so that callers get this
@@ -78,7 +78,7 @@ impl LockQueue {
     ///
     /// [`BusyStore`] after the timeout; the lock file cannot be used; there is no tokio runtime.
     pub(super) async fn lock(&self, file: LockFile) -> Result<Held, BoxError> {
-        let runtime = Handle::try_current()?;
+        let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
         let clock = Clock::default();
         let waiting = self.wait(&file, &clock, &runtime);
         if let Some(locked) = clock.timeout(self.timeout, &runtime, waiting).await {
@@ -197,7 +197,7 @@ impl LockFile {
 pub(super) async fn blocking<T: Send + 'static>(
     job: impl FnOnce() -> Result<T, BoxError> + Send + 'static,
 ) -> Result<T, BoxError> {
-    let runtime = Handle::try_current()?;
+    let runtime = Handle::try_current().map_err(|_| Error::no_runtime())?;
     let done = runtime.spawn_blocking(job).await;
     done.map_err(io::Error::from)?
 }

@@ -5,18 +5,19 @@
 
 use std::{
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bearer_auth::{
     AuthorizationCode, BoxError, Error, ErrorKind, Session, TokenCache, TokenRequest,
     TokenSource as _,
-    redis::{RedisStore, SharedRedis},
+    redis::{RedisStore, SharedRedis, TokenKey},
     store::StoreOperation::{Load, Lock, Save},
     store::{Locked, LockedSession, StoredSession, TokenStore},
     testing::{Answer, Hold, ManualClock, MockIdp},
@@ -58,6 +59,7 @@ tests! {
     logout_waits_twenty_seconds_for_the_lease_at_most,
     sessions_of_different_users_are_separate,
     garbage_in_the_session_key_is_not_sent,
+    save_outside_a_runtime_is_an_error,
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -853,4 +855,20 @@ async fn garbage_in_the_session_key_is_not_sent() {
     let error = process.cache.token().await.unwrap_err();
     assert!(error.is_retryable());
     assert_eq!(fleet.refreshes(), [""; 0]);
+}
+
+/// The lock was taken inside one.
+async fn save_outside_a_runtime_is_an_error() {
+    let redis = Redis::start().await;
+    let store = store(&redis).store(TokenKey::named("alice"));
+    let mut locked = store.lock().await.unwrap();
+    let save = move || {
+        let mut cx = Context::from_waker(Waker::noop());
+        let Poll::Ready(Err(error)) = pin!(locked.save(None)).poll(&mut cx) else {
+            panic!("no error");
+        };
+        error.downcast::<Error>().unwrap().kind()
+    };
+    let kind = std::thread::spawn(save).join().unwrap();
+    assert_eq!(kind, ErrorKind::NoRuntime);
 }

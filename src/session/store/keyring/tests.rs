@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tokio::runtime;
 
 use super::*;
+use crate::error::{Error, ErrorKind};
 
 const CANARY: &str = "canary-of-the-refresh-token";
 
@@ -431,7 +432,8 @@ fn lock_without_a_runtime_is_an_error() {
     let std::task::Poll::Ready(Err(error)) = lock.as_mut().poll(&mut cx) else {
         panic!("no error");
     };
-    assert!(error.is::<runtime::TryCurrentError>(), "{error}");
+    let error = error.downcast::<Error>().unwrap();
+    assert_eq!(error.kind(), ErrorKind::NoRuntime);
 }
 
 #[tokio::test]
