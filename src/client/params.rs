@@ -147,14 +147,16 @@ impl Params {
             .map(|(name, value)| (name, value.expose_secret().as_bytes()))
     }
 
-    /// Checks the names. `own` are the parameters that this grant has setters for.
+    /// Checks the names. `field` is the setter of these parameters, and `own` are those that have a setter
+    /// of their own.
     pub(crate) fn check(
         &self,
+        field: &'static str,
         kind: RequestKind,
         placement: Placement,
         own: &[&str],
     ) -> Result<(), ConfigError> {
-        let error = |problem: String| Err(ConfigError::new("param", problem));
+        let error = |problem: String| Err(ConfigError::new(field, problem));
         for (at, (name, _)) in self.0.iter().enumerate() {
             let name = name.as_str();
             if name.is_empty() {
@@ -162,7 +164,9 @@ impl Params {
             }
             let known = known(name);
             if known.is_some_and(|known| known.set_by == SetBy::Crate) || own.contains(&name) {
-                return error(format!("`{name}` has its own setter; use that"));
+                return error(format!(
+                    "the crate sets `{name}`; use its setter if there is one, or remove it"
+                ));
             }
             if is_set_by_crate(name, kind) {
                 return error(format!("the login sets `{name}`; remove it"));

@@ -75,6 +75,17 @@ impl ClientSettings {
                 "not a valid authentication scheme; use a name such as `Bearer`",
             ));
         }
+        if self
+            .leniency
+            .bearer_aliases
+            .iter()
+            .any(|alias| alias.trim().is_empty())
+        {
+            return Err(ConfigError::new(
+                "bearer_alias",
+                "empty; name a `token_type`",
+            ));
+        }
         let client = Client {
             headers: headers(self.headers, self.placement)?,
             id: self.client_id,
@@ -114,26 +125,34 @@ fn headers(
 ) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     for (name, value) in configured {
-        let error = |problem: &'static str| Err(ConfigError::new("header", problem));
+        let error = |problem: String| Err(ConfigError::new("header", problem));
         let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else {
-            return error("not a valid header name");
+            return error("not a valid header name".to_owned());
         };
         if name == http::header::AUTHORIZATION {
-            return error("`client_auth` sets `Authorization`; remove this header");
+            return error("`client_auth` sets `Authorization`; remove this header".to_owned());
         }
         if [http::header::CONTENT_LENGTH, http::header::HOST].contains(&name)
             || name == http::header::TRANSFER_ENCODING
         {
-            return error("the HTTP client sets this header; remove it");
+            return error(format!("the HTTP client sets `{name}`; remove it"));
         }
         if name == http::header::CONTENT_TYPE && placement == Placement::Body {
-            return error("the type of a form body is fixed (RFC 6749 §4.4.2); remove this header");
+            return error(format!(
+                "`{name}` of a form body is fixed (RFC 6749 §4.4.2); remove it"
+            ));
         }
         let bytes = Zeroizing::new(value.expose_secret().as_bytes().to_vec());
         let Ok(mut value) = HeaderValue::from_maybe_shared(Bytes::from_owner(bytes)) else {
-            return error("the value contains a character that is not allowed in headers");
+            return error(format!(
+                "the value of `{name}` contains a character that is not allowed in headers, \
+                 such as a line break"
+            ));
         };
         value.set_sensitive(true);
+        if headers.contains_key(&name) {
+            return error(format!("`{name}` is given twice; give it once"));
+        }
         headers.insert(name, value);
     }
     Ok(headers)
@@ -161,8 +180,9 @@ macro_rules! client_setters {
                 self
             }
 
-            /// Sets a header of the token requests, once for each header. `Authorization` is an error, as
-            /// [`client_auth`](Self::client_auth) sets it, and so is the `Content-Type` of a form body.
+            /// Adds a header to the token requests. A second one of the same name is an error. So is
+            /// `Authorization`, as [`client_auth`](Self::client_auth) sets it, and the `Content-Type` of a
+            /// form body.
             pub fn header(
                 mut self,
                 name: impl Into<String>,

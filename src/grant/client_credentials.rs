@@ -300,7 +300,9 @@ fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
     }
     let own = ["audience", "resource"];
     let placement = server.client.placement;
-    grant.params.check(RequestKind::Grant, placement, &own)?;
+    grant
+        .params
+        .check("param", RequestKind::Grant, placement, &own)?;
     server.check_token_query(&grant.params, RequestKind::Grant, |name| match name {
         "scope" => !grant.scopes.is_empty(),
         "audience" => grant.audience.is_some(),

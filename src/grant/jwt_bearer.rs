@@ -309,7 +309,7 @@ fn check_grant(grant: &Grant, server: &Server) -> Result<(), ConfigError> {
     let own = ["assertion"];
     grant
         .params
-        .check(RequestKind::Grant, Placement::Body, &own)?;
+        .check("param", RequestKind::Grant, Placement::Body, &own)?;
     server.check_token_query(&grant.params, RequestKind::Grant, |name| match name {
         "assertion" => true,
         "scope" => !grant.scopes.is_empty(),

@@ -269,8 +269,9 @@ impl AuthorizationCodeBuilder {
         check_scopes("scope", &self.scopes)?;
         check_scopes("token_scope", &self.token_scopes)?;
         let kind = RequestKind::Login;
-        self.params.check(kind, Placement::Query, &[])?;
-        self.token_params.check(kind, Placement::Body, &[])?;
+        self.params.check("param", kind, Placement::Query, &[])?;
+        self.token_params
+            .check("token_param", kind, Placement::Body, &[])?;
         server.check_token_query(&self.token_params, kind, |_| false)?;
         if let Some(url) = server.configured().and_then(|it| it.authorization.as_ref()) {
             let field = "authorization_url";

@@ -73,7 +73,7 @@ impl Login {
         let kind = RequestKind::Login;
         let params = &self.params;
         params.check_query("param", authorization_url, kind, |_| false)?;
-        params.check(kind, Placement::Query, &[])
+        params.check("param", kind, Placement::Query, &[])
     }
 }
 

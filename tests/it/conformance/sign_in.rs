@@ -767,7 +767,7 @@ async fn p204_password_grant_has_no_setting_of_its_own() {
     let grants: Vec<_> = sent.iter().map(|form| value(form, "grant_type")).collect();
     assert_eq!(grants, [Some("authorization_code"), Some("refresh_token")]);
     let odd = public(&idp).token_param("grant_type", "password");
-    assert_eq!(refused(odd), "param");
+    assert_eq!(refused(odd), "token_param");
     assert_eq!(refused(public(&idp).param("password", "p")), "param");
     // `grant_type` accepts any grant, by its full name.
     let odd = || client(&idp).grant_type("password").param("password", "p");
