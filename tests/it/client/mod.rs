@@ -1,6 +1,8 @@
-//! The HTTP clients that send token requests.
+//! The settings of clients, and the HTTP clients that send token requests.
 
 #[cfg(feature = "reqwest")]
 mod idp_http;
 #[cfg(feature = "reqwest")]
 mod idp_tls;
+#[cfg(feature = "reqwest")]
+mod settings;
