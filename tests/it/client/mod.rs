@@ -4,5 +4,5 @@
 mod idp_http;
 #[cfg(feature = "reqwest")]
 mod idp_tls;
-#[cfg(feature = "reqwest")]
+#[cfg(all(feature = "jwt", feature = "reqwest"))]
 mod settings;
